@@ -1,0 +1,49 @@
+# Every target does its own set-up, in .venv inside the repository.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ROOMS := policies simulators fitting
+
+.PHONY: demo test test-slow lint format bench docs-check links clean
+
+demo: $(STAMP)
+	$(BIN)/metaverify demo
+
+test: lint docs-check
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# automix-llm is measured beside metaverify, and needed for nothing else.
+bench: $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "automix-llm==1.0.3"
+	$(BIN)/python -m tests.benchmarks.speed
+
+docs-check: $(STAMP)
+	$(BIN)/python -m pytest tests/test_docs.py
+
+# The links only serve editors and type checkers; an unpacked zip or a Windows checkout may have lost them.
+links:
+	@for room in $(ROOMS); do \
+	  [ -L metaverify/$$room ] || { rm -rf metaverify/$$room; ln -s ../$$room metaverify/$$room; }; \
+	done
+
+$(STAMP): pyproject.toml | links
+	@$(PYTHON) -c 'import sys; sys.exit("metaverify needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

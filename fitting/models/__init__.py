@@ -1,0 +1,1 @@
+"""Estimators: from coded rows to a joint table."""

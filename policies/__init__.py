@@ -1,0 +1,1 @@
+"""Decide: load a policy file and route queries with it.  Standard library only."""

@@ -1,0 +1,142 @@
+"""The replay log: what every tier answered, how sure it looked, whether it was right, and what it cost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LogError", "LoggedReading", "LoggedTier", "ReplayLog"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Texts = NDArray[Any]  # of str
+
+
+class LogError(ValueError):
+    """A log that cannot be used: the message names the place, the value and the way out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedReading:
+    """One verifier's readings of one tier's answers.
+
+    ``confidence`` is in [0, 1] and NaN where the reading is missing; ``price`` is what buying it cost,
+    in the log's unit, zero where it came with the answer.  Both have one entry a query.
+    """
+
+    name: str
+    confidence: Floats  # [n]
+    price: Floats  # [n]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedTier:
+    """One tier's columns: ``correct`` in [0, 1], ``cost`` of the answer (>= 0), and its readings in the order
+    in which they are bought.  A tier that is never read has no readings."""
+
+    name: str
+    correct: Floats  # [n]
+    cost: Floats  # [n]
+    readings: tuple[LoggedReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplayLog:
+    """Logged queries, a column a quantity; tiers stand in order of mean cost, cheapest first.
+
+    ``group_ids`` names what is drawn together (a prompt asked many times); where the log has none, every query
+    is its own group.  ``contexts`` holds what is known of a query before any call, or is None.
+    ``weights`` counts how many queries a row stands for.
+    """
+
+    query_ids: Texts  # [n], distinct
+    tiers: tuple[LoggedTier, ...]
+    weights: Floats  # [n]
+    group_ids: Texts  # [n]
+    contexts: Texts | None = None  # [n]
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        """The tiers' names, by mean cost."""
+        return tuple(tier.name for tier in self.tiers)
+
+    def tier(self, name: str) -> LoggedTier:
+        """The columns of one tier.
+
+        Raises:
+            LogError: the log has no such tier.
+        """
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise LogError(f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
+
+    def with_tiers(self, names: Sequence[str]) -> ReplayLog:
+        """The same queries, with only these tiers (still in order of mean cost).
+
+        Raises:
+            LogError: a name that the log does not have.
+        """
+        kept = {self.tier(name).name for name in names}
+        return replace(self, tiers=tuple(tier for tier in self.tiers if tier.name in kept))
+
+    def with_readings(self, names: Sequence[str]) -> ReplayLog:
+        """The same queries, with only the readings of these names."""
+        return replace(
+            self,
+            tiers=tuple(
+                replace(tier, readings=tuple(r for r in tier.readings if r.name in names)) for tier in self.tiers
+            ),
+        )
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> ReplayLog:
+        """The queries at ``rows`` (positions or a mask), in that order."""
+        return ReplayLog(
+            query_ids=self.query_ids[rows],
+            tiers=tuple(_take_tier(tier, rows) for tier in self.tiers),
+            weights=self.weights[rows],
+            group_ids=self.group_ids[rows],
+            contexts=None if self.contexts is None else self.contexts[rows],
+        )
+
+    def by_id(self) -> ReplayLog:
+        """The same queries in the order of their ids: what a fit works on, so that row order cannot matter."""
+        order = np.argsort(self.query_ids, kind="stable")
+        return self if np.array_equal(order, np.arange(len(self))) else self.take(order)
+
+    def split(self, share: float, *, seed: int = 0) -> tuple[ReplayLog, ReplayLog]:
+        """Two logs, the first with about ``share`` of the groups; a group is never divided.
+
+        Each group is placed by a keyed hash of its id, so neither row order nor other rows matter.
+        """
+        first = self.group_draws(seed) < share
+        return self.take(first), self.take(~first)
+
+    def folds(self, count: int, *, seed: int = 0) -> Ints:
+        """The fold (0 .. count - 1) of each query, [n], placed by a keyed hash of its group's id."""
+        return np.minimum((self.group_draws(seed) * count).astype(np.int64), count - 1)
+
+    def group_draws(self, seed: int) -> Floats:
+        """A uniform draw in [0, 1) for each query, [n], equal within a group: a keyed hash of the group's id."""
+        ids, member = np.unique(self.group_ids, return_inverse=True)
+        key = f"metaverify.split.{seed}".encode()
+        digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids)
+        draws = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.asarray(draws[member], dtype=np.float64)
+
+
+def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
+    return LoggedTier(
+        name=tier.name,
+        correct=tier.correct[rows],
+        cost=tier.cost[rows],
+        readings=tuple(LoggedReading(r.name, r.confidence[rows], r.price[rows]) for r in tier.readings),
+    )
