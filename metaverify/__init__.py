@@ -1,1 +1,62 @@
-"""Learn from logs when to trust a cheap model, when to look again, and when to pay for a better one."""
+"""Learn from logs when to trust a cheap model, when to look again, and when to pay for a better one.
+
+The names below are the whole public face.  Those that decide need the standard library only; those that learn and
+replay are imported when they are first used, and need the extra ``fit``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaverify.fitting.fit import Fit as Fit
+    from metaverify.fitting.fit import fit as fit
+    from metaverify.fitting.learner import LatticeLearner as LatticeLearner
+    from metaverify.policies.actions import Abstain as Abstain
+    from metaverify.policies.actions import Accept as Accept
+    from metaverify.policies.actions import Action as Action
+    from metaverify.policies.actions import Call as Call
+    from metaverify.policies.actions import Verify as Verify
+    from metaverify.policies.episode import Episode as Episode
+    from metaverify.policies.file import PolicyFileError as PolicyFileError
+    from metaverify.policies.file import load_policy as load_policy
+    from metaverify.policies.file import save_policy as save_policy
+    from metaverify.policies.policy import BudgetError as BudgetError
+    from metaverify.policies.policy import Policy as Policy
+    from metaverify.simulators.digits import load_digits_log as load_digits_log
+    from metaverify.simulators.inspection import inspect_log as inspect_log
+    from metaverify.simulators.log import LogError as LogError
+    from metaverify.simulators.log import ReplayLog as ReplayLog
+    from metaverify.simulators.outcome import Outcome as Outcome
+    from metaverify.simulators.outcome import replay as replay
+    from metaverify.simulators.reader import read_log as read_log
+
+_HOMES = {
+    "policies.actions": ("Abstain", "Accept", "Action", "Call", "Verify"),
+    "policies.episode": ("Episode",),
+    "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
+    "policies.policy": ("BudgetError", "Policy"),
+    "simulators.digits": ("load_digits_log",),
+    "simulators.inspection": ("inspect_log",),
+    "simulators.log": ("LogError", "ReplayLog"),
+    "simulators.outcome": ("Outcome", "replay"),
+    "simulators.reader": ("read_log",),
+    "fitting.fit": ("Fit", "fit"),
+    "fitting.learner": ("LatticeLearner",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("metaverify")
+    if name not in _HOME:
+        raise AttributeError(f"module 'metaverify' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"metaverify.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

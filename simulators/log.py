@@ -64,9 +64,22 @@ class ReplayLog:
         return len(self.query_ids)
 
     @property
+    def ungrouped(self) -> bool:
+        """Whether every query is a group of its own."""
+        return self.group_ids is self.query_ids
+
+    @property
     def tier_names(self) -> tuple[str, ...]:
         """The tiers' names, by mean cost."""
         return tuple(tier.name for tier in self.tiers)
+
+    def total(self, values: Floats) -> float:
+        """The weighted sum of ``values`` [n], on one core and the same everywhere."""
+        return float(np.einsum("i,i->", self.weights, values))
+
+    def mean(self, values: Floats) -> float:
+        """The weighted mean of ``values`` [n]."""
+        return self.total(values) / float(self.weights.sum())
 
     def tier(self, name: str) -> LoggedTier:
         """The columns of one tier.
@@ -97,13 +110,27 @@ class ReplayLog:
             ),
         )
 
+    def with_usual_readings(self) -> ReplayLog:
+        """The same queries, with each tier's first reading and those that have a price of their own.
+
+        A second reading that comes free with the first multiplies what can be known of a query and adds little.
+        """
+        return replace(
+            self,
+            tiers=tuple(
+                replace(tier, readings=tuple(r for at, r in enumerate(tier.readings) if at == 0 or r.price.any()))
+                for tier in self.tiers
+            ),
+        )
+
     def take(self, rows: Ints | NDArray[np.bool_]) -> ReplayLog:
         """The queries at ``rows`` (positions or a mask), in that order."""
+        query_ids = self.query_ids[rows]
         return ReplayLog(
-            query_ids=self.query_ids[rows],
+            query_ids=query_ids,
             tiers=tuple(_take_tier(tier, rows) for tier in self.tiers),
             weights=self.weights[rows],
-            group_ids=self.group_ids[rows],
+            group_ids=query_ids if self.ungrouped else self.group_ids[rows],
             contexts=None if self.contexts is None else self.contexts[rows],
         )
 

@@ -1,0 +1,85 @@
+"""Bins of a confidence: quantiles of the log that never divide a tie, cut on the raw scale."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["balanced_cuts"]
+
+Floats = NDArray[np.float64]
+
+CANDIDATES = 256  # places considered for a cut; finer than any sensible number of bins
+
+
+def balanced_cuts(confidence: Floats, weights: Floats, bins: int) -> tuple[float, ...]:
+    """At most ``bins - 1`` rising cuts that make the sum of squared bin shares least.
+
+    Without ties these are the quantiles; a value that holds more than its share of the log gets a bin of its own,
+    and what it does not need goes to the others.  Each cut is the shortest decimal number that separates the two
+    values around it.  Missing readings (NaN) are left out.
+
+    Args:
+        confidence: [n], in [0, 1] or NaN.
+        weights: [n], how many queries each row stands for.
+        bins: the most bins that are wanted, >= 1.
+    """
+    seen = ~np.isnan(confidence)
+    values, member = np.unique(confidence[seen], return_inverse=True)
+    if len(values) < 2 or bins < 2:
+        return ()
+    edge: Floats = np.cumsum(
+        np.bincount(member, weights=weights[seen]), dtype=np.float64
+    )  # weight up to and with each value
+    ends = _candidates(edge)
+    chosen = _least_squares(edge[ends] / edge[-1], min(bins, len(ends)))
+    return tuple(shortest_between(float(values[ends[c]]), float(values[ends[c] + 1])) for c in chosen)
+
+
+def _candidates(edge: Floats) -> NDArray[np.int64]:
+    """Positions of the values that may end a bin, the last one among them; all of them, or some evenly spread.
+
+    Both sides of every heavy value are kept.
+    """
+    if len(edge) <= CANDIDATES:
+        return np.arange(len(edge))
+    even = np.searchsorted(edge, np.linspace(0, edge[-1], CANDIDATES + 1)[1:-1])
+    return np.unique(np.clip(np.concatenate([even - 1, even, [len(edge) - 1]]), 0, None))
+
+
+def _least_squares(share: Floats, bins: int) -> list[int]:
+    """The ``bins - 1`` inner ends, of those with cumulative shares ``share`` [m], that make the sum of squared bin
+    shares least: dynamic programming over the last bin, O(bins x m^2)."""
+    start = np.concatenate([[0.0], share[:-1]])
+    last = (share[None, :] - start[:, None]) ** 2  # [first value, last value] of a bin
+    last[np.tril_indices(len(share), -1)] = np.inf
+    best = last[0]
+    choices = []
+    for _ in range(bins - 1):
+        before = np.concatenate([[np.inf], best[:-1]])[:, None] + last
+        choices.append(before.argmin(axis=0))
+        best = before.min(axis=0)
+    ends, at = [], len(share) - 1
+    for choice in reversed(choices):
+        at = int(choice[at]) - 1
+        ends.append(at)
+    return ends[::-1]
+
+
+def shortest_between(low: float, high: float) -> float:
+    """The decimal number c with the fewest digits for which low < c <= high.
+
+    Example:
+        >>> shortest_between(0.7312, 0.7694)
+        0.75
+        >>> shortest_between(0.99991, 1.0)
+        0.99996
+    """
+    middle = (low + high) / 2
+    for digits in range(1, 17):
+        rounded = round(middle, digits)
+        if low < rounded <= high:
+            return rounded
+    return high if not math.isfinite(middle) or not low < middle else middle

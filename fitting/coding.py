@@ -1,0 +1,107 @@
+"""A log in the language of ladders: every reading as the outcome of a rung."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.fitting.bins import balanced_cuts
+from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
+from metaverify.simulators.log import LoggedTier, ReplayLog
+
+__all__ = ["CodedLog", "code_log", "ladders_of"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedLog:
+    """What an estimator sees of n queries."""
+
+    ladders: tuple[Ladder, ...]
+    codes: tuple[Ints, ...]  # a rung of a ladder, in order: [n], its outcome
+    quality: tuple[Floats | None, ...]  # a source: [n], the quality of its answer
+    price: tuple[tuple[Floats, ...], ...]  # a source, a rung: [n]
+    weights: Floats  # [n]
+    context: Ints  # [n], position in `contexts`; -1 for one that is not among them
+    contexts: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> CodedLog:
+        """The queries at ``rows``, positions or a mask."""
+        return replace(
+            self,
+            codes=tuple(code[rows] for code in self.codes),
+            quality=tuple(None if q is None else q[rows] for q in self.quality),
+            price=tuple(tuple(p[rows] for p in rungs) for rungs in self.price),
+            weights=self.weights[rows],
+            context=self.context[rows],
+        )
+
+    def cells(self) -> Ints:
+        """The leaf of each query, [n]: its position in a C-order array over the rungs' outcomes."""
+        if not self.codes:
+            return np.zeros(len(self), dtype=np.int64)
+        return np.ravel_multi_index(self.codes, leaf_shape(self.ladders)).astype(np.int64)
+
+    def leaves(self) -> int:
+        """How many leaves there are."""
+        return math.prod(leaf_shape(self.ladders))
+
+
+Cutter = Callable[[Floats, Floats, int], tuple[float, ...]]
+"""From confidences [n], weights [n] and the most bins to cuts."""
+
+
+def ladders_of(
+    log: ReplayLog, bins: int | Mapping[tuple[str, str], int], *, cut: Cutter = balanced_cuts
+) -> tuple[Ladder, ...]:
+    """A ladder a tier: the call together with the reading that comes free with it, then the other readings in order.
+
+    Args:
+        log: cuts are the balanced quantiles of its confidences.
+        bins: the most bins of a reading; or (tier, reading) -> the most, a reading that is not named being left out.
+        cut: places the cuts.
+    """
+    return tuple(_ladder(log, tier, bins, cut) for tier in log.tiers)
+
+
+def _ladder(log: ReplayLog, tier: LoggedTier, bins: int | Mapping[tuple[str, str], int], cut: Cutter) -> Ladder:
+    rungs = [] if tier.readings and not tier.readings[0].price.any() else [Rung(None)]
+    for reading in tier.readings:
+        most = bins if isinstance(bins, int) else bins.get((tier.name, reading.name), 0)
+        if most > 0:
+            rungs.append(Rung(reading.name, cut(reading.confidence, log.weights, most)))
+    return Ladder(tier.name, tuple(rungs) or (Rung(None),))
+
+
+def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] = ()) -> CodedLog:
+    """The log as outcomes of these ladders' rungs; a tier's price is its call's, a reading's its rung's."""
+    codes: list[Ints] = []
+    prices: list[tuple[Floats, ...]] = []
+    for ladder in ladders:
+        tier = log.tier(ladder.source)
+        readings = {reading.name: reading for reading in tier.readings}
+        for rung in ladder.rungs:
+            confidence = tier.cost if rung.reading is None else readings[rung.reading].confidence
+            codes.append(rung.code(confidence))
+        later = (readings[rung.reading].price for rung in ladder.rungs[1:] if rung.reading is not None)
+        prices.append((tier.cost, *later))
+    place = {label: at for at, label in enumerate(contexts)}
+    labels = [-1] * len(log) if log.contexts is None else [place.get(label, -1) for label in log.contexts]
+    return CodedLog(
+        tuple(ladders),
+        tuple(codes),
+        tuple(log.tier(ladder.source).correct for ladder in ladders),
+        tuple(prices),
+        log.weights,
+        np.asarray(labels, dtype=np.int64),
+        tuple(contexts),
+    )

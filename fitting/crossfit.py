@@ -1,0 +1,152 @@
+"""Cross-fitting: what a way of learning spends and earns on queries that it did not see.
+
+A table's own expectation of cost overruns on new queries.  So each fold's policy is run on the fold that it was not
+fitted on, with its own dial at the same target; the realised spend, as a function of the target, says where to set
+the dial of the policy that is fitted on everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from metaverify.fitting.export import keep_vertices
+from metaverify.fitting.frontier import mixture_at
+from metaverify.policies.policy import Policy, Vertex
+from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.outcome import Ledger, Outcome, join_ledgers, ledger_of, measure
+from metaverify.simulators.replay import Routes, route
+
+__all__ = ["CrossFit", "FoldRun", "Learner", "calibrate", "cross_fit"]
+
+Ints = NDArray[np.int64]
+
+
+class Learner(Protocol):
+    """A way of learning: from a log to a policy whose vertices carry what the learner expects of them."""
+
+    @property
+    def abstain(self) -> float | None:
+        """The worth of handing a query over; None where its policies never do."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options, for the record: plain types."""
+        ...
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        """The policy learnt from this log; ``near`` is an expected cost around which it should be complete."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldRun:
+    """One fold's policy, run on the queries that it did not see."""
+
+    rows: Ints  # positions in the log
+    log: ReplayLog  # those queries
+    policy: Policy
+    routes: tuple[Routes, ...]  # a vertex
+    costs: tuple[float, ...]  # a vertex: the weighted sum over the queries
+    qualities: tuple[float, ...]
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """What the fold's policy expects each of its vertices to cost."""
+        return tuple(vertex.cost for vertex in self.policy.vertices)
+
+    def ledger(self, target: float) -> Ledger:
+        """What the queries earn and spend with the fold's dial at ``target``."""
+        mix = mixture_at(self.targets, target)
+        return ledger_of([(1.0 - mix.share, self.routes[mix.low]), (mix.share, self.routes[mix.high])])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossFit:
+    """Every query of a log, routed by a policy that did not see it."""
+
+    log: ReplayLog
+    folds: tuple[FoldRun, ...]
+
+    def cost(self, target: float) -> float:
+        """Realised mean cost when every fold's dial stands at ``target``."""
+        return self._mean(target, [fold.costs for fold in self.folds])
+
+    def quality(self, target: float) -> float:
+        """Realised mean quality when every fold's dial stands at ``target``."""
+        return self._mean(target, [fold.qualities for fold in self.folds])
+
+    def target(self, budget: float) -> float:
+        """The target at which the realised mean cost is ``budget``, clipped to where any fold's dial still turns."""
+        knots = np.unique([t for fold in self.folds for t in fold.targets])
+        spent = np.maximum.accumulate([self.cost(float(t)) for t in knots])
+        return float(np.interp(budget, spent, knots))
+
+    def outcome(self, target: float) -> Outcome:
+        """What all queries earned and spent when every fold's dial stood at ``target``."""
+        order = np.concatenate([fold.rows for fold in self.folds])
+        ledger = join_ledgers([fold.ledger(target) for fold in self.folds])
+        return measure(self.folds[0].policy, self.log.take(order), ledger)
+
+    def _mean(self, target: float, sums: list[tuple[float, ...]]) -> float:
+        total = 0.0
+        for fold, values in zip(self.folds, sums, strict=True):
+            mix = mixture_at(fold.targets, target)
+            total += (1.0 - mix.share) * values[mix.low] + mix.share * values[mix.high]
+        return total / float(self.log.weights.sum())
+
+
+def cross_fit(
+    learner: Learner, log: ReplayLog, *, folds: int = 5, seed: int = 0, done: Callable[[], None] = lambda: None
+) -> CrossFit:
+    """Learn on all folds but one, route that one, for each in turn; a group is never divided.
+
+    Runs under the caller's joblib ``parallel_config``.  ``done`` is called after each fold.
+    """
+    member = log.folds(folds, seed=seed)
+    parts = [np.flatnonzero(member == fold) for fold in range(folds)]
+    tasks = (delayed(_run)(learner, log, rows) for rows in parts if 0 < len(rows) < len(log))
+    runs = []
+    for run in Parallel(return_as="generator")(tasks):
+        runs.append(run)
+        done()
+    return CrossFit(log, tuple(runs))
+
+
+def _run(learner: Learner, log: ReplayLog, rows: Ints) -> FoldRun:
+    unseen = log.take(rows)
+    policy = learner.policy(log.take(np.setdiff1d(np.arange(len(log)), rows)))
+    routes = tuple(route(policy, unseen, vertex) for vertex in range(len(policy.vertices)))
+    return FoldRun(
+        rows,
+        unseen,
+        policy,
+        routes,
+        tuple(unseen.total(r.cost) for r in routes),
+        tuple(unseen.total(r.quality) for r in routes),
+    )
+
+
+def calibrate(policy: Policy, crossed: CrossFit) -> tuple[Policy, tuple[float, ...]]:
+    """The policy with each vertex at the cost and quality that cross-fitting found for it, and the targets of the
+    vertices that are left.
+
+    A vertex is left out where a later one costs no more, or where it costs more than one before and earns no more.
+    """
+    targets: list[float] = []
+    vertices: list[Vertex] = []
+    for vertex in policy.vertices:
+        cost, quality = crossed.cost(vertex.cost), crossed.quality(vertex.cost)
+        if vertices and quality <= max(v.quality for v in vertices):
+            continue
+        while vertices and vertices[-1].cost >= cost * (1 - 1e-9):
+            vertices.pop()
+            targets.pop()
+        vertices.append(replace(vertex, cost=cost, quality=quality))
+        targets.append(vertex.cost)
+    return keep_vertices(policy, vertices), tuple(targets)

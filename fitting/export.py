@@ -1,0 +1,135 @@
+"""From a solved frontier to a policy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from metaverify.fitting.frontier import Frontier
+from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.reduce import reduce_plans
+from metaverify.fitting.survey import survey
+from metaverify.policies.file import dump_policy
+from metaverify.policies.graph import Graph, renumbered, successors
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Reading, Tier
+from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+
+__all__ = ["FILE_TARGET", "believe_only", "keep_vertices", "policy_of", "thin", "tiers_of"]
+
+FILE_TARGET = 60_000
+"""Bytes of a policy file that thinning aims at."""
+
+
+def policy_of(
+    lattice: Lattice, frontier: Frontier, log: ReplayLog, *, slack: float = 0.0, believe: Sequence[int] = ()
+) -> Policy:
+    """The policy whose vertices are the frontier's plans, at the costs and qualities that the table expects.
+
+    ``slack`` is what a state may lose to a smaller graph (see `reduce_plans`); ``believe`` lists the plans at whose
+    branches beliefs are kept, the most important first: a node that several share keeps those of the first.
+    """
+    contexts = lattice.table.contexts
+    reduction = reduce_plans(lattice, frontier.plans, slack=slack)
+    surveys = [
+        survey(lattice, reduction.nodes, roots, price=plan.price, believe=at in believe)
+        for at, (plan, roots) in enumerate(zip(frontier.plans, reduction.roots, strict=True))
+    ]
+    beliefs: dict[int, tuple[Belief, ...]] = {}
+    for at in believe:
+        beliefs = {**surveys[at].beliefs, **beliefs}
+    vertices: list[Vertex] = []
+    for plan, roots, found in zip(frontier.plans, reduction.roots, surveys, strict=True):
+        while vertices and vertices[-1].cost >= found.cost:  # slack may leave nothing between two plans
+            vertices.pop()
+        by_context = dict(zip(contexts, roots[1:], strict=True))
+        vertices.append(Vertex(plan.price, found.cost, found.quality, roots[0], by_context))
+    salt = hashlib.sha256(repr((reduction.nodes, reduction.roots)).encode()).hexdigest()[:16]
+    nodes, kept, place = _compact(reduction.nodes, vertices)
+    return Policy(
+        tiers_of(log, lattice.table.ladders),
+        nodes,
+        kept,
+        OperatingPoint(0, 0, 0.0),
+        salt,
+        abstain=lattice.abstain,
+        beliefs={place[node]: rows for node, rows in beliefs.items() if node in place},
+    )
+
+
+def tiers_of(log: ReplayLog, ladders: Sequence[Ladder]) -> tuple[Tier, ...]:
+    """The tiers as a policy knows them: mean prices, and the histograms of the ladders' readings on the log."""
+    return tuple(_tier(log, log.tier(ladder.source), ladder) for ladder in ladders)
+
+
+def _tier(log: ReplayLog, column: LoggedTier, ladder: Ladder) -> Tier:
+    rungs = {rung.reading: rung for rung in ladder.rungs}
+    readings = tuple(_reading(log, r, rungs[r.name]) for r in column.readings if r.name in rungs)
+    return Tier(column.name, log.mean(column.cost), readings)
+
+
+def _reading(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
+    counts = np.bincount(rung.code(column.confidence), weights=log.weights, minlength=rung.size)
+    return Reading(column.name, log.mean(column.price), rung.cuts, tuple(round(c) for c in counts.tolist()))
+
+
+def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:
+    """The policy with only these vertices and the nodes that they need, its dial at the cheapest."""
+    nodes, kept, place = _compact(policy.nodes, vertices)
+    beliefs = {place[node]: rows for node, rows in policy.beliefs.items() if node in place}
+    return replace(policy, nodes=nodes, vertices=kept, point=OperatingPoint(0, 0, 0.0), beliefs=beliefs)
+
+
+def believe_only(policy: Policy, vertices: Sequence[Vertex]) -> Policy:
+    """The policy with beliefs at the nodes of these vertices alone."""
+    needed = _needed(policy.nodes, vertices)
+    return replace(policy, beliefs={node: rows for node, rows in policy.beliefs.items() if node in needed})
+
+
+def _compact(nodes: Graph, vertices: Sequence[Vertex]) -> tuple[Graph, tuple[Vertex, ...], dict[int, int]]:
+    """The nodes that the vertices need, in order, the vertices on them, and where each node went."""
+    needed = sorted(_needed(nodes, vertices))
+    place = {node: at for at, node in enumerate(needed)}
+    moved = tuple(
+        replace(v, root=place[v.root], context_roots={c: place[r] for c, r in v.context_roots.items()})
+        for v in vertices
+    )
+    return tuple(renumbered(nodes[node], place) for node in needed), moved, place
+
+
+def _needed(nodes: Graph, vertices: Sequence[Vertex]) -> set[int]:
+    needed: set[int] = set()
+    stack = [root for vertex in vertices for root in (vertex.root, *vertex.context_roots.values())]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(successors(nodes[node]))
+    return needed
+
+
+def thin(policy: Policy, protected: Collection[float], *, target: int = FILE_TARGET) -> Policy:
+    """The policy with its vertices thinned until its file has at most ``target`` bytes.
+
+    Each time the vertex goes that the chord between its neighbours replaces at the least loss of quality; the ends
+    and the vertices whose cost is ``protected`` stay.
+    """
+    while len(dump_policy(policy).encode()) > target:
+        inner = range(1, len(policy.vertices) - 1)
+        losses = {at: _loss(policy.vertices, at) for at in inner if policy.vertices[at].cost not in protected}
+        if not losses:
+            return policy
+        dropped = min(losses, key=lambda at: (losses[at], at))
+        policy = keep_vertices(policy, [v for at, v in enumerate(policy.vertices) if at != dropped])
+    return policy
+
+
+def _loss(vertices: Sequence[Vertex], at: int) -> float:
+    """How far, in quality, a vertex lies above the chord between its neighbours."""
+    before, vertex, after = vertices[at - 1 : at + 2]
+    share = (vertex.cost - before.cost) / (after.cost - before.cost)
+    return vertex.quality - (1 - share) * before.quality - share * after.quality

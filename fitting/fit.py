@@ -1,0 +1,307 @@
+"""Fit: from a log and a budget to a policy, with what it will earn on queries that it has not seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit
+from metaverify.fitting.export import believe_only, thin
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.policies.file import policy_id
+from metaverify.policies.policy import BudgetError, OperatingPoint, Policy
+from metaverify.simulators.log import LogError, ReplayLog
+from metaverify.simulators.outcome import Estimate, Outcome, mean_with_interval
+from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
+
+__all__ = ["Fit", "Reference", "fingerprint", "fit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A way of routing that stands beside the policy: what it costs and earns on the same queries."""
+
+    name: str
+    cost: Estimate
+    quality: Estimate
+    gain: Estimate | None = None  # over the no-information hull at the same cost
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A policy, what it earned on queries that it was not fitted on, and what else could have been done."""
+
+    policy: Policy
+    outcome: Outcome
+    references: tuple[Reference, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "policy": policy_id(self.policy),
+            "operating_point": asdict(self.policy.point),
+            "outcome": self.outcome.to_json(),
+            "references": [asdict(reference) for reference in self.references],
+            "notes": list(self.notes),
+        }
+
+
+def fit(
+    log: ReplayLog,
+    *,
+    budget: float | None = None,
+    price: float | None = None,
+    learner: Learner | None = None,
+    readings: Sequence[str] | None = None,
+    context: Sequence[str] = (),
+    folds: int = 5,
+    seed: int = 0,
+    compare: bool = True,
+    progress: Callable[[str, float], None] = lambda what, share: None,
+) -> Fit:
+    """Learn a policy that spends ``budget`` per query on average, or that pays ``price`` of quality per unit cost.
+
+    Everything reported is cross-fitted: each query is routed by a policy that was learnt without its fold.
+
+    Args:
+        log: what to learn from; row order does not matter.
+        budget: mean cost per query, in the log's unit.
+        price: quality per unit of cost, instead of a budget.
+        learner: how to learn; the exact solution of the default table where not given.
+        readings: names of the readings that may be used; each tier's first one and those with a price of their own
+            where not given.
+        context: the names of the columns that the log's contexts come from, for the record.
+        folds: of the cross-fitting, at most as many as there are groups.
+        seed: of folds and searches.
+        compare: whether the references that must be learnt (thresholds, context-only routing) are wanted.
+        progress: told what is being done, and the share of the whole that is done.
+
+    Raises:
+        BudgetError: the budget is below the cost of the cheapest policy.
+        LatticeSizeError: the exact solution does not fit in memory.
+        LogError: the log has fewer than two groups, or lacks a reading.
+        TypeError: neither or both of budget and price are given.
+
+    Example:
+        >>> from metaverify import fit, load_digits_log
+        >>> fitted = fit(load_digits_log(), budget=8.0)
+        >>> fitted.outcome.quality.mean > fitted.outcome.hull
+        True
+    """
+    if (budget is None) == (price is None):
+        raise TypeError("give a budget or a price")
+    rows = (log.with_usual_readings() if readings is None else _named_readings(log, readings)).by_id()
+    learner = learner or LatticeLearner()
+    _check_budget(rows, budget, learner.abstain)
+    groups = len(np.unique(rows.group_ids))
+    if groups < 2:
+        raise LogError("the log has a single group: nothing is left to check a policy on")
+    job = _Job(rows, max(2, min(folds, groups)), seed, progress, 3 if compare else 1)
+    with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
+        return _fit(job, learner, budget, price, tuple(context), compare)
+
+
+def _fit(
+    job: _Job, learner: Learner, budget: float | None, price: float | None, context: tuple[str, ...], compare: bool
+) -> Fit:
+    rows = job.log
+    chosen = own = job.learn(learner, budget, price, "the policy")
+    notes: list[str] = []
+    references: list[Reference] = []
+    if compare:
+        spend = own.outcome.cost.mean if budget is None else budget
+        blind_name = "no readings" if rows.contexts is None else "context only"
+        blind = job.learn(LatticeLearner(read=False, abstain=learner.abstain), spend, None, blind_name)
+        others: Learner = Thresholds(seed=job.seed) if isinstance(learner, LatticeLearner) else LatticeLearner()
+        rival_name = "thresholds" if isinstance(learner, LatticeLearner) else "exact solution"
+        rival = job.learn(others, spend, None, rival_name)
+        references += [_reference(rival_name, rival.outcome), _reference(blind_name, blind.outcome)]
+        if blind.outcome.quality.mean >= own.outcome.quality.mean:
+            chosen = blind
+            notes.append(
+                "reading confidences does not pay here: at this budget, routing without any earned "
+                f"{blind.outcome.quality.mean:.4f} on unseen queries, with them {own.outcome.quality.mean:.4f}; "
+                "the policy reads nothing"
+            )
+        elif rival.outcome.quality.mean > own.outcome.quality.mean:
+            notes.append(
+                f"{rival_name} earned {100 * (rival.outcome.quality.mean - own.outcome.quality.mean):.2f} points more "
+                f"on unseen queries; try --method {'thresholds' if rival_name == 'thresholds' else 'copula'}"
+            )
+    if budget is not None and chosen.outcome.cost.mean < 0.98 * budget:
+        notes.append(
+            f"the policy spends {chosen.outcome.cost.mean:.4g} of the {budget:g} allowed: nothing dearer that was "
+            "learnt earned more on unseen queries"
+        )
+    hull = chosen.outcome.hull
+    references.append(
+        Reference("hull: fixed tiers mixed", _exactly(chosen.outcome.cost.mean), _exactly(hull), _exactly(0.0))
+    )
+    references += _fixed(rows, learner.abstain)
+    best = oracle(rows)
+    references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
+    return Fit(_finish(chosen, job, context), chosen.outcome, tuple(references), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """A calibrated policy at its operating point, and what its cross-fitted likes earned there."""
+
+    learner: Learner
+    policy: Policy
+    outcome: Outcome
+
+
+class _Job:
+    """One log, its folds, and the progress made with learning from it."""
+
+    def __init__(
+        self, log: ReplayLog, folds: int, seed: int, progress: Callable[[str, float], None], learners: int
+    ) -> None:
+        self.log, self.folds, self.seed = log, folds, seed
+        self._tell, self._steps, self._done = progress, learners * (folds + 1), 0
+
+    def learn(self, learner: Learner, budget: float | None, price: float | None, name: str) -> _Learnt:
+        """A learner's policy, its dial set where its likes, cross-fitted, spend the budget."""
+        crossed = cross_fit(learner, self.log, folds=self.folds, seed=self.seed, done=lambda: self._step(name))
+        if budget is not None:
+            near = crossed.target(budget)
+        else:
+            first, targets = calibrate(learner.policy(self.log), crossed)
+            near = targets[first.at(price=price).point.low]
+        policy, targets = calibrate(learner.policy(self.log, near=near), crossed)
+        self._step(name)
+        dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
+        point = dial.point
+        reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
+        return _Learnt(learner, dial, crossed.outcome(_settled(crossed, reached, budget, dial)))
+
+    def _step(self, name: str) -> None:
+        self._done += 1
+        self._tell(f"learning {name}", self._done / self._steps)
+
+
+def _settled(crossed: CrossFit, reached: float, budget: float | None, policy: Policy) -> float:
+    """The target at which the cross-fitted outcome is reported: the budget's own where the policy spends it all."""
+    spends = budget is not None and policy.point.low != policy.point.high
+    return crossed.target(budget) if spends and budget is not None else reached
+
+
+def _check_budget(log: ReplayLog, budget: float | None, abstain: float | None) -> None:
+    cheapest = min(fixed_tiers(log), key=lambda point: point.cost)
+    if budget is None or (abstain is not None and budget >= 0):
+        return
+    if not budget >= cheapest.cost * (1 - 1e-9):
+        raise BudgetError(
+            f"budget {budget:g} is below {cheapest.cost:.6g}, the mean cost of {cheapest.tier}, the cheapest tier; "
+            f"give at least --budget {_round_up(cheapest.cost):g}"
+        )
+
+
+def _round_up(value: float) -> float:
+    step = 10.0 ** (np.floor(np.log10(value)) - 2) if value > 0 else 1.0
+    return float(np.ceil(value / step) * step)
+
+
+def _fixed(log: ReplayLog, abstain: float | None) -> list[Reference]:
+    """Every fixed tier, with intervals."""
+    hull = no_information_hull(log, abstain=abstain)
+    rows = []
+    for tier in log.tiers:
+        cost, quality = mean_with_interval(tier.cost, log), mean_with_interval(tier.correct, log)
+        above = _exactly(quality.mean - hull.quality(cost.mean))
+        rows.append(Reference(f"always {tier.name}", cost, quality, above))
+    return rows
+
+
+def _reference(name: str, outcome: Outcome) -> Reference:
+    return Reference(name, outcome.cost, outcome.quality, outcome.gain)
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(value, value, value)
+
+
+def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
+    known = {reading.name for tier in log.tiers for reading in tier.readings}
+    for name in names:
+        if name not in known:
+            raise LogError(f"the log has no reading {name!r}; it has {', '.join(sorted(known)) or 'none'}")
+    return log.with_readings(names)
+
+
+def _finish(chosen: _Learnt, job: _Job, context: tuple[str, ...]) -> Policy:
+    """The policy as it goes into its file: thinned, rounded, with evidence and provenance."""
+    policy, point = chosen.policy, chosen.policy.point
+    pair = [policy.vertices[point.low].cost, policy.vertices[point.high].cost]
+    used = [policy.vertices[point.low], policy.vertices[point.high]]
+    thinned = thin(believe_only(policy, used), pair)
+    at = {vertex.cost: place for place, vertex in enumerate(thinned.vertices)}
+    rounded = tuple(
+        replace(v, price=_nine(v.price), cost=_nine(v.cost), quality=_nine(min(max(v.quality, 0.0), 1.0)))
+        for v in thinned.vertices
+    )
+    tiers = tuple(
+        replace(t, price=_nine(t.price), readings=tuple(replace(r, price=_nine(r.price)) for r in t.readings))
+        for t in thinned.tiers
+    )
+    return replace(
+        thinned,
+        tiers=tiers,
+        vertices=rounded,
+        point=OperatingPoint(at[pair[0]], at[pair[1]], _nine(point.share), point.budget),
+        context=context,
+        evidence=_evidence(chosen.outcome, job.folds),
+        provenance=_provenance(job, chosen.learner),
+    )
+
+
+def _evidence(outcome: Outcome, folds: int) -> Mapping[str, Any]:
+    def interval(estimate: Estimate) -> dict[str, float]:
+        return {name: _nine(value) for name, value in asdict(estimate).items()}
+
+    return {
+        "rows": outcome.n,
+        "groups": outcome.groups,
+        "folds": folds,
+        "quality": interval(outcome.quality),
+        "cost": interval(outcome.cost),
+        "hull": _nine(outcome.hull),
+        "gain": interval(outcome.gain),
+        "certificate": "none",
+    }
+
+
+def _provenance(job: _Job, learner: Learner) -> Mapping[str, Any]:
+    return {
+        **learner.describe(),
+        "log": fingerprint(job.log),
+        "seed": job.seed,
+        "metaverify": version("metaverify"),
+        "parent": None,
+    }
+
+
+def fingerprint(log: ReplayLog) -> str:
+    """A hash of the log's content that does not depend on the order of its rows."""
+    rows = log.by_id()
+    digest = hashlib.sha256()
+    digest.update("\0".join(map(str, rows.query_ids)).encode())
+    for tier in rows.tiers:
+        digest.update(tier.name.encode())
+        for column in (tier.correct, tier.cost, *(c for r in tier.readings for c in (r.confidence, r.price))):
+            digest.update((column + 0.0).astype("<f8").tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _nine(value: float) -> float:
+    """To nine significant digits: what differs between machines beyond that is rounding."""
+    return float(f"{value:.9g}")

@@ -1,0 +1,136 @@
+"""The frontier: the concave curve of policies that nobody beats, from the cheapest to the best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from metaverify.fitting.lattice import Lattice, Plan
+
+__all__ = ["Frontier", "InfeasibleBudgetError", "Mixture", "complete_near", "mixture_at", "trace_frontier"]
+
+
+class InfeasibleBudgetError(ValueError):
+    """The budget is below what the cheapest policy costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Two vertices of a frontier and the share of queries that takes the dearer one."""
+
+    low: int
+    high: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier:
+    """Vertices in order of cost; both cost and quality rise, and the slope falls."""
+
+    plans: tuple[Plan, ...]
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """Expected cost of each vertex."""
+        return tuple(plan.cost for plan in self.plans)
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """Expected quality of each vertex."""
+        return tuple(plan.quality for plan in self.plans)
+
+    def at(self, budget: float) -> Mixture:
+        """The mixture of two adjacent vertices that spends ``budget``, or the best vertex where that costs less.
+
+        A mixture of two deterministic policies is optimal under one expected-cost constraint (Altman 1999, ch. 4).
+
+        Raises:
+            InfeasibleBudgetError: with the cost of the cheapest policy.
+        """
+        costs = self.costs
+        if budget < costs[0] * (1 - 1e-9):
+            raise InfeasibleBudgetError(f"budget {budget:g} is below {costs[0]:.6g}, the cost of the cheapest policy")
+        return mixture_at(costs, budget)
+
+    def quality(self, budget: float) -> float:
+        """Expected quality of the mixture at ``budget``."""
+        mix = self.at(budget)
+        return (1 - mix.share) * self.plans[mix.low].quality + mix.share * self.plans[mix.high].quality
+
+
+def mixture_at(costs: tuple[float, ...], budget: float) -> Mixture:
+    """The adjacent pair of ascending ``costs`` around ``budget``, clipped to the ends."""
+    high = int(np.searchsorted(costs, budget, side="right"))
+    if high == 0 or high == len(costs):
+        end = min(high, len(costs) - 1)
+        return Mixture(end, end, 0.0)
+    low = high - 1
+    return Mixture(low, high, (budget - costs[low]) / (costs[high] - costs[low]))
+
+
+def trace_frontier(lattice: Lattice, *, gap: float = 1e-3) -> Frontier:
+    """The frontier, complete but for ``gap``: no policy lies more than that, in quality, above it.
+
+    Solves at the slope of the chord between two known vertices; whatever comes out above the chord is a new vertex
+    between them (Eisner & Severance 1976).  Grows with the number of vertices found, twice that many solutions.
+    """
+    top = lattice.dearest_price
+    first, last = lattice.solve(top), lattice.solve(top * 1e-12)
+    while first.cost > lattice.cheapest * (1 + 1e-9) + 1e-300 and top < 1e30:
+        top *= 16.0
+        first = lattice.solve(top)
+    return Frontier(_concave([first, *_between(lattice, first, last, gap), last]))
+
+
+def complete_near(lattice: Lattice, frontier: Frontier, cost: float) -> Frontier:
+    """The frontier with every vertex there is on both sides of ``cost``, so that its mixture there is the optimum."""
+    plans = frontier.plans
+    while True:
+        mix = mixture_at(tuple(plan.cost for plan in plans), cost)
+        if mix.low == mix.high:
+            return Frontier(plans)
+        left, right = plans[mix.low], plans[mix.high]
+        middle = lattice.solve((right.quality - left.quality) / (right.cost - left.cost))
+        grown = _concave([*plans, middle])
+        if _above(left, middle, right) <= 1e-12 or len(grown) <= len(plans):
+            return Frontier(plans)
+        plans = grown
+
+
+def _between(lattice: Lattice, low: Plan, high: Plan, gap: float) -> list[Plan]:
+    """Vertices strictly between two, in order; a stack stands in for recursion."""
+    found: list[Plan] = []
+    spans = [(low, high)]
+    while spans:
+        left, right = spans.pop()
+        rise, run = right.quality - left.quality, right.cost - left.cost
+        if rise <= gap or run <= 0:
+            continue
+        middle = lattice.solve(rise / run)
+        if _above(left, middle, right) > gap:
+            found.append(middle)
+            spans += [(left, middle), (middle, right)]
+    return sorted(found, key=lambda plan: plan.cost)
+
+
+def _above(left: Plan, middle: Plan, right: Plan) -> float:
+    """How far, in quality, a plan lies above the chord between two others."""
+    return middle.quality - left.quality - _slope(left, right) * (middle.cost - left.cost)
+
+
+def _concave(plans: list[Plan]) -> tuple[Plan, ...]:
+    """The plans on the upper concave hull, costs and qualities both rising."""
+    hull: list[Plan] = []
+    for plan in sorted(plans, key=lambda p: (p.cost, -p.quality)):
+        if hull and plan.quality <= hull[-1].quality + 1e-12:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], plan):
+            hull.pop()
+        hull.append(plan)
+    return tuple(hull)
+
+
+def _slope(left: Plan, right: Plan) -> float:
+    run = right.cost - left.cost
+    return (right.quality - left.quality) / run if run > 0 else np.inf

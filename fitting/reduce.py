@@ -1,0 +1,209 @@
+"""From plans over information states to one decision graph: equal subtrees become one node, equal neighbouring bins
+one interval, and subtrees that serve a state as well become the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.fitting.ladders import Rung
+from metaverify.fitting.lattice import ABSTAIN, Depths, Lattice, Plan, Stage, deeper
+from metaverify.policies.actions import Abstain, Accept, Call
+from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+
+__all__ = ["Reduction", "reduce_plans"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RARE = 2e-3
+"""States of less mass than this share of queries may lose as much as if they had it."""
+
+SEEN = 1e-9
+"""States of less mass were never seen; what they lose is judged by their own mass alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """One node table for many plans."""
+
+    nodes: Graph
+    roots: tuple[tuple[int, ...], ...]  # a plan: its root for each row of the table, pooled first
+
+
+def reduce_plans(lattice: Lattice, plans: Sequence[Plan], *, slack: float = 0.0) -> Reduction:
+    """A small graph that decides as the plans do.
+
+    Args:
+        lattice: what the plans are solutions of.
+        plans: best ordered by price, so that neighbours share most.
+        slack: the quality, net of price x cost, that a state may lose when another state's subtree takes the place
+            of its own.  At 0 only equal subtrees become one, and the graph decides exactly as the plans do.
+    """
+    pool = _Pool()
+    roots = [_Reducer(lattice, plan, pool, slack).roots() for plan in plans]
+    return _number(pool.nodes, roots)
+
+
+class _Pool:
+    """Nodes, each distinct one once; successors come before what goes on to them."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.kept: dict[Depths, list[int]] = {}  # a slab: the subtrees in use there, the oldest first
+        self._ids: dict[Node, int] = {}
+
+    def add(self, node: Node) -> int:
+        if node not in self._ids:
+            self._ids[node] = len(self.nodes)
+            self.nodes.append(node)
+        return self._ids[node]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """The states of a stage, sorted, with the node that each goes on at and what that is worth."""
+
+    states: Ints
+    nodes: Ints
+    worth: Floats
+
+
+class _Reducer:
+    """One plan, from its deepest stage up."""
+
+    def __init__(self, lattice: Lattice, plan: Plan, pool: _Pool, slack: float) -> None:
+        self._lattice, self._plan, self._pool, self._slack = lattice, plan, pool, slack
+        self._sources = {ladder.source: at for at, ladder in enumerate(lattice.table.ladders)}
+        self._placed: dict[Depths, _Placed] = {}
+
+    def roots(self) -> Ints:
+        for stage in reversed(self._plan.stages):
+            self._placed[stage.depths] = self._place(stage)
+        return self._placed[self._plan.stages[0].depths].nodes
+
+    def _place(self, stage: Stage) -> _Placed:
+        order = np.argsort(stage.states)
+        states, climb, answer = stage.states[order], stage.climb[order], stage.answer[order]
+        nodes, worth = np.empty(len(states), dtype=np.int64), np.empty(len(states))
+        for source in np.unique(answer[climb < 0]):
+            here = (climb < 0) & (answer == source)
+            nodes[here] = self._pool.add(Stop(self._stop(source)))
+            worth[here] = self._worth_of_stop(source, stage.depths, states[here])
+        for source in np.unique(climb[climb >= 0]):
+            here = climb == source
+            nodes[here], worth[here] = self._climb(int(source), stage.depths, states[here])
+        placed = _Placed(states, nodes, worth)
+        return self._merge(stage.depths, placed) if self._slack > 0 else placed
+
+    def _stop(self, answer: int) -> Accept | Abstain:
+        return Abstain() if answer == ABSTAIN else Accept(self._lattice.table.ladders[answer].source)
+
+    def _climb(self, source: int, depths: Depths, states: Ints) -> tuple[Ints, Floats]:
+        """The nodes that climb ``source``'s next rung from each of ``states`` and go on as its outcomes do."""
+        ladder, depth = self._lattice.table.ladders[source], depths[source]
+        after = self._placed[deeper(depths, source)]
+        where = np.searchsorted(after.states, self._lattice.children(depths, source, states))  # [m, outcomes]
+        worth = after.worth[where].sum(axis=1) - self._plan.price * self._lattice.charge(depths, source, states)
+        rows, member = np.unique(after.nodes[where], axis=0, return_inverse=True)
+        called = isinstance(ladder.action(depth), Call)
+        nodes = [self._branch(ladder.source, ladder.rungs[depth], row.tolist(), called) for row in rows]
+        return np.array(nodes, dtype=np.int64)[member.reshape(-1)], worth
+
+    def _branch(self, source: str, rung: Rung, branches: list[int], called: bool) -> int:
+        """The node that buys a rung and goes on to ``branches`` [outcomes]."""
+        *bins, missing = branches
+        node = missing
+        if not called or len(set(branches)) > 1:  # an answer can be had without looking at what comes with it
+            assert rung.reading is not None, "only a reading has several outcomes"
+            breaks = [b for b in range(1, len(bins)) if bins[b] != bins[b - 1]]
+            cuts = tuple(rung.cuts[b - 1] for b in breaks)
+            then = (bins[0], *(bins[b] for b in breaks))
+            node = self._pool.add(Read(source, rung.reading, cuts, then, missing))
+        return self._pool.add(Ask(source, node)) if called else node
+
+    def _merge(self, depths: Depths, placed: _Placed) -> _Placed:
+        """Let few subtrees serve all states: those in use by earlier plans first, then the ones of most mass."""
+        mass = self._lattice.mass(depths, placed.states)
+        allowed = self._slack * np.where(mass > SEEN, np.maximum(mass, RARE), mass)
+        nodes, worth = placed.nodes.copy(), placed.worth.copy()
+        own, member = np.unique(placed.nodes, return_inverse=True)
+        by_mass = own[np.argsort(-np.bincount(member, weights=mass), kind="stable")].tolist()
+        kept = self._pool.kept.setdefault(depths, [])
+        open_states = np.ones(len(nodes), dtype=bool)
+        for node in [*kept, *(n for n in by_mass if n not in kept)]:
+            todo = np.flatnonzero(open_states)
+            if len(todo) == 0:
+                break
+            offered = self._worth(node, depths, placed.states[todo])
+            taken = (placed.worth[todo] - offered <= allowed[todo]) | (placed.nodes[todo] == node)
+            nodes[todo[taken]], worth[todo[taken]] = node, offered[taken]
+            open_states[todo[taken]] = False
+            if taken.any() and node not in kept:
+                kept.append(node)
+        return _Placed(placed.states, nodes, worth)
+
+    def _worth(self, node: int, depths: Depths, states: Ints) -> Floats:
+        """What ``states`` [m] of a slab are worth if they go on at ``node``."""
+        match self._pool.nodes[node]:
+            case Stop(Accept(tier)):
+                return self._worth_of_stop(self._sources[tier], depths, states)
+            case Stop(_):
+                return self._worth_of_stop(ABSTAIN, depths, states)
+            case Ask(tier, then):
+                source = self._sources[tier]
+                rung = self._lattice.table.ladders[source].rungs[depths[source]]
+                match self._pool.nodes[then]:
+                    case Read(of, reading, _, _, _) as read if (of, reading) == (tier, rung.reading):
+                        return self._worth_of_read(read, source, depths, states)
+                return self._worth_of_climb([then] * rung.size, source, depths, states)
+            case Read(tier, _, _, _, _) as read:
+                return self._worth_of_read(read, self._sources[tier], depths, states)
+
+    def _worth_of_read(self, read: Read, source: int, depths: Depths, states: Ints) -> Floats:
+        rung = self._lattice.table.ladders[source].rungs[depths[source]]
+        return self._worth_of_climb(outcome_nodes(read, rung), source, depths, states)
+
+    def _worth_of_climb(self, branches: Sequence[int], source: int, depths: Depths, states: Ints) -> Floats:
+        children = self._lattice.children(depths, source, states)
+        total = -self._plan.price * self._lattice.charge(depths, source, states)
+        for node in sorted(set(branches)):
+            outcomes = np.flatnonzero(np.asarray(branches) == node)
+            after = self._worth(node, deeper(depths, source), children[:, outcomes].reshape(-1))
+            total += after.reshape(len(states), len(outcomes)).sum(axis=1)
+        return np.asarray(total)
+
+    def _worth_of_stop(self, answer: int, depths: Depths, states: Ints) -> Floats:
+        if answer == ABSTAIN:
+            return (self._lattice.abstain or 0.0) * self._lattice.mass(depths, states)
+        return self._lattice.quality(answer, depths, states)
+
+
+def outcome_nodes(read: Read, rung: Rung) -> list[int]:
+    """The node that each outcome of a rung goes on to at a read node, whose cuts are some of the rung's."""
+    bins = np.searchsorted(read.cuts, [-1.0, *rung.cuts], side="right")
+    return [*(read.then[b] for b in bins), read.missing]
+
+
+def _number(nodes: list[Node], roots: Sequence[Ints]) -> Reduction:
+    """The same graph with nodes before their successors, in an order that follows from its shape alone."""
+    order: list[int] = []
+    seen: set[int] = set()
+    for root in (int(r) for of_plan in reversed(roots) for r in reversed(of_plan)):
+        stack = [(root, False)]
+        while stack:
+            node, finished = stack.pop()
+            if finished:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((child, False) for child in successors(nodes[node]))
+    position = {node: at for at, node in enumerate(reversed(order))}
+    return Reduction(
+        tuple(renumbered(nodes[node], position) for node in reversed(order)),
+        tuple(tuple(position[int(r)] for r in of_plan) for of_plan in roots),
+    )

@@ -1,0 +1,419 @@
+"""The command line: results on stdout, messages on stderr; exit 0 done, 1 could not be done, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+__all__ = ["main"]
+
+EXTRA = "this command needs the extra `fit`: pip install 'metaverify[fit]'"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        options.run(options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "metaverify":
+            raise
+        return _fail(f"{EXTRA} (it brings {error.name})")
+    except (ValueError, TypeError, MemoryError, OSError) as error:
+        return _fail(_text(error))
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"metaverify: {message}", file=sys.stderr)
+    return 1
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+# ------------------------------------------------------------------------------------------------- commands
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from metaverify.fitting.fit import fit
+    from metaverify.policies.drawing import draw_text
+    from metaverify.policies.explain import explain
+    from metaverify.policies.file import load_policy, save_policy
+    from metaverify.simulators.digits import load_digits_log
+    from metaverify.simulators.inspection import inspect_log, render
+
+    log = load_digits_log()
+    if not options.json:
+        print("Four classifiers of handwritten digits; a price is thousands of multiply-adds per prediction.\n")
+        print(render(inspect_log(log)))
+    with _progress() as tell:
+        fitted = fit(log, budget=options.budget, seed=options.seed, progress=tell)
+    save_policy(fitted.policy, options.out)
+    if options.json:
+        _print_json({**fitted.to_json(), "out": str(options.out)})
+        return
+    from metaverify.report import fit_table
+
+    print(fit_table(fitted))
+    policy = load_policy(options.out)
+    print(draw_text(policy))
+    unsure = {policy.tiers[1].name: 0.5}
+    print(f"decide({unsure}, key='request 1'):")
+    print(explain(policy, unsure, key="request 1"))
+    print(f"\nwrote {options.out}; try\n  metaverify decide {options.out} '{json.dumps(unsure)}' --key 7 --explain")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from metaverify.simulators.inspection import inspect_log, render
+
+    report = inspect_log(_read(options))
+    if options.json:
+        _print_json(report.to_json())
+    else:
+        print(render(report), end="")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from metaverify.fitting.chain import Thresholds
+    from metaverify.fitting.crossfit import Learner
+    from metaverify.fitting.fit import fit
+    from metaverify.fitting.learner import LatticeLearner
+    from metaverify.fitting.models.counts import Counts
+    from metaverify.policies.file import save_policy
+    from metaverify.report import fit_table
+
+    log = _read(options)
+    learner: Learner = LatticeLearner(bins=options.bins, abstain=options.abstain)
+    if options.method == "counts":
+        learner = LatticeLearner(Counts(), bins=options.bins, abstain=options.abstain)
+    elif options.method == "thresholds":
+        learner = Thresholds(seed=options.seed)
+    with _progress() as tell:
+        fitted = fit(
+            log,
+            budget=options.budget,
+            price=options.price,
+            learner=learner,
+            readings=_names(options.readings),
+            context=_names(options.context) or (),
+            folds=options.folds,
+            seed=options.seed,
+            progress=tell,
+        )
+    if options.out is not None:
+        save_policy(fitted.policy, options.out)
+    if options.json:
+        _print_json({**fitted.to_json(), "out": options.out})
+        return
+    print(fit_table(fitted))
+    if options.out is None:
+        print("no file was written; -o policy.json writes one")
+    else:
+        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from metaverify.policies.file import load_policy
+    from metaverify.report import outcome_table
+    from metaverify.simulators.outcome import replay
+
+    policy = load_policy(options.policy)
+    if options.context is None and policy.context:
+        options.context = ",".join(policy.context)
+    if options.tiers is None:
+        options.tiers = ",".join(tier.name for tier in policy.tiers)
+    log = _read(options)
+    outcome = replay(_dial(policy, options), log)
+    if options.json:
+        _print_json(outcome.to_json())
+    else:
+        print(outcome_table(outcome))
+
+
+def _decide(options: argparse.Namespace) -> None:
+    from metaverify.policies.explain import action_json, action_text, explain
+    from metaverify.policies.file import load_policy
+
+    policy = _dial(load_policy(options.policy), options)
+    readings = _readings(options.readings)
+    known = {"context": options.context, "key": options.key}
+    if options.explain:
+        explanation = explain(policy, readings, **known)
+        if options.json:
+            _print_json(explanation.to_json())
+        else:
+            print(explanation)
+        return
+    action = policy.decide(readings, **known)
+    if options.json:
+        _print_json(action_json(action))
+    else:
+        print(action_text(action))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from metaverify.policies.drawing import draw_mermaid, draw_text
+    from metaverify.policies.file import dump_policy, load_policy
+
+    policy = _dial(load_policy(options.policy), options)
+    if options.json:
+        sys.stdout.write(dump_policy(policy))
+    else:
+        print((draw_mermaid if options.format == "mermaid" else draw_text)(policy), end="")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from metaverify.simulators.reader import write_log
+    from metaverify.simulators.worlds import WORLDS
+
+    world = WORLDS[options.world](options.tier_count, options.levels, missing=options.missing)
+    log = world.draw(options.number, options.seed)
+    write_log(log, options.out)
+    if options.json:
+        _print_json({"out": options.out, "rows": len(log), "tiers": list(log.tier_names)})
+    else:
+        print(f"wrote {options.out}: {len(log):,} queries, tiers {', '.join(log.tier_names)}")
+
+
+# --------------------------------------------------------------------------------------------- reading options
+
+
+def _read(options: argparse.Namespace) -> Any:
+    from metaverify.simulators.reader import read_log
+
+    return read_log(
+        options.log,
+        tiers=_names(options.tiers),
+        context=_names(options.context) or (),
+        costs=_costs(options.cost),
+        scale=options.scale,
+        group=options.group,
+        weight=options.weight,
+    )
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _costs(pairs: Sequence[str]) -> dict[str, float]:
+    costs = {}
+    for pair in pairs:
+        tier, _, price = pair.rpartition("=")
+        try:
+            costs[tier] = float(price)
+        except ValueError:
+            raise ValueError(f"--cost {pair}: write it as tier=price, for example --cost small=0.2") from None
+        if not tier:
+            raise ValueError(f"--cost {pair}: write it as tier=price, for example --cost small=0.2")
+    return costs
+
+
+def _readings(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the readings are no JSON ({error}); write '{{\"small\": 0.42}}' in quotes") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"the readings are {text}, not a JSON object such as '{{\"small\": 0.42}}'")
+    return value
+
+
+def _dial(policy: Any, options: argparse.Namespace) -> Any:
+    if options.budget is None and options.price is None:
+        return policy
+    return policy.at(budget=options.budget, price=options.price)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not float("-inf") < value < float("inf"):
+        return None
+    return value
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda what, share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+# ---------------------------------------------------------------------------------------------------- parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metaverify",
+        description="Learn from logs when to trust a cheap model, look again, or pay for a better one.",
+        epilog="Start with: metaverify demo",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(commands, "demo", _demo, "the whole road on a log that ships with the package", "metaverify demo")
+    demo.add_argument("--budget", type=float, default=8.0, help="mean cost per query (default: 8)")
+    demo.add_argument("-o", "--out", default="digits-policy.json", help="the policy file (default: %(default)s)")
+    _seed(demo)
+
+    inspect = _command(
+        commands, "inspect", _inspect, "what is in a log, and what is wrong with it", "metaverify inspect log.parquet"
+    )
+    _log(inspect)
+
+    fit = _command(
+        commands,
+        "fit",
+        _fit,
+        "learn a policy from a log",
+        "metaverify fit log.parquet --budget 2.2 --context task -o policy.json",
+    )
+    _log(fit)
+    goal = fit.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")
+    goal.add_argument("--price", type=float, help="instead of a budget: quality that a unit of cost must earn")
+    fit.add_argument("-o", "--out", help="the policy file")
+    fit.add_argument(
+        "--method",
+        choices=("copula", "counts", "thresholds"),
+        default="copula",
+        help="copula: exact solution of the default model; counts: of the raw counts; thresholds: one cut a tier",
+    )
+    fit.add_argument(
+        "--readings", help="readings to use, by name (default: the first of a tier and those with a price)"
+    )
+    fit.add_argument("--bins", type=int, default=8, help="the most bins of a reading (default: %(default)s)")
+    fit.add_argument("--abstain", type=float, help="worth of handing a query over, in quality (default: never)")
+    fit.add_argument("--folds", type=int, default=5, help="of the cross-fitting (default: %(default)s)")
+    _seed(fit)
+
+    replay = _command(
+        commands,
+        "replay",
+        _replay,
+        "what a policy would have earned on a log",
+        "metaverify replay policy.json log.parquet --budget 3",
+    )
+    replay.add_argument("policy", help="a policy file")
+    _log(replay)
+    _dials(replay)
+
+    decide = _command(
+        commands,
+        "decide",
+        _decide,
+        "one decision",
+        """metaverify decide policy.json '{"small": 0.42}' --key 17 --explain""",
+    )
+    decide.add_argument("policy", help="a policy file")
+    decide.add_argument("readings", help='what has been read: \'{"tier": confidence}\' or \'{"tier": {"reading": …}}\'')
+    decide.add_argument("--context", help="what is known of the query before any call")
+    decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
+    decide.add_argument("--explain", action="store_true", help="also say why")
+    _dials(decide)
+
+    show = _command(commands, "show", _show, "draw a policy", "metaverify show policy.json --format mermaid")
+    show.add_argument("policy", help="a policy file")
+    show.add_argument("--format", choices=("text", "mermaid"), default="text", help="default: %(default)s")
+    _dials(show)
+
+    simulate = _command(
+        commands,
+        "simulate",
+        _simulate,
+        "draw a log from a synthetic world",
+        "metaverify simulate shared_difficulty -n 5000 -o log.parquet",
+    )
+    simulate.add_argument(
+        "world",
+        choices=("shared_difficulty", "hopeless", "independent", "useless_verifier", "token_prices"),
+        metavar="WORLD",
+        help="%(choices)s",
+    )
+    simulate.add_argument("-n", "--number", type=_positive, default=1000, help="of queries (default: %(default)s)")
+    simulate.add_argument("-o", "--out", required=True, help="the log to write: .parquet, .csv, .jsonl (.gz)")
+    simulate.add_argument(
+        "--tiers", dest="tier_count", type=int, choices=(2, 3, 4, 5), default=3, help="how many (default: %(default)s)"
+    )
+    simulate.add_argument("--levels", type=_positive, default=8, help="values of a confidence (default: %(default)s)")
+    simulate.add_argument("--missing", type=float, default=0.0, help="share of readings missing (default: %(default)s)")
+    _seed(simulate)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"metaverify {version('metaverify')}")
+        parser.exit()
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str) -> Any:
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", help="a log: .parquet, .csv or .jsonl, wide or long")
+    parser.add_argument("--tiers", help="the tiers to use, by name, separated by commas (default: all)")
+    parser.add_argument("--context", help="columns known before any call, separated by commas")
+    parser.add_argument("--cost", action="append", default=[], metavar="TIER=PRICE", help="a tier's price per call")
+    parser.add_argument("--scale", type=float, default=1.0, help="divide confidences by this (100 for percent)")
+    parser.add_argument("--group", help="column of what is drawn together (default: group_id, where there is one)")
+    parser.add_argument("--weight", help="column of how many queries a row stands for (default: weight)")
+
+
+def _dials(parser: argparse.ArgumentParser) -> None:
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--budget", type=float, help="turn the dial to this mean cost per query")
+    goal.add_argument("--price", type=float, help="turn the dial to this quality per unit of cost")
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default: %(default)s)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value

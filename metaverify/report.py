@@ -1,0 +1,91 @@
+"""Reports for people: tables whose columns line up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metaverify.fitting.fit import Fit
+    from metaverify.simulators.outcome import Estimate, Outcome
+
+__all__ = ["fit_table", "outcome_table", "table"]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text columns, the first aligned left and the others right."""
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.ljust(w) if at == 0 else cell.rjust(w) for at, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join((first, *others)).rstrip()
+
+    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+def fit_table(fitted: Fit) -> str:
+    """The policy beside everything else that could have been done, on queries that none of them was fitted on."""
+    outcome, budget = fitted.outcome, fitted.policy.point.budget
+    rows = [_row("this policy", outcome.cost, outcome.quality, outcome.gain)]
+    rows += [_row(r.name, r.cost, r.quality, r.gain) for r in fitted.references]
+    spend = (
+        f"price {fitted.policy.vertices[fitted.policy.point.low].price:.4g}" if budget is None else f"budget {budget:g}"
+    )
+    head = ["cross-fitted", "cost", "quality", "90 % interval", "gain, points", "90 % interval"]
+    lines = [
+        f"{spend}; {outcome.n:,} queries; gain is quality above the hull of fixed tiers at the same cost",
+        "",
+        table(head, rows),
+        "",
+        _routes(outcome),
+        *(f"\nnote: {note}" for note in fitted.notes),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def outcome_table(outcome: Outcome) -> str:
+    """What a policy earned on a log."""
+    rows = [
+        ["cost per query", f"{outcome.cost.mean:.5g}", _interval(outcome.cost, "{:.5g}")],
+        ["quality", f"{outcome.quality.mean:.4f}", _interval(outcome.quality, "{:.4f}")],
+        ["quality of the no-information hull at this cost", f"{outcome.hull:.4f}", ""],
+        ["gain over it, points", f"{100 * outcome.gain.mean:+.2f}", _interval(outcome.gain, "{:+.2f}", 100)],
+    ]
+    title = f"{outcome.n:,} queries" + ("" if outcome.groups == outcome.n else f" in {outcome.groups:,} groups")
+    return "\n".join([table([title, "mean", "90 % interval"], rows), "", _routes(outcome), ""])
+
+
+def _row(name: str, cost: Estimate, quality: Estimate, gain: Estimate | None) -> list[str]:
+    exact = quality.low == quality.high
+    return [
+        name,
+        f"{cost.mean:.4g}",
+        f"{quality.mean:.4f}",
+        "" if exact else _interval(quality, "{:.4f}"),
+        "" if gain is None else f"{100 * gain.mean:+.2f}".replace("-0.00", "+0.00"),
+        "" if gain is None or gain.low == gain.high else _interval(gain, "{:+.2f}", 100),
+    ]
+
+
+def _interval(estimate: Estimate, form: str, scale: float = 1) -> str:
+    return f"[{form.format(scale * estimate.low)}, {form.format(scale * estimate.high)}]"
+
+
+def _routes(outcome: Outcome) -> str:
+    """Who was called, read and accepted, as shares of queries."""
+    readings = sorted({name for reads in outcome.reads.values() for name in reads})
+    rows = [
+        [
+            tier,
+            f"{outcome.calls[tier]:.1%}",
+            *(f"{outcome.reads[tier][name]:.1%}" if name in outcome.reads[tier] else "" for name in readings),
+            f"{outcome.accepts[tier]:.1%}",
+        ]
+        for tier in outcome.calls
+    ]
+    if outcome.abstained > 0:
+        rows.append(["(handed over)", "", *("" for _ in readings), f"{outcome.abstained:.1%}"])
+    return table(["share of queries", "called", *(f"{name} read" for name in readings), "accepted"], rows)

@@ -1,0 +1,96 @@
+"""One request, without input or output: the caller does what `action` says and tells what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.policy import Policy
+
+__all__ = ["Episode", "EpisodeError"]
+
+
+class EpisodeError(RuntimeError):
+    """Something was told that the pending action did not ask for; the episode is as it was before."""
+
+
+class Episode:
+    """The decision loop as a state machine.
+
+    Args:
+        policy: what decides; the episode keeps it even if a newer one is loaded meanwhile.
+        context: what is known before any call.
+        key: the request's id.
+
+    Example:
+        >>> from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+        >>> from metaverify.policies.graph import Ask, Stop
+        >>> from metaverify.policies.tiers import Tier
+        >>> nodes = (Ask("small", 1), Stop(Accept("small")))
+        >>> policy = Policy((Tier("small", 1.0),), nodes, (Vertex(0.0, 1.0, 0.7, 0),), OperatingPoint(0, 0, 0.0))
+        >>> episode = Episode(policy)
+        >>> episode.action
+        Call(tier='small')
+        >>> episode.answered({"self_verify": 0.4})
+        Accept(tier='small')
+        >>> episode.done
+        True
+    """
+
+    def __init__(self, policy: Policy, *, context: str | None = None, key: str | bytes | int | None = None) -> None:
+        self.policy = policy
+        self._context = context
+        self._key = key
+        self._readings: dict[str, dict[str, float | None]] = {}
+        self._steps: list[Action] = []
+        self._action = self._next(self._readings)
+
+    @property
+    def action(self) -> Action:
+        """What to do now."""
+        return self._action
+
+    @property
+    def done(self) -> bool:
+        """Whether `action` is the last one."""
+        return isinstance(self._action, (Accept, Abstain))
+
+    @property
+    def steps(self) -> tuple[Action, ...]:
+        """What was done so far, in order."""
+        return tuple(self._steps)
+
+    @property
+    def readings(self) -> dict[str, dict[str, float | None]]:
+        """What has been read so far."""
+        return {tier: dict(given) for tier, given in self._readings.items()}
+
+    def answered(self, readings: Mapping[str, float | None] | None = None) -> Action:
+        """The tier that was to be called has answered, with these readings; returns the next action.
+
+        Raises:
+            EpisodeError: no call is pending.
+        """
+        if not isinstance(self._action, Call):
+            raise EpisodeError(f"no answer is awaited: the pending action is {self._action}")
+        return self._advance({**self._readings, self._action.tier: dict(readings or {})})
+
+    def read(self, confidence: float | None) -> Action:
+        """The reading that was to be bought came out as this, None where it failed; returns the next action.
+
+        Raises:
+            EpisodeError: no reading is pending.
+        """
+        if not isinstance(self._action, Verify):
+            raise EpisodeError(f"no reading is awaited: the pending action is {self._action}")
+        given = {**self._readings.get(self._action.tier, {}), self._action.reading: confidence}
+        return self._advance({**self._readings, self._action.tier: given})
+
+    def _advance(self, readings: dict[str, dict[str, float | None]]) -> Action:
+        following = self._next(readings)
+        self._steps.append(self._action)
+        self._readings, self._action = readings, following
+        return following
+
+    def _next(self, readings: dict[str, dict[str, float | None]]) -> Action:
+        return self.policy.decide(readings, context=self._context, key=self._key)

@@ -1,0 +1,178 @@
+"""Why a policy decides as it does: the walk, what was believed at its end, and what each action was worth there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.policy import Belief, Policy
+
+__all__ = ["Explanation", "Look", "explain", "interval_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One reading on the way: where it fell, and what is believed of queries for which it falls there."""
+
+    tier: str
+    reading: str
+    confidence: float | None  # None where it is missing
+    low: float | None  # the interval it fell in; None where it is open or the reading is missing
+    high: float | None
+    belief: Belief | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An action, and how the policy came to it.
+
+    ``share`` is the share of requests that follow the same graph; ``price`` is what that graph pays, in quality per
+    unit of cost.  ``quality`` is the expected quality of each tier's answer as far as is known by now, and ``worth``
+    of each action that was open: expected quality less price x expected cost from here on.  Both are empty before
+    anything was read and where the file holds no beliefs.
+    """
+
+    action: Action
+    vertex: int
+    share: float
+    price: float
+    looks: tuple[Look, ...]
+    quality: Mapping[str, float]
+    worth: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**asdict(self), "action": action_json(self.action)}
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def explain(
+    policy: Policy,
+    readings: Mapping[str, Any],
+    *,
+    context: str | None = None,
+    key: str | bytes | int | None = None,
+) -> Explanation:
+    """The decision that `Policy.decide` makes on the same arguments, explained; raises as it does."""
+    action = policy.decide(readings, context=context, key=key)
+    vertex = policy.arm(key)
+    corner = policy.vertices[vertex]
+    looks: list[Look] = []
+    at = corner.root if context is None else corner.context_roots.get(context, corner.root)
+    while not isinstance(node := policy.nodes[at], Stop):
+        if node.tier not in readings:
+            break
+        if isinstance(node, Ask):
+            at = node.then
+            continue
+        given = _given(policy, readings[node.tier], node)
+        if given is _UNREAD:
+            break
+        look, at = _look(policy, at, node, given)
+        looks.append(look)
+    belief = looks[-1].belief if looks else None
+    names = [tier.name for tier in policy.tiers]
+    point = policy.point
+    share = 1.0 if point.low == point.high else point.share if vertex == point.high else 1.0 - point.share
+    quality = {} if belief is None else dict(zip(names, belief.quality, strict=True))
+    worth = {} if belief is None else _worth(policy, readings, names, belief)
+    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth)
+
+
+_UNREAD = object()
+
+
+def _given(policy: Policy, given: Any, node: Read) -> Any:
+    if isinstance(given, Mapping):
+        return given.get(node.reading, _UNREAD)
+    first = next(tier for tier in policy.tiers if tier.name == node.tier).readings[0].name
+    return given if first == node.reading else _UNREAD
+
+
+def _look(policy: Policy, at: int, node: Read, given: Any) -> tuple[Look, int]:
+    """One read node's outcome, and the node after it."""
+    usable = given is not None and 0.0 <= given <= 1.0
+    cell = sum(given >= cut for cut in node.cuts) if usable else len(node.then)
+    rows = policy.beliefs.get(at)
+    low = node.cuts[cell - 1] if usable and cell > 0 else None
+    high = node.cuts[cell] if usable and cell < len(node.cuts) else None
+    look = Look(
+        node.tier, node.reading, float(given) if usable else None, low, high, None if rows is None else rows[cell]
+    )
+    return look, node.then[cell] if usable else node.missing
+
+
+def _worth(policy: Policy, readings: Mapping[str, Any], names: list[str], belief: Belief) -> dict[str, float]:
+    worth = {f"accept {name}": belief.quality[at] for at, name in enumerate(names) if name in readings}
+    if policy.abstain is not None:
+        worth["abstain"] = policy.abstain
+    for name, value in zip(names, belief.worth, strict=True):
+        if value is not None:
+            worth[f"{'read on at' if name in readings else 'call'} {name}"] = value
+    return worth
+
+
+def action_json(action: Action) -> dict[str, str]:
+    """An action in plain types, as the command line prints it."""
+    match action:
+        case Call(tier):
+            return {"action": "call", "tier": tier}
+        case Verify(tier, reading):
+            return {"action": "verify", "tier": tier, "reading": reading}
+        case Accept(tier):
+            return {"action": "accept", "tier": tier}
+        case Abstain():
+            return {"action": "abstain"}
+
+
+def action_text(action: Action) -> str:
+    """An action in words."""
+    match action:
+        case Call(tier):
+            return f"call {tier}"
+        case Verify(tier, reading):
+            return f"read {reading} of {tier}"
+        case Accept(tier):
+            return f"accept the answer of {tier}"
+        case Abstain():
+            return "abstain"
+
+
+def interval_text(name: str, low: float | None, high: float | None) -> str:
+    """An interval of a reading in words.
+
+    Example:
+        >>> interval_text("conf", 0.4, None)
+        'conf >= 0.4'
+        >>> interval_text("conf", 0.4, 0.9)
+        '0.4 <= conf < 0.9'
+    """
+    if low is None and high is None:
+        return f"any {name}"
+    if low is None:
+        return f"{name} < {high:g}"
+    return f"{name} >= {low:g}" if high is None else f"{low:g} <= {name} < {high:g}"
+
+
+def _lines(explanation: Explanation) -> list[str]:
+    lines = [action_text(explanation.action)]
+    for look in explanation.looks:
+        where = "missing"
+        if look.confidence is not None:
+            where = f"{look.confidence:g}, in the interval {interval_text(look.reading, look.low, look.high)}"
+        lines.append(f"  {look.reading} of {look.tier} is {where}")
+    if explanation.quality:
+        known = ", ".join(f"{name} {value:.3f}" for name, value in explanation.quality.items())
+        lines.append(f"  expected quality of each answer, for queries like this: {known}")
+        best = ", ".join(f"{name} {value:.3f}" for name, value in explanation.worth.items())
+        lines.append(f"  worth of each action (quality less price x cost to come): {best}")
+    part = "all requests" if explanation.share == 1.0 else f"{explanation.share:.1%} of requests"
+    lines.append(
+        f"  graph {explanation.vertex}, followed by {part}, pays {explanation.price:.4g} of quality per unit cost"
+    )
+    return lines

@@ -1,0 +1,212 @@
+"""The policy: everything needed to decide, and the dial that sets what to spend."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metaverify.policies.actions import Action
+from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
+from metaverify.policies.tiers import Tier
+
+__all__ = ["BudgetError", "OperatingPoint", "Policy", "Vertex"]
+
+
+class BudgetError(ValueError):
+    """A budget that no policy in the file can keep; the message gives the cheapest one that can be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """One deterministic policy on the frontier: the best at its price.
+
+    ``price`` is in quality per unit cost; ``cost`` and ``quality`` are what a query is expected to cost and to earn.
+    ``root`` is where walks begin, ``context_roots`` where they begin for a known context.
+    """
+
+    price: float
+    cost: float
+    quality: float
+    root: int
+    context_roots: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Which vertices are in use: a share ``share`` of requests takes ``high``, the rest ``low``."""
+
+    low: int
+    high: int
+    share: float
+    budget: float | None = None  # the mean cost per query that was asked for; None: a price was given
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What is known at one point of a walk: for each tier, in order, the expected quality of its answer, and what
+    going on by its next rung is worth (quality net of price x cost), None where it has none left.
+
+    ``share`` is the share of queries that come here.
+    """
+
+    share: float
+    quality: tuple[float, ...]
+    worth: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A frontier of decision graphs over one node table, and the operating point in use.
+
+    Args:
+        tiers: the cascade, cheapest first.
+        nodes: the table that every vertex shares.
+        vertices: the frontier, by cost.
+        point: the operating point.
+        salt: what keys the draw between two graphs.  It is the frontier's and not the operating point's, so that a
+            request that took the dearer graph of a pair still takes it after its share is raised.
+        context: the columns whose values, joined by "/", name a context.
+        abstain: what handing a query over is worth, in quality; None where the policy never does.
+        beliefs: for `explain`: what is known after each outcome of a read node, missing last.
+        evidence: how good it is and how that was found.
+        provenance: what it was made from.
+
+    Raises:
+        GraphError: the nodes are no decision graph.
+        ValueError: an operating point that is not one of this frontier.
+    """
+
+    tiers: tuple[Tier, ...]
+    nodes: Graph
+    vertices: tuple[Vertex, ...]
+    point: OperatingPoint
+    salt: str = ""
+    context: tuple[str, ...] = ()
+    abstain: float | None = None
+    beliefs: Mapping[int, tuple[Belief, ...]] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
+    _salt: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_point(self)
+        roots = [root for vertex in self.vertices for root in (vertex.root, *vertex.context_roots.values())]
+        check_graph(self.nodes, roots, {tier.name: [r.name for r in tier.readings] for tier in self.tiers})
+        firsts = {tier.name: tier.readings[0].name for tier in self.tiers if tier.readings}
+        put = object.__setattr__
+        put(self, "_linked", compile_graph(self.nodes, firsts))
+        put(self, "_names", frozenset(tier.name for tier in self.tiers))
+        put(self, "_arms", tuple(_roots(self, at) for at in (self.point.low, self.point.high)))
+        put(self, "_salt", self.salt.encode())
+
+    def decide(
+        self, readings: Mapping[str, Any], *, context: str | None = None, key: str | bytes | int | None = None
+    ) -> Action:
+        """What to do next, given what has been read: a pure function of its arguments.
+
+        Args:
+            readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}.  An empty mapping means that
+                the tier has answered and nothing has been read yet; None, NaN or a number outside [0, 1] is a
+                reading that is missing.
+            context: what is known of the query before any call; None or an unknown one takes the pooled graph.
+            key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
+                for every step and in every process.
+
+        Raises:
+            ValueError: a tier that the policy does not have, or no key where one is needed.
+            TypeError: a confidence that is neither a number nor None.
+        """
+        if not readings.keys() <= self._names:
+            raise ValueError(_unknown_tier(readings, self._names))
+        roots = self._arms[0] if self.point.share == 0.0 else self._arms[self._draw(key)]
+        root = roots[0] if context is None else roots[1].get(context, roots[0])
+        return walk(root, readings)
+
+    def arm(self, key: str | bytes | int | None) -> int:
+        """The vertex that a request follows."""
+        return self.point.high if self.point.share > 0.0 and self._draw(key) else self.point.low
+
+    def _draw(self, key: str | bytes | int | None) -> bool:
+        if key is None:
+            raise ValueError("this policy mixes two decision graphs to meet its budget: pass key=<the request's id>")
+        raw = key if type(key) is bytes else str(key).encode()
+        digest = hashlib.blake2b(raw, digest_size=7, key=self._salt).digest()
+        return int.from_bytes(digest) < self.point.share * 2.0**56
+
+    def at(self, *, budget: float | None = None, price: float | None = None) -> Policy:
+        """The same frontier with the dial turned to a mean cost per query, or to a price in quality per unit cost.
+
+        A budget above what the best policy costs buys the best policy.
+
+        Raises:
+            BudgetError: the budget is below the cost of the cheapest policy.
+            TypeError: neither or both are given.
+        """
+        if (budget is None) == (price is None):
+            raise TypeError("give a budget or a price")
+        point = point_at_price(self.vertices, price) if budget is None else point_at_budget(self.vertices, budget)  # type: ignore[arg-type]
+        return replace(self, point=point)
+
+    @property
+    def expected_cost(self) -> float:
+        """Mean cost per query at the operating point."""
+        return _mix(self.point, [vertex.cost for vertex in self.vertices])
+
+    @property
+    def expected_quality(self) -> float:
+        """Mean quality at the operating point."""
+        return _mix(self.point, [vertex.quality for vertex in self.vertices])
+
+
+def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint:
+    """The mixture of two adjacent vertices that costs ``budget``, or the last one where that costs no more.
+
+    Raises:
+        BudgetError: the budget is below the first vertex's cost.
+    """
+    costs = [vertex.cost for vertex in vertices]
+    if not budget >= costs[0] * (1 - 1e-9):
+        raise BudgetError(f"budget {budget:g} is below {costs[0]:.6g}, the cost of the cheapest policy")
+    high = bisect_right(costs, budget)
+    if high == 0 or high == len(costs):
+        end = min(high, len(costs) - 1)
+        return OperatingPoint(end, end, 0.0, budget)
+    low = high - 1
+    return OperatingPoint(low, high, (budget - costs[low]) / (costs[high] - costs[low]), budget)
+
+
+def point_at_price(vertices: Sequence[Vertex], price: float) -> OperatingPoint:
+    """The vertex that is best when a unit of cost is worth ``price`` of quality; the cheaper one of equals."""
+    if not price >= 0.0:
+        raise BudgetError(f"price {price:g} is negative")
+    best = max(range(len(vertices)), key=lambda v: (vertices[v].quality - price * vertices[v].cost, -v))
+    return OperatingPoint(best, best, 0.0)
+
+
+def _mix(point: OperatingPoint, values: Sequence[float]) -> float:
+    return (1.0 - point.share) * values[point.low] + point.share * values[point.high]
+
+
+def _check_point(policy: Policy) -> None:
+    point, count = policy.point, len(policy.vertices)
+    if not (0 <= point.low <= point.high < count and 0.0 <= point.share <= 1.0):
+        raise ValueError(f"operating point {point} is not one of a frontier with {count} vertices")
+
+
+def _roots(policy: Policy, at: int) -> tuple[Any, dict[str, Any]]:
+    vertex = policy.vertices[at]
+    return policy._linked[vertex.root], {c: policy._linked[root] for c, root in vertex.context_roots.items()}
+
+
+def _unknown_tier(readings: Mapping[str, Any], names: frozenset[str]) -> str:
+    unknown = sorted(str(name) for name in readings.keys() - names)[0]
+    near = difflib.get_close_matches(unknown, sorted(names), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"readings of {unknown!r}, which is not one of the tiers {', '.join(sorted(names))}{hint}"

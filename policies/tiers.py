@@ -1,0 +1,31 @@
+"""The tiers of a cascade, as a policy knows them: name, price, readings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Reading", "Tier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One confidence that can be read in a tier's answer.
+
+    ``price`` is its mean price, 0 where it comes with the answer.  ``cuts`` and ``counts`` are the histogram of the
+    log that the policy was fitted on, against which drift is judged: counts of confidence < cuts[0], of each bin
+    [cuts[b-1], cuts[b]), of the last bin, and of missing readings (len(cuts) + 2 of them).
+    """
+
+    name: str
+    price: float
+    cuts: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A model of the cascade: its name, its mean price per call, and its readings in the order they are bought."""
+
+    name: str
+    price: float
+    readings: tuple[Reading, ...] = ()

@@ -1,0 +1,175 @@
+"""What a log's columns are called, and which column is what."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from metaverify.simulators.log import LogError
+
+__all__ = ["KeyColumns", "LogColumns", "ReadingColumns", "TierColumns", "nearest", "reading_column", "tier_columns"]
+
+_CORRECT = "correct_"
+_LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingColumns:
+    """The wide form's columns of one reading; without a price column it is free."""
+
+    name: str
+    confidence: str
+    price: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TierColumns:
+    """The wide form's columns of one tier, its readings with "conf" first and then in file order."""
+
+    name: str
+    correct: str
+    cost: str | None
+    readings: tuple[ReadingColumns, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyColumns:
+    """The columns that say which query a row belongs to, and what is known of it before any call."""
+
+    query: str | None
+    group: str | None
+    weight: str | None
+    context: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogColumns:
+    """How a file's columns are understood: ``form`` is "wide" or "long"; every column is used or ignored."""
+
+    form: str
+    keys: KeyColumns
+    used: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, file: str, columns: Sequence[str], *, context: Sequence[str], group: str | None, weight: str | None
+    ) -> LogColumns:
+        """The form, the keys and the used of a file's columns.
+
+        Raises:
+            LogError: no column says what was correct, an asked column is not there, or one belongs to no tier.
+        """
+        keys = _keys(file, columns, tuple(context), group, weight)
+        form = _form(file, columns)
+        wanted = {keys.query, keys.group, keys.weight, *keys.context}
+        wanted |= set(_LONG) if form == "long" else _wide_columns(tier_columns(file, columns))
+        used = tuple(column for column in columns if column in wanted)
+        return cls(form, keys, used, tuple(column for column in columns if column not in wanted))
+
+
+def tier_columns(file: str, columns: Sequence[str]) -> list[TierColumns]:
+    """The wide form's tiers, in file order: the suffixes of the ``correct_`` columns, and nothing else.
+
+    Raises:
+        LogError: a confidence or a price that belongs to no tier or no reading, or one reading in two columns.
+    """
+    tiers = [c.removeprefix(_CORRECT) for c in columns if c.startswith(_CORRECT) and c != _CORRECT]
+    costs = _by_reading(file, columns, tiers, r"cost()_(.+)")
+    confidences = _by_reading(file, columns, tiers, r"conf(\d*)_(.+)")
+    prices = _by_reading(file, columns, tiers, r"verify_cost(\d*)_(.+)")
+    for (tier, reading), column in costs.items():
+        if reading != "conf":
+            raise LogError(f"{file}: {column} is no tier's price; rename it, cost_{tier} or verify_{column}")
+    for (tier, reading), column in prices.items():
+        if (tier, reading) not in confidences:
+            needed = reading_column("conf", reading, tier)
+            raise LogError(f"{file}: {column} is the price of no reading, there is no {needed}; rename or drop it")
+    return [
+        TierColumns(
+            name=tier,
+            correct=_CORRECT + tier,
+            cost=costs.get((tier, "conf")),
+            readings=tuple(
+                ReadingColumns(reading, column, prices.get((tier, reading)))
+                for (owner, reading), column in sorted(confidences.items(), key=lambda item: item[0][1] != "conf")
+                if owner == tier
+            ),
+        )
+        for tier in tiers
+    ]
+
+
+def reading_column(kind: str, reading: str, tier: str) -> str:
+    """The wide form's name of a reading's column: ``kind`` is "conf" or "verify_cost".
+
+    >>> reading_column("conf", "conf", "small"), reading_column("verify_cost", "conf2", "small")
+    ('conf_small', 'verify_cost2_small')
+    >>> reading_column("conf", "logit", "small")
+    'conf_logit_small'
+    """
+    plain = re.fullmatch(r"conf(\d*)", reading)
+    return f"{kind}{plain[1]}_{tier}" if plain else f"{kind}_{reading}_{tier}"
+
+
+def nearest(wanted: str, known: Sequence[str]) -> str:
+    """The way out of a name that is not known: the one that was meant, or all there are."""
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+
+
+def _form(file: str, columns: Sequence[str]) -> str:
+    if any(column.startswith(_CORRECT) and column != _CORRECT for column in columns):
+        return "wide"
+    if {"tier", "correct"} <= set(columns):
+        if "query_id" not in columns:
+            raise LogError(f"{file} has a row for each tier but no column 'query_id'; {nearest('query_id', columns)}")
+        return "long"
+    near = [c for c in columns if "correct" in c.lower()] or difflib.get_close_matches("correct_tier", columns)
+    has = f"nearest: {', '.join(map(repr, near[:3]))}" if near else f"it has {', '.join(map(repr, columns[:8]))}"
+    raise LogError(
+        f"{file} has no column correct_<tier>; {has}; "
+        "give one row a query (correct_<tier>, …) or one row a reading (query_id, tier, correct, …)"
+    )
+
+
+def _keys(
+    file: str, columns: Sequence[str], context: tuple[str, ...], group: str | None, weight: str | None
+) -> KeyColumns:
+    asked = [*(("context", column) for column in context), ("group", group), ("weight", weight)]
+    for option, column in asked:
+        if column is not None and column not in columns:
+            raise LogError(f"{file} has no column {column!r} for --{option}; {nearest(column, columns)}")
+    return KeyColumns(
+        query="query_id" if "query_id" in columns else None,
+        group=group or ("group_id" if "group_id" in columns else None),
+        weight=weight or ("weight" if "weight" in columns else None),
+        context=context,
+    )
+
+
+def _wide_columns(tiers: Sequence[TierColumns]) -> set[str | None]:
+    own = {column for tier in tiers for column in (tier.correct, tier.cost)}
+    return own | {column for tier in tiers for r in tier.readings for column in (r.confidence, r.price)}
+
+
+def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern: str) -> dict[tuple[str, str], str]:
+    """The columns of one kind by (tier, reading); tiers' names may hold underscores, the longest that fits wins."""
+    found: dict[tuple[str, str], str] = {}
+    for column in columns:
+        if not (match := re.fullmatch(pattern, column, flags=re.DOTALL)):
+            continue
+        number, rest = match.groups()
+        tier = max((t for t in tiers if rest == t or rest.endswith(f"_{t}")), key=len, default=None)
+        if tier is None:
+            near = difflib.get_close_matches(rest, tiers, n=1, cutoff=0.0)[0]
+            fault = f"{column} belongs to no tier, there is no {_CORRECT}{rest}"
+            raise LogError(f"{file}: {fault}; nearest tier: {near!r}; rename or drop the column")
+        words = [f"conf{number}" if number else "", rest.removesuffix(tier).removesuffix("_")]
+        key = tier, "_".join(word for word in words if word) or "conf"
+        if key in found:
+            raise LogError(f"{file}: {found[key]} and {column} are both reading {key[1]!r} of {tier!r}; rename one")
+        found[key] = column
+    return found

@@ -1,0 +1,183 @@
+"""Tables in files: Parquet, CSV and JSON Lines in, the same out, and every trouble told as a LogError."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import polars as pl
+
+from metaverify.simulators.log import LogError
+
+__all__ = ["scan_table", "told_as_log_errors", "write_table"]
+
+_SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@contextmanager
+def told_as_log_errors(file: Path) -> Iterator[None]:
+    """Whatever polars or the system raises inside is raised as a LogError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise LogError(f"{file.name} cannot be opened: {error.strerror or error}; look at its permissions") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        said = (str(error).splitlines() or ["no reason given"])[0][:200]
+        raise LogError(f"{file.name} cannot be read as {_suffix(file)} ({said}); is it damaged or cut off?") from error
+
+
+def scan_table(file: Path) -> pl.LazyFrame:
+    """The table in a file, by its suffix; in CSV all columns are texts, so that the ids "007" and "NA" survive.
+
+    Raises:
+        LogError: an unknown suffix, no such file, a folder, nothing in it, or text that is cut off or malformed.
+        PolarsError: what only shows on collecting; see `told_as_log_errors`.
+    """
+    if file.is_dir():
+        raise LogError(f"{file.name or file} is a folder; name a file in it")
+    suffix = _suffix(file)
+    if not file.exists():
+        raise LogError(f"{file.name}: there is no such file in {file.parent.resolve()}")
+    if not file.stat().st_size:
+        raise LogError(f"{file.name} is empty; write the log again")
+    if suffix == ".parquet":
+        return pl.scan_parquet(file, glob=False)
+    raw = _text_bytes(file, suffix)
+    return (_csv if suffix.startswith(".csv") else _json_lines)(file.name, raw).lazy()
+
+
+def write_table(frame: pl.DataFrame, file: Path) -> None:
+    """Write a table in the format of the suffix, whole or not at all; the same table gives the same bytes.
+
+    Raises:
+        LogError: an unknown suffix, or a file that cannot be written.
+    """
+    raw = _encoded(frame, _suffix(file))
+    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        spare.write_bytes(raw)
+        spare.replace(file)
+    except OSError as error:
+        raise LogError(f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            spare.unlink(missing_ok=True)
+
+
+def _suffix(file: Path) -> str:
+    for suffix in _SUFFIXES:
+        if file.name.lower().endswith(suffix):
+            return suffix
+    raise LogError(f"{file.name} has no known suffix; a log is one of {', '.join(_SUFFIXES)}")
+
+
+def _text_bytes(file: Path, suffix: str) -> bytes:
+    """The file's bytes, unpacked, checked to be UTF-8, without a byte order mark."""
+    raw = file.read_bytes()
+    if suffix.endswith(".gz"):
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise LogError(f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start + 1} is 0x{raw[error.start]:02x}"
+        raise LogError(f"{file.name} is not UTF-8 text ({place}); save it as UTF-8") from error
+    raw = raw.removeprefix(_BYTE_ORDER_MARK)
+    if not raw.strip():
+        raise LogError(f"{file.name} is empty; write the log again")
+    return raw
+
+
+def _csv(name: str, raw: bytes) -> pl.DataFrame:
+    header = _csv_header(name, raw)
+    try:
+        frame = pl.read_csv(raw, infer_schema=False)
+    except pl.exceptions.PolarsError:
+        _refuse_ragged(name, raw, len(header))
+        raise
+    frame.columns = header  # polars leaves a doubled quote in a name as it is
+    if frame.width > 1:  # a blank line is no row
+        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    if frame.to_series(-1).has_nulls():  # a short row reads as one with missing values
+        _refuse_ragged(name, raw, len(header))
+    return frame
+
+
+def _csv_rows(raw: bytes) -> Iterator[list[str]]:
+    return (row for row in csv.reader(io.StringIO(raw.decode(), newline="")) if row)
+
+
+def _csv_header(name: str, raw: bytes) -> list[str]:
+    try:
+        header = next(_csv_rows(raw))
+    except csv.Error as error:
+        raise LogError(f"{name} has no readable header ({error}); is it CSV?") from error
+    if twice := [column for i, column in enumerate(header) if column in header[:i]]:
+        raise LogError(f"{name} has two columns {twice[0]!r}; rename one")
+    if len(header) == 1 and (mark := next((m for m in ";\t|" if m in header[0]), None)):
+        raise LogError(f"{name} has the one column {header[0]!r}; separated by {mark!r}? save it with commas")
+    return header
+
+
+def _refuse_ragged(name: str, raw: bytes, width: int) -> None:
+    """Raise for the first row with more or fewer fields than the header, if there is one."""
+    with suppress(csv.Error):  # a field too long for the module: then polars has the word
+        for number, row in enumerate(_csv_rows(raw)):
+            if len(row) != width:
+                fault = f"has {len(row)} fields where the header has {width}"
+                raise LogError(f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?")
+
+
+def _json_lines(name: str, raw: bytes) -> pl.DataFrame:
+    try:
+        frame = pl.read_ndjson(raw, infer_schema_length=None)
+        return frame.select(_keys_by_appearance(raw, frame.width))  # polars shuffles the keys of large objects
+    except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
+        _refuse_bad_line(name, raw)
+        raise LogError(f"{name} cannot be read as JSON Lines ({error}); does a column mix kinds of values?") from error
+
+
+def _keys_by_appearance(raw: bytes, count: int) -> list[str]:
+    keys: dict[str, None] = {}
+    for line in io.BytesIO(raw):
+        if len(keys) == count:
+            break
+        keys |= dict.fromkeys(json.loads(line) if line.strip() else ())
+    return list(keys)
+
+
+def _refuse_bad_line(name: str, raw: bytes) -> None:
+    """Raise for the first line that is not a JSON object, if there is one."""
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        try:
+            value = json.loads(line, parse_constant=_refuse_constant) if line.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise LogError(f"{name} line {number} is not JSON ({error}); write one object a line") from error
+        if not isinstance(value, dict):
+            raise LogError(f"{name} line {number} is {type(value).__name__}, not an object; write one object a line")
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number, a missing one is null")
+
+
+def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".parquet":
+        frame.write_parquet(buffer)
+    elif suffix.startswith(".csv"):
+        frame.write_csv(buffer, quote_style="non_numeric")  # a bare carriage return would end a row for some readers
+    else:
+        frame.write_ndjson(buffer)
+    raw = buffer.getvalue()
+    return gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw

@@ -1,0 +1,402 @@
+"""Replay logs in files, one row a query or one row a reading."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from metaverify.simulators.columns import (
+    KeyColumns,
+    LogColumns,
+    ReadingColumns,
+    TierColumns,
+    nearest,
+    reading_column,
+    tier_columns,
+)
+from metaverify.simulators.files import scan_table, told_as_log_errors, write_table
+from metaverify.simulators.log import Floats, Ints, LogError, LoggedReading, LoggedTier, ReplayLog, Texts
+from metaverify.simulators.sheet import Sheet
+
+__all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
+
+_FEWEST_ROWS = 2  # one row cannot be learnt from
+_PARTIAL = "partial logs are not supported in this version"
+
+
+def read_log(
+    path: str | os.PathLike[str],
+    *,
+    tiers: Sequence[str] | None = None,
+    context: str | Sequence[str] = (),
+    costs: Mapping[str, float] | None = None,
+    scale: float = 1.0,
+    group: str | None = None,
+    weight: str | None = None,
+) -> ReplayLog:
+    """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
+
+    Wide form, one row a query: ``correct_<tier>`` in [0, 1] makes a tier; ``cost_<tier>`` is the price of its answer,
+    ``conf_<tier>`` its reading "conf", ``conf2_<tier>`` "conf2", ``conf_<reading>_<tier>`` any other; a reading's own
+    price is ``verify_cost_<tier>``, ``verify_cost2_<tier>``, ``verify_cost_<reading>_<tier>``, and it is free without.
+    Long form, one row a (query, tier, reading): ``query_id, tier, correct`` and optionally ``reading, confidence,
+    cost, verify_cost``.  Both may have ``group_id``, ``weight`` and context columns; only the wide form may leave
+    out ``query_id``, and then the ids are made from row numbers.  A reading that is missing everywhere is dropped.
+
+    Args:
+        path: the file; its suffix says the format.
+        tiers: the tiers to keep; the others' values are not looked at.
+        context: columns known before any call; several are joined with "/".
+        costs: price per call by tier, instead of the cost columns.
+        scale: what the confidences are divided by (100 for percent).
+        group: the column that names what is drawn together, instead of ``group_id``.
+        weight: the column that says how many queries a row stands for, instead of ``weight``.
+
+    Raises:
+        LogError: the file, a column or a value cannot be used; the message names it and the way out.
+    """
+    file = Path(path)
+    if not (math.isfinite(scale) and scale > 0):
+        raise LogError(f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
+    with told_as_log_errors(file):
+        table = scan_table(file)
+        columns = _columns(file, table, context, group, weight)
+        sheet = _sheet(file.name, table.select(columns.used).collect())
+        index = _index(sheet, columns)
+        weights = _weights(sheet, columns.keys, index)
+        choice = _Choice(file.name, tiers, costs or {}, scale)
+        logged = (_wide_tiers if columns.form == "wide" else _long_tiers)(sheet, index, choice)
+        ids = _ids(sheet, columns.keys, index)
+        return ReplayLog(
+            query_ids=ids,
+            tiers=_by_cost(logged, weights),
+            weights=weights,
+            group_ids=_labels(sheet, columns.keys.group, index) if columns.keys.group else ids,
+            contexts=_contexts(sheet, columns.keys.context, index),
+        )
+
+
+def log_columns(
+    path: str | os.PathLike[str],
+    *,
+    context: str | Sequence[str] = (),
+    group: str | None = None,
+    weight: str | None = None,
+) -> LogColumns:
+    """Which columns of a file `read_log` uses with these options, and which it ignores, in file order.
+
+    Raises:
+        LogError: as `read_log`, for the file and its columns; no value is looked at.
+    """
+    file = Path(path)
+    with told_as_log_errors(file):
+        return _columns(file, scan_table(file), context, group, weight)
+
+
+def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
+    """Write a log in the wide form, in the format of the suffix, whole or not at all.
+
+    Reading it back, with ``context="context"`` where the log has contexts, gives the same log; only a reading
+    that is missing everywhere is not kept, and tiers come back in order of mean cost.
+
+    Raises:
+        LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
+    """
+    file = Path(path)
+    columns = _wide_columns(file.name, log)
+    for tier, found in zip(log.tiers, tier_columns(file.name, [column.name for column in columns]), strict=True):
+        was, is_now = [reading.name for reading in tier.readings], [reading.name for reading in found.readings]
+        if was != is_now:
+            fault = f"tier {tier.name!r} with the readings {was} would read back with {is_now}"
+            raise LogError(f"{file.name}: {fault}; put 'conf' first, or rename a reading or a tier")
+    write_table(pl.DataFrame(columns), file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What the caller chose for the tiers."""
+
+    file: str
+    tiers: Sequence[str] | None
+    costs: Mapping[str, float]
+    scale: float
+
+    def of(self, known: Sequence[str]) -> list[str]:
+        """The chosen of the known tiers, in their order."""
+        wanted = known if self.tiers is None else [self.tiers] if isinstance(self.tiers, str) else self.tiers
+        for option, names in (("tiers", wanted), ("cost", list(self.costs))):
+            if strange := [name for name in names if name not in known]:
+                raise LogError(f"{self.file} has no tier {strange[0]!r} for --{option}; {nearest(strange[0], known)}")
+        if not wanted:
+            raise LogError(f"{self.file}: --tiers leaves no tier; there are {', '.join(known)}")
+        return [tier for tier in known if tier in wanted]
+
+    def price(self, tier: str) -> float | None:
+        price = self.costs.get(tier)
+        if price is not None and not (math.isfinite(price) and price >= 0):
+            raise LogError(f"{self.file}: --cost {tier}={price} is not a price; give a finite number from 0 up")
+        return price
+
+    def no_price(self, tier: str) -> LogError:
+        return LogError(f"{self.file}: tier {tier!r} has no price; add a cost column or give --cost {tier}=PRICE")
+
+
+def _columns(
+    file: Path, table: pl.LazyFrame, context: str | Sequence[str], group: str | None, weight: str | None
+) -> LogColumns:
+    names = table.collect_schema().names()
+    chosen = (context,) if isinstance(context, str) else context
+    return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight)
+
+
+def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
+    if not len(frame):
+        raise LogError(f"{file} has a header but no rows; write the log again")
+    return Sheet(file, frame, np.arange(1, len(frame) + 1))
+
+
+def _by_cost(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
+    # exact sums: the order of rows must not decide between two tiers of one price
+    return tuple(sorted(tiers, key=lambda tier: math.fsum(weights * tier.cost)))
+
+
+# Queries -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The query of each row and the first row of each query, queries in order of appearance."""
+
+    query: Ints  # [rows]
+    first: Ints  # [queries]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def _index(sheet: Sheet, columns: LogColumns) -> _Index:
+    every = np.arange(len(sheet))
+    index = _Index(every, every)
+    if columns.keys.query:
+        ids = sheet.texts(columns.keys.query)
+        sheet.refuse(ids.is_null().to_numpy(), columns.keys.query, "but every row needs its query's id; fill it in")
+        index = _by_appearance(ids)
+        if columns.form == "wide":
+            _refuse_repeats(sheet, ids, index)
+    if len(index) < _FEWEST_ROWS:
+        raise LogError(f"{sheet.file} has only {len(index)} query; log at least {_FEWEST_ROWS}")
+    return index
+
+
+def _by_appearance(ids: pl.Series) -> _Index:
+    dense = ids.rank("dense").to_numpy().astype(np.int64) - 1
+    _, first = np.unique(dense, return_index=True)
+    place = np.argsort(np.argsort(first))
+    return _Index(place[dense], np.sort(first))
+
+
+def _refuse_repeats(sheet: Sheet, ids: pl.Series, index: _Index) -> None:
+    before = index.first[index.query]
+    again = before < np.arange(len(sheet))
+    if again.any():
+        at = int(again.argmax())
+        fault = f"query_id {ids[at]!r} is already in row {sheet.rows[before[at]]}"
+        raise sheet.error(at, f"{fault}; give each row its own id (repeats of one prompt share a group_id)")
+
+
+def _ids(sheet: Sheet, keys: KeyColumns, index: _Index) -> Texts:
+    if keys.query:
+        return sheet.texts(keys.query).gather(index.first).to_numpy()
+    return ("row-" + pl.Series(sheet.rows).cast(pl.String).str.zfill(9)).to_numpy()
+
+
+def _labels(sheet: Sheet, column: str, index: _Index, *, empty: str | None = None) -> Texts:
+    """[queries]: the text that all rows of a query share; an empty one is ``empty``, or refused."""
+    texts = sheet.texts(column)
+    if empty is None:
+        sheet.refuse(texts.is_null().to_numpy(), column, "but every row needs one; fill it in or leave the column out")
+    labels = texts.fill_null(empty or "").to_numpy()
+    first: Texts = labels[index.first]
+    sheet.refuse(
+        labels != first[index.query], column, "but an earlier row of the query says otherwise; make them agree"
+    )
+    return first
+
+
+def _contexts(sheet: Sheet, columns: Sequence[str], index: _Index) -> Texts | None:
+    if not columns:
+        return None
+    first, *others = (_labels(sheet, column, index, empty="") for column in columns)
+    for other in others:
+        first = first + "/" + other
+    return first
+
+
+def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
+    if keys.weight is None:
+        return np.ones(len(index))
+    values = sheet.numbers(keys.weight, "give how many queries the row stands for")
+    sheet.refuse(~(np.isfinite(values) & (values > 0)), keys.weight, "not a weight; give a finite number above 0")
+    first = values[index.first]
+    sheet.refuse(
+        values != first[index.query], keys.weight, "but an earlier row of the query says otherwise; make them agree"
+    )
+    return first
+
+
+# Tiers, wide ---------------------------------------------------------------------------------------------------------
+
+
+def _wide_tiers(sheet: Sheet, index: _Index, choice: _Choice) -> list[LoggedTier]:
+    columns = {tier.name: tier for tier in tier_columns(sheet.file, sheet.frame.columns)}
+    return [_wide_tier(sheet, columns[name], choice) for name in choice.of(list(columns))]
+
+
+def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTier:
+    drop = f"leave {columns.name} out with --tiers"
+    correct = sheet.correctness(columns.correct, f"or {drop}")
+    unknown = np.isnan(correct)
+    extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
+    sheet.refuse(unknown, columns.correct, f"{extent}; {_PARTIAL}: drop those rows, or {drop}")
+    readings = tuple(_wide_reading(sheet, reading, choice.scale) for reading in columns.readings)
+    return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
+
+
+def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
+    if (price := choice.price(columns.name)) is not None:
+        return np.full(len(sheet), float(price))
+    if columns.cost is None:
+        raise choice.no_price(columns.name)
+    way_out = f"fill it in or give --cost {columns.name}=PRICE"
+    cost = sheet.amounts(columns.cost, way_out)
+    sheet.refuse(np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
+    return cost
+
+
+def _wide_reading(sheet: Sheet, columns: ReadingColumns, scale: float) -> LoggedReading:
+    confidence = sheet.confidences(columns.confidence, scale)
+    paid = _paid(sheet, columns.price, columns.confidence, confidence)
+    return LoggedReading(columns.name, confidence, paid)
+
+
+def _paid(sheet: Sheet, column: str | None, reading: str, confidence: Floats) -> Floats:
+    """[rows]: what each reading cost; nothing is owed for one that is missing and has no price."""
+    if column is None:
+        return np.zeros(len(sheet))
+    way_out = "fill it in (0 where it was free)"
+    price = sheet.amounts(column, way_out)
+    sheet.refuse(np.isnan(price) & ~np.isnan(confidence), column, f"though {reading} is there; {way_out}")
+    return np.nan_to_num(price)
+
+
+def _present(readings: tuple[LoggedReading, ...]) -> tuple[LoggedReading, ...]:
+    return tuple(reading for reading in readings if not np.isnan(reading.confidence).all())
+
+
+# Tiers, long ---------------------------------------------------------------------------------------------------------
+
+
+def _long_tiers(sheet: Sheet, index: _Index, choice: _Choice) -> list[LoggedTier]:
+    names = sheet.texts("tier")
+    sheet.refuse(names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered")
+    chosen = choice.of(names.unique(maintain_order=True).to_list())
+    masks = ((names == name).to_numpy() for name in chosen)
+    return [
+        _LongTier(name, sheet.where(mask), index.query[mask], sheet, index).logged(choice)
+        for name, mask in zip(chosen, masks, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _LongTier:
+    """One tier's rows of the long form, and the whole sheet to complain about."""
+
+    name: str
+    sheet: Sheet
+    query: Ints  # [rows of the sheet]
+    whole: Sheet
+    index: _Index
+
+    def logged(self, choice: _Choice) -> LoggedTier:
+        drop = f"leave {self.name} out with --tiers"
+        correct = self.one_a_query("correct", self.sheet.correctness("correct", f"or {drop}"))
+        extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
+        self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
+        return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice.scale))
+
+    def cost(self, choice: _Choice) -> Floats:
+        if (price := choice.price(self.name)) is not None:
+            return np.full(len(self.index), float(price))
+        if "cost" not in self.sheet:
+            raise choice.no_price(self.name)
+        way_out = f"fill it in or give --cost {self.name}=PRICE"
+        cost = self.one_a_query("cost", self.sheet.amounts("cost", way_out))
+        self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
+        return cost
+
+    def one_a_query(self, column: str, values: Floats) -> Floats:
+        """[queries]: the value on which a query's rows agree, NaN where none has one."""
+        known = np.flatnonzero(~np.isnan(values))[::-1]  # the first row of a query is written last
+        cells = np.full(len(self.index), np.nan)
+        cells[self.query[known]] = values[known]
+        other = ~np.isnan(values) & (values != cells[self.query])
+        self.sheet.refuse(other, column, f"but an earlier row of the query and {self.name} differs; make them agree")
+        return cells
+
+    def refuse_missing(self, values: Floats, column: str, why: str) -> None:
+        if np.isnan(values).any():
+            at = int(self.index.first[np.isnan(values).argmax()])
+            query = self.whole.texts("query_id")[at]
+            raise self.whole.error(at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
+
+    def readings(self, scale: float) -> tuple[LoggedReading, ...]:
+        if "confidence" not in self.sheet:
+            return ()
+        confidence = self.sheet.confidences("confidence", scale)
+        price = _paid(self.sheet, "verify_cost" if "verify_cost" in self.sheet else None, "confidence", confidence)
+        none = pl.repeat(None, len(confidence), dtype=pl.String, eager=True)
+        stated = self.sheet.texts("reading") if "reading" in self.sheet else none
+        names = stated.fill_null("conf")
+        read = stated.is_not_null().to_numpy() | ~np.isnan(confidence)  # else: answered, and nothing read
+        order = sorted(names.filter(pl.Series(read)).unique(maintain_order=True), key=lambda name: name != "conf")
+        masks = (read & (names == name).to_numpy() for name in order)
+        return _present(tuple(self.reading(n, m, confidence, price) for n, m in zip(order, masks, strict=True)))
+
+    def reading(self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats) -> LoggedReading:
+        sheet, query = self.sheet.where(mask), self.query[mask]
+        again = ~pl.Series(query).is_first_distinct().to_numpy()
+        sheet.refuse(again, "query_id", f"again with tier {self.name!r} and reading {name!r}; name each reading once")
+        seen, paid = np.full(len(self.index), np.nan), np.zeros(len(self.index))
+        seen[query], paid[query] = confidence[mask], price[mask]
+        return LoggedReading(name, seen, paid)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
+    columns = [pl.Series("query_id", log.query_ids.tolist(), dtype=pl.String)]
+    if not np.array_equal(log.group_ids, log.query_ids):
+        columns.append(pl.Series("group_id", log.group_ids.tolist(), dtype=pl.String))
+    if (log.weights != 1).any():
+        columns.append(pl.Series("weight", log.weights))
+    if log.contexts is not None:
+        columns.append(pl.Series("context", log.contexts.tolist(), dtype=pl.String))
+    for tier in log.tiers:
+        columns += [pl.Series(f"correct_{tier.name}", tier.correct), pl.Series(f"cost_{tier.name}", tier.cost)]
+        for reading in tier.readings:
+            confidence = pl.Series(reading_column("conf", reading.name, tier.name), reading.confidence)
+            columns.append(confidence.fill_nan(None))
+            if reading.price.any():
+                columns.append(pl.Series(reading_column("verify_cost", reading.name, tier.name), reading.price))
+    names = [column.name for column in columns]
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise LogError(f"{file}: two columns would be called {twice[0]}; rename a tier or a reading")
+    return columns

@@ -1,0 +1,311 @@
+"""Oracles of the exact solver: the same questions answered slowly, over dictionaries of outcomes, and by another method.
+
+A table is taken apart into leaves, each with a dictionary (source, rung) -> outcome.  Nothing here knows of slabs,
+marginals or orders that lead to the same state, but for `follow`, which reads the decisions that a plan stores.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import coo_array
+
+from metaverify.fitting.ladders import Ladder
+from metaverify.fitting.lattice import ABSTAIN, Plan
+from metaverify.fitting.table import JointTable
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.graph import Ask, Graph, Read, Stop
+from metaverify.simulators.log import ReplayLog
+
+Place = tuple[int, int]  # a source and the position of one of its rungs
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One combination of outcomes in one context row; the expectations carry the row's share of traffic."""
+
+    row: int
+    outcome: dict[Place, int]
+    mass: float
+    quality: dict[int, float]
+    price: dict[Place, float]
+
+
+def leaves_of(table: JointTable) -> list[Leaf]:
+    places = [(s, j) for s, ladder in enumerate(table.ladders) for j in range(len(ladder.rungs))]
+    leaves = []
+    for cell in np.ndindex(*table.mass.shape):
+        share = table.share[cell[0]]
+        price = {}
+        for s, j in places:
+            p = table.price[s][j]
+            price[s, j] = share * float(p[cell] if isinstance(p, np.ndarray) else p * table.mass[cell])
+        quality = {s: share * float(q[cell]) for s, q in enumerate(table.quality) if q is not None}
+        outcome = dict(zip(places, cell[1:], strict=True))
+        leaves.append(Leaf(cell[0], outcome, share * float(table.mass[cell]), quality, price))
+    return leaves
+
+
+def legal(ladders: Sequence[Ladder], depths: Sequence[int]) -> list[int]:
+    """Sources that can be climbed once ``depths`` rungs of each are had."""
+    in_hand = {ladder.source for ladder, depth in zip(ladders, depths, strict=True) if depth and ladder.answer}
+    return [
+        s
+        for s, ladder in enumerate(ladders)
+        if depths[s] < len(ladder.rungs) and (ladder.answer or set(ladder.needs) <= in_hand)
+    ]
+
+
+def stops(ladders: Sequence[Ladder], leaves: Sequence[Leaf], depths: Sequence[int], abstain: float | None) -> list:
+    """What each way of stopping earns on these leaves."""
+    worth = [] if abstain is None else [abstain * sum(leaf.mass for leaf in leaves)]
+    for s, ladder in enumerate(ladders):
+        if ladder.answer and depths[s]:
+            worth.append(sum(leaf.quality[s] for leaf in leaves))
+    return worth
+
+
+def divided(leaves: Sequence[Leaf], place: Place) -> list[list[Leaf]]:
+    """The leaves by the outcome of one rung."""
+    parts: dict[int, list[Leaf]] = {}
+    for leaf in leaves:
+        parts.setdefault(leaf.outcome[place], []).append(leaf)
+    return list(parts.values())
+
+
+def by_row(table: JointTable) -> list[list[Leaf]]:
+    leaves = leaves_of(table)
+    return [[leaf for leaf in leaves if leaf.row == row] for row in range(len(table.share))]
+
+
+# Brute force over histories -----------------------------------------------------------------------------------------
+
+
+def best_value(table: JointTable, price: float, abstain: float | None = None) -> float:
+    """The greatest expected quality - price x cost of any decision tree, by recursion over ordered histories."""
+
+    def best(leaves: Sequence[Leaf], depths: tuple[int, ...]) -> float:
+        options = stops(table.ladders, leaves, depths, abstain)
+        for s in legal(table.ladders, depths):
+            after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
+            spent = sum(leaf.price[s, depths[s]] for leaf in leaves)
+            parts = divided(leaves, (s, depths[s]))
+            options.append(sum(best(part, after) for part in parts) - price * spent)
+        return max(options)
+
+    return sum(best(leaves, (0,) * len(table.ladders)) for leaves in by_row(table))
+
+
+Curve = list[tuple[float, float]]  # (cost, quality), rising and concave
+
+
+def best_curve(table: JointTable, abstain: float | None = None) -> Curve:
+    """Every vertex of the concave frontier of all decision trees: hulls of unions and sums of hulls, no prices."""
+
+    def best(leaves: Sequence[Leaf], depths: tuple[int, ...]) -> Curve:
+        points = [(0.0, worth) for worth in stops(table.ladders, leaves, depths, abstain)]
+        for s in legal(table.ladders, depths):
+            after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
+            spent = sum(leaf.price[s, depths[s]] for leaf in leaves)
+            curve = summed([best(part, after) for part in divided(leaves, (s, depths[s]))])
+            points += [(cost + spent, quality) for cost, quality in curve]
+        return upper_hull(points)
+
+    return summed([best(leaves, (0,) * len(table.ladders)) for leaves in by_row(table)])
+
+
+def upper_hull(points: Sequence[tuple[float, float]]) -> Curve:
+    """The points that are best at some price >= 0, by cost."""
+    hull: Curve = []
+    for cost, quality in sorted(points, key=lambda p: (p[0], -p[1])):
+        if hull and quality <= hull[-1][1]:
+            continue
+        while len(hull) > 1:
+            (c0, q0), (c1, q1) = hull[-2:]
+            if (q1 - q0) * (cost - c1) > (quality - q1) * (c1 - c0):
+                break
+            hull.pop()
+        hull.append((cost, quality))
+    return hull
+
+
+def summed(curves: Sequence[Curve]) -> Curve:
+    """The frontier of independent choices: steps of all curves, steepest first."""
+    steps = [(b[0] - a[0], b[1] - a[1]) for curve in curves for a, b in itertools.pairwise(curve)]
+    curve = [(sum(c[0][0] for c in curves), sum(c[0][1] for c in curves))]
+    for run, rise in sorted(steps, key=lambda step: step[0] / step[1]):
+        curve.append((curve[-1][0] + run, curve[-1][1] + rise))
+    return curve
+
+
+def curve_at(curve: Curve, budget: float) -> float:
+    """The quality of the best mixture of a curve's points that costs at most ``budget``."""
+    return float(np.interp(budget, [cost for cost, _ in curve], [quality for _, quality in curve]))
+
+
+# A linear programme over information states -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Programme:
+    """Occupancy of (information state, action) pairs: flow in equals flow out, one unit into each row's root."""
+
+    quality: np.ndarray  # [pairs]
+    cost: np.ndarray  # [pairs]
+    flow: coo_array  # [states, pairs]
+    inflow: np.ndarray  # [states]
+
+    def best_value(self, price: float) -> float:
+        """The greatest quality - price x cost."""
+        return -self._solve(price * self.cost - self.quality).fun
+
+    def best_quality(self, budget: float) -> float:
+        """The greatest quality of any randomised policy that costs at most ``budget``."""
+        return -self._solve(-self.quality, A_ub=self.cost[None, :], b_ub=[budget]).fun
+
+    def _solve(self, objective: np.ndarray, **bound: object):
+        tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+        found = linprog(
+            objective, A_eq=self.flow.tocsr(), b_eq=self.inflow, method="highs-ds", options=tight, **bound
+        )
+        assert found.status == 0, found.message
+        return found
+
+
+def programme(table: JointTable, abstain: float | None = None) -> Programme:
+    ladders = table.ladders
+    members: dict[tuple, list[Leaf]] = {}  # an information state: the row, what was climbed, what came out
+    for depths in itertools.product(*(range(len(ladder.rungs) + 1) for ladder in ladders)):
+        if not _reachable(ladders, depths):
+            continue
+        places = [(s, j) for s, depth in enumerate(depths) for j in range(depth)]
+        for leaf in leaves_of(table):
+            members.setdefault((leaf.row, depths, tuple(leaf.outcome[p] for p in places)), []).append(leaf)
+    number = {state: at for at, state in enumerate(members)}
+    quality, cost, rows, columns, entries = [], [], [], [], []
+
+    def pair(state: int, worth: float, spent: float, children: set[int]) -> None:
+        for at, entry in [(state, 1.0), *((child, -1.0) for child in children)]:
+            rows.append(at)
+            columns.append(len(quality))
+            entries.append(entry)
+        quality.append(worth)
+        cost.append(spent)
+
+    for (row, depths, _), leaves in members.items():
+        state = number[row, depths, _]
+        for worth in stops(ladders, leaves, depths, abstain):
+            pair(state, worth, 0.0, set())
+        for s in legal(ladders, depths):
+            after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
+            places = [(source, j) for source, depth in enumerate(after) for j in range(depth)]
+            children = {number[row, after, tuple(leaf.outcome[p] for p in places)] for leaf in leaves}
+            pair(state, 0.0, sum(leaf.price[s, depths[s]] for leaf in leaves), children)
+    inflow = np.array([float(not any(depths)) for _, depths, _ in members])
+    flow = coo_array((entries, (rows, columns)), shape=(len(members), len(quality)))
+    return Programme(np.array(quality), np.array(cost), flow, inflow)
+
+
+def _reachable(ladders: Sequence[Ladder], depths: tuple[int, ...]) -> bool:
+    had = {ladder.source for ladder, depth in zip(ladders, depths, strict=True) if depth}
+    return all(not depth or set(ladder.needs) <= had for ladder, depth in zip(ladders, depths, strict=True))
+
+
+# Following a plan, and walking a graph ------------------------------------------------------------------------------
+
+
+def follow(ladders: Sequence[Ladder], rows: int, plan: Plan, row: int, outcome: dict[Place, int]) -> list[Action]:
+    """What a plan does where every rung would show ``outcome``: purchases in order, then the end."""
+    stages = {stage.depths: stage for stage in plan.stages}
+    depths, done = (0,) * len(ladders), []
+    while True:
+        stage = stages[depths]
+        climbed = [(s, j) for s, depth in enumerate(depths) for j in range(depth)]
+        shape = (rows, *(ladders[s].rungs[j].size for s, j in climbed))
+        state = int(np.ravel_multi_index((row, *(outcome[place] for place in climbed)), shape))
+        (at,) = np.flatnonzero(stage.states == state)
+        source = int(stage.climb[at])
+        if source < 0:
+            answer = int(stage.answer[at])
+            return [*done, Abstain() if answer == ABSTAIN else Accept(ladders[answer].source)]
+        done.append(bought(ladders[source], depths[source]))
+        depths = (*depths[:source], depths[source] + 1, *depths[source + 1 :])
+
+
+def bought(ladder: Ladder, depth: int) -> Action:
+    """A rung as an action; a reading that comes with the answer is none."""
+    if ladder.answer and depth == 0:
+        return Call(ladder.source)
+    reading = ladder.rungs[depth].reading
+    assert reading is not None
+    return Verify(ladder.source, reading)
+
+
+def walk_leaf(ladders: Sequence[Ladder], nodes: Graph, root: int, outcome: dict[Place, int]) -> list[Action]:
+    """What a graph does where every rung would show ``outcome``, one confidence standing for a bin."""
+    places = {(ladder.source, rung.reading): (s, j) for s, ladder in enumerate(ladders) for j, rung in enumerate(ladder.rungs)}
+    at, done = root, []
+    while True:
+        match nodes[at]:
+            case Stop(action):
+                return [*done, action]
+            case Ask(tier, then):
+                done.append(Call(tier))
+                at = then
+            case Read(tier, reading, cuts, then, missing):
+                s, j = places[tier, reading]
+                if not (ladders[s].answer and j == 0):
+                    done.append(Verify(tier, reading))
+                confidence = typical(ladders[s].rungs[j].cuts, outcome[s, j])
+                at = missing if confidence is None else then[sum(cut <= confidence for cut in cuts)]
+
+
+def typical(cuts: Sequence[float], outcome: int) -> float | None:
+    """A confidence in a bin, its lower edge; None for the outcome "missing"."""
+    return None if outcome == len(cuts) + 1 else [0.0, *cuts][outcome]
+
+
+def spent_and_earned(table: JointTable, decisions: dict[int, list[Action]]) -> tuple[float, float]:
+    """Expected cost and quality, in exact sums, of doing ``decisions`` [position of a leaf] on every leaf."""
+    sources = {ladder.source: s for s, ladder in enumerate(table.ladders)}
+    cost = quality = 0.0
+    for at, leaf in enumerate(leaves_of(table)):
+        for action in decisions[at]:
+            match action:
+                case Call(tier):
+                    cost += leaf.price[sources[tier], 0]
+                case Verify(tier, reading):
+                    s = sources[tier]
+                    rungs = [rung.reading for rung in table.ladders[s].rungs]
+                    cost += leaf.price[s, rungs.index(reading)]
+                case Accept(tier):
+                    quality += leaf.quality[sources[tier]]
+    return cost, quality
+
+
+# Rows of a log ------------------------------------------------------------------------------------------------------
+
+
+def walk_row(log: ReplayLog, nodes: Graph, root: int, row: int) -> tuple[float, float, list[tuple[int, int]], str | None]:
+    """What a graph spends and earns on one query, the branches (node, branch) it takes, and the tier it accepts."""
+    at, cost, branches = root, 0.0, []
+    while True:
+        match nodes[at]:
+            case Stop(Accept(tier)):
+                return cost, float(log.tier(tier).correct[row]), branches, tier
+            case Stop(_):
+                return cost, 0.0, branches, None
+            case Ask(tier, then):
+                cost += float(log.tier(tier).cost[row])
+                at = then
+            case Read(tier, reading, cuts, then, missing):
+                (column,) = (r for r in log.tier(tier).readings if r.name == reading)
+                confidence = float(column.confidence[row])
+                cost += float(column.price[row])
+                branch = sum(cut <= confidence for cut in cuts) if 0.0 <= confidence <= 1.0 else len(then)
+                branches.append((at, branch))
+                at = (*then, missing)[branch]
