@@ -55,7 +55,9 @@ class Thresholds:
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
         """The frontier of the chains tried, fixed tiers among them, by what they earn on the log itself."""
         del near  # a search has no exact neighbourhood
-        sample = log if len(log) <= self.rows else log.take(log.group_draws(self.seed) < self.rows / len(log))
+        sample = (
+            log if len(log) <= self.rows else log.take(log.group_draws("thresholds", self.seed) < self.rows / len(log))
+        )
         rng = np.random.default_rng(self.seed)
         trial = _Trial(sample)
         tried = {_Chain((t,), ()): trial.run(_Chain((t,), ())) for t in range(len(log.tiers))}

@@ -61,7 +61,6 @@ def fit(
     price: float | None = None,
     learner: Learner | None = None,
     readings: Sequence[str] | None = None,
-    context: Sequence[str] = (),
     folds: int = 5,
     seed: int = 0,
     compare: bool = True,
@@ -78,7 +77,6 @@ def fit(
         learner: how to learn; the exact solution of the default table where not given.
         readings: names of the readings that may be used; each tier's first one and those with a price of their own
             where not given.
-        context: the names of the columns that the log's contexts come from, for the record.
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of folds and searches.
         compare: whether the references that must be learnt (thresholds, context-only routing) are wanted.
@@ -92,7 +90,7 @@ def fit(
 
     Example:
         >>> from metaverify import fit, load_digits_log
-        >>> fitted = fit(load_digits_log(), budget=8.0)
+        >>> fitted = fit(load_digits_log(), budget=4.0)
         >>> fitted.outcome.quality.mean > fitted.outcome.hull
         True
     """
@@ -106,12 +104,10 @@ def fit(
         raise LogError("the log has a single group: nothing is left to check a policy on")
     job = _Job(rows, max(2, min(folds, groups)), seed, progress, 3 if compare else 1)
     with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
-        return _fit(job, learner, budget, price, tuple(context), compare)
+        return _fit(job, learner, budget, price, compare)
 
 
-def _fit(
-    job: _Job, learner: Learner, budget: float | None, price: float | None, context: tuple[str, ...], compare: bool
-) -> Fit:
+def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None, compare: bool) -> Fit:
     rows = job.log
     chosen = own = job.learn(learner, budget, price, "the policy")
     notes: list[str] = []
@@ -148,7 +144,7 @@ def _fit(
     references += _fixed(rows, learner.abstain)
     best = oracle(rows)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
-    return Fit(_finish(chosen, job, context), chosen.outcome, tuple(references), tuple(notes))
+    return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +234,7 @@ def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
     return log.with_readings(names)
 
 
-def _finish(chosen: _Learnt, job: _Job, context: tuple[str, ...]) -> Policy:
+def _finish(chosen: _Learnt, job: _Job) -> Policy:
     """The policy as it goes into its file: thinned, rounded, with evidence and provenance."""
     policy, point = chosen.policy, chosen.policy.point
     pair = [policy.vertices[point.low].cost, policy.vertices[point.high].cost]
@@ -258,7 +254,7 @@ def _finish(chosen: _Learnt, job: _Job, context: tuple[str, ...]) -> Policy:
         tiers=tiers,
         vertices=rounded,
         point=OperatingPoint(at[pair[0]], at[pair[1]], _nine(point.share), point.budget),
-        context=context,
+        context=job.log.context_names,
         evidence=_evidence(chosen.outcome, job.folds),
         provenance=_provenance(job, chosen.learner),
     )

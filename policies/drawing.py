@@ -30,21 +30,31 @@ def draw_text(policy: Policy) -> str:
     the answer that is accepted there.
     """
     lines: list[str] = [_headline(policy)]
-    for title, root in _graphs(policy):
-        lines += ["", title]
+    for share, context, root in _graphs(policy):
+        lines += ["", _title(share, context)]
         lines += _tree(policy, root)
     return "\n".join(lines) + "\n"
 
 
 def draw_mermaid(policy: Policy) -> str:
-    """The graphs in use as a Mermaid flowchart."""
-    lines = ["flowchart TD"]
-    drawn: set[int] = set()
-    for number, (title, root) in enumerate(_graphs(policy)):
-        called = _escape(f"call {', '.join(_calls(policy, root))}")
-        lines.append(f'  start{number}(["{_escape(title)}"]) -->|"{called}"| n{_landing(policy, root)}')
-        lines += _mermaid_nodes(policy, root, drawn)
+    """The graph that most requests follow as a Mermaid flowchart, a tree for each context treated differently.
+
+    Boxes are steps, rounded ends what is accepted, with its expected quality.  Branches that almost no query takes
+    are left out (`draw_text` has them all).
+    """
+    graphs = list(_graphs(policy))
+    largest = max(share for share, _, _ in graphs)
+    lines = ["flowchart LR"]
+    for number, (share, context, root) in enumerate(graph for graph in graphs if graph[0] == largest):
+        lines.append(f'  start{number}(["{_escape(_title(share, context))}"])')
+        lines += _flow(policy, root, f"start{number}")
+    for at in range(len(policy.tiers)):
+        lines.append(f"  classDef tier{at} fill:{_FILLS[at % len(_FILLS)]},stroke:#555,color:#111")
     return "\n".join(lines) + "\n"
+
+
+_FILLS = ("#dbeafe", "#dcfce7", "#fef9c3", "#ffe4e6", "#ede9fe", "#ffedd5")
+_FAINT = 5e-4  # the share below which a branch is left out of a picture
 
 
 def _headline(policy: Policy) -> str:
@@ -54,17 +64,20 @@ def _headline(policy: Policy) -> str:
     )
 
 
-def _graphs(policy: Policy) -> Iterator[tuple[str, int]]:
-    """A title and a root for each distinct graph in use."""
+def _graphs(policy: Policy) -> Iterator[tuple[float, str, int]]:
+    """The share of requests, the contexts in words, and the root of each distinct graph in use."""
     point = policy.point
     arms = (
         [(point.high, point.share), (point.low, 1.0 - point.share)] if point.low != point.high else [(point.low, 1.0)]
     )
-    for vertex, share in arms:
+    for vertex, share in sorted(arms, key=lambda arm: -arm[1]):
         if share > 0.0:
-            part = "every request" if share == 1.0 else f"{share:.1%} of requests"
-            for context, root in _roots(policy.vertices[vertex]):
-                yield f"{part}{context}", root
+            for contexts, root in _roots(policy.vertices[vertex]):
+                yield share, contexts, root
+
+
+def _title(share: float, contexts: str) -> str:
+    return ("every request" if share == 1.0 else f"{share:.1%} of requests") + contexts
 
 
 def _roots(vertex: Vertex) -> list[tuple[str, int]]:
@@ -167,31 +180,37 @@ def _stop_text(policy: Policy, node: Stop, branch: _Branch | None) -> str:
     if not isinstance(node.action, Accept):
         return "hand over"
     tier = node.action.tier
-    place = [t.name for t in policy.tiers].index(tier)
-    right = "" if branch is None or not branch.quality else f", quality {branch.quality[place]:.2f}"
+    right = "" if branch is None or not branch.quality else f", quality {branch.quality[_place(policy, tier)]:.2f}"
     return f"accept {tier}{right}"
 
 
-def _mermaid_nodes(policy: Policy, root: int, drawn: set[int]) -> list[str]:
-    lines = []
-    stack = [_landing(policy, root)]
+def _place(policy: Policy, name: str) -> int:
+    return next(at for at, tier in enumerate(policy.tiers) if tier.name == name)
+
+
+def _flow(policy: Policy, root: int, start: str) -> list[str]:
+    """Mermaid's lines for the tree below a root; a subtree that stands in two places is drawn in both."""
+    lines: list[str] = []
+    count = 0
+    stack: list[tuple[str, str, int, _Branch | None, float | None]] = [(start, "", root, None, 1.0)]
     while stack:
-        at = stack.pop(0)
-        if at in drawn:
-            continue
-        drawn.add(at)
-        node = policy.nodes[at]
+        parent, label, at, branch, share = stack.pop()
+        name = f"{start}_{(count := count + 1)}"
+        steps = [f"call {tier}" for tier in _calls(policy, at)]
+        node = policy.nodes[_landing(policy, at)]
+        arrow = f'-->|"{_escape(label)}"|' if label else "-->"
         if isinstance(node, Stop):
-            text = f"accept {node.action.tier}" if isinstance(node.action, Accept) else "hand over"
-            lines.append(f'  n{at}(["{_escape(text)}"])')
+            text = "<br/>".join(_escape(step) for step in [*steps, _stop_text(policy, node, branch)])
+            style = f":::tier{_place(policy, node.action.tier)}" if isinstance(node.action, Accept) else ""
+            lines.append(f'  {parent} {arrow} {name}(["{text}"]){style}')
         elif isinstance(node, Read):
-            lines.append(f'  n{at}["{_escape(f"{node.reading} of {node.tier}?")}"]')
-            for branch in _branches(policy, at, node):
-                calls = _calls(policy, branch.node)
-                text = branch.label + ("" if not calls else f"<br/>call {', '.join(calls)}")
-                after = _landing(policy, branch.node)
-                lines.append(f'  n{at} -->|"{_escape(text)}"| n{after}')
-                stack.append(after)
+            text = "<br/>".join(_escape(step) for step in [*steps, f"read {node.reading} of {node.tier}"])
+            lines.append(f'  {parent} {arrow} {name}["{text}"]')
+            for child in reversed(_branches(policy, _landing(policy, at), node)):
+                part = None if share is None or child.share is None else share * child.share
+                if part is None or part >= _FAINT:
+                    told = child.label + ("" if part is None else f" ({part:.1%})")
+                    stack.append((name, told, child.node, child, part))
     return lines
 
 
@@ -205,5 +224,6 @@ def _calls(policy: Policy, at: int) -> list[str]:
 
 def _escape(text: str) -> str:
     """Text that cannot end or change a Mermaid label."""
-    plain = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-    return plain.replace("&lt;br/&gt;", "<br/>")
+    for letter, entity in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
+        text = text.replace(letter, entity)
+    return text

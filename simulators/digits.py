@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 
@@ -16,8 +17,8 @@ def digits_path() -> Traversable:
     return files("metaverify.simulators") / "digits.csv.gz"
 
 
-def load_digits_log() -> ReplayLog:
-    """The log, with how much ink an image has as its context: light, medium or heavy, a third each.
+def load_digits_log(*, context: str | Sequence[str] = ()) -> ReplayLog:
+    """The log; its one context column is ``ink``: light, medium or heavy, a third of the images each.
 
     The tiers are a decision tree, naive Bayes, a small network and nearest neighbours; every image was scored by
     models that were fitted on other images.  Costs are in thousands of multiply-adds.  A tier's own probability
@@ -28,4 +29,4 @@ def load_digits_log() -> ReplayLog:
     1998, as bundled with scikit-learn.
     """
     with as_file(digits_path()) as path:
-        return read_log(path, context=("ink",))
+        return read_log(path, context=context)

@@ -50,7 +50,8 @@ class ReplayLog:
     """Logged queries, a column a quantity; tiers stand in order of mean cost, cheapest first.
 
     ``group_ids`` names what is drawn together (a prompt asked many times); where the log has none, every query
-    is its own group.  ``contexts`` holds what is known of a query before any call, or is None.
+    is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
+    ``context_names`` are the columns that it was joined from.
     ``weights`` counts how many queries a row stands for.
     """
 
@@ -59,6 +60,7 @@ class ReplayLog:
     weights: Floats  # [n]
     group_ids: Texts  # [n]
     contexts: Texts | None = None  # [n]
+    context_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -132,6 +134,7 @@ class ReplayLog:
             weights=self.weights[rows],
             group_ids=query_ids if self.ungrouped else self.group_ids[rows],
             contexts=None if self.contexts is None else self.contexts[rows],
+            context_names=self.context_names,
         )
 
     def by_id(self) -> ReplayLog:
@@ -144,17 +147,20 @@ class ReplayLog:
 
         Each group is placed by a keyed hash of its id, so neither row order nor other rows matter.
         """
-        first = self.group_draws(seed) < share
+        first = self.group_draws("split", seed) < share
         return self.take(first), self.take(~first)
 
     def folds(self, count: int, *, seed: int = 0) -> Ints:
         """The fold (0 .. count - 1) of each query, [n], placed by a keyed hash of its group's id."""
-        return np.minimum((self.group_draws(seed) * count).astype(np.int64), count - 1)
+        return np.minimum((self.group_draws("folds", seed) * count).astype(np.int64), count - 1)
 
-    def group_draws(self, seed: int) -> Floats:
-        """A uniform draw in [0, 1) for each query, [n], equal within a group: a keyed hash of the group's id."""
+    def group_draws(self, purpose: str, seed: int) -> Floats:
+        """A uniform draw in [0, 1) for each query, [n], equal within a group: a keyed hash of the group's id.
+
+        Draws for different purposes are independent of each other, so that the folds of a half, say, are all filled.
+        """
         ids, member = np.unique(self.group_ids, return_inverse=True)
-        key = f"metaverify.split.{seed}".encode()
+        key = hashlib.blake2b(f"metaverify {purpose} {seed}".encode()).digest()
         digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids)
         draws = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(draws[member], dtype=np.float64)

@@ -80,6 +80,7 @@ def read_log(
             weights=weights,
             group_ids=_labels(sheet, columns.keys.group, index) if columns.keys.group else ids,
             contexts=_contexts(sheet, columns.keys.context, index),
+            context_names=tuple(columns.keys.context),
         )
 
 

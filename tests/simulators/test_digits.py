@@ -21,7 +21,7 @@ TIERS = ("tiny", "small", "medium", "large")
 
 @pytest.fixture(scope="module")
 def log() -> ReplayLog:
-    return load_digits_log()
+    return load_digits_log(context="ink")
 
 
 def test_it_is_small() -> None:

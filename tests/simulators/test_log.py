@@ -97,15 +97,15 @@ def test_rows_stand_by_id_whatever_their_order() -> None:
 
 def test_the_draw_of_a_group_is_the_keyed_hash_of_its_name() -> None:
     groups = [f"g{i // 4}" for i in range(COUNT)]
-    draws = make_log(groups).group_draws(3)
+    draws = make_log(groups).group_draws("split", 3)
     for i in (0, 1, 17, COUNT - 1):
         digest = hashlib.blake2b(groups[i].encode(), digest_size=8, key=b"metaverify.split.3").digest()
         assert draws[i] == (int.from_bytes(digest, "big") >> 11) / 2**53
-    assert (draws != make_log(groups).group_draws(4)).all()
+    assert (draws != make_log(groups).group_draws("split", 4)).all()
 
 
 def test_draws_are_spread_evenly() -> None:
-    draws = np.sort(make_log(count=4000).group_draws(0))
+    draws = np.sort(make_log(count=4000).group_draws("split", 0))
     assert np.abs(draws - (np.arange(4000) + 0.5) / 4000).max() < 1.63 / math.sqrt(4000)  # Kolmogorov, 1 %
 
 

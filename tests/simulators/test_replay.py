@@ -1,0 +1,362 @@
+"""Replay does with every query, to the last digit, what the decision loop does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.policies.actions import Abstain, Accept, Call, Verify
+from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Reading, Tier
+from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.replay import ABSTAINED, Routes, arms, check_match, route
+from metaverify.simulators.worlds import WORLDS
+
+CONTEXTS = ("code", "prose", "unseen by the policy")
+DECISIONS = 1_000_000
+
+
+# ------------------------------------------------------------------------------------------- policies and logs
+
+
+@dataclass
+class Grower:
+    """Random graphs over the tiers of a log, children first; a node may be met again wherever it is legal."""
+
+    rng: np.random.Generator
+    log: ReplayLog
+    abstain: bool
+    most_cuts: int = 3
+    nodes: list[Node] = field(default_factory=list)
+    needs: list[frozenset[str]] = field(default_factory=list)
+    buys: list[frozenset[tuple[str, str]]] = field(default_factory=list)
+
+    def grow(self, have: frozenset[tuple[str, str]] = frozenset()) -> int:
+        """The root of a graph that may follow once ``have`` was bought."""
+        answered = frozenset(tier for tier, reading in have if not reading)
+        moves = [(tier.name, "") for tier in self.log.tiers if tier.name not in answered]
+        moves += [(t.name, r.name) for t in self.log.tiers if t.name in answered for r in t.readings]
+        moves = [move for move in moves if move not in have]
+        shared = [at for at in range(len(self.nodes)) if self.needs[at] <= answered and not self.buys[at] & have]
+        if shared and self.rng.random() < 0.3:
+            return int(self.rng.choice(shared))
+        stops: list[Accept | Abstain] = [Accept(tier) for tier in sorted(answered)]
+        stops += [Abstain()] if self.abstain else []
+        if stops and (not moves or self.rng.random() < 0.2 + len(self.nodes) / 60):
+            return self._add(Stop(stops[self.rng.integers(len(stops))]), have)
+        tier, reading = moves[self.rng.integers(len(moves))]
+        bought = have | {(tier, reading)}
+        if not reading:
+            return self._add(Ask(tier, self.grow(bought)), have)
+        cuts = self._cuts(tier, reading)
+        then = tuple(self.grow(bought) for _ in range(len(cuts) + 1))
+        return self._add(Read(tier, reading, cuts, then, self.grow(bought)), have)
+
+    def _cuts(self, tier: str, reading: str) -> tuple[float, ...]:
+        confidence = next(r.confidence for r in self.log.tier(tier).readings if r.name == reading)
+        seen = np.unique(confidence[~np.isnan(confidence)])
+        near = np.concatenate([seen, (seen[1:] + seen[:-1]) / 2, [0.0, 1.0]])
+        count = self.rng.integers(self.most_cuts + 1)
+        return tuple(sorted({float(cut) for cut in self.rng.choice(near, size=count)}))
+
+    def _add(self, node: Node, have: frozenset[tuple[str, str]]) -> int:
+        below = successors(node)
+        needs = frozenset[str]().union(*(self.needs[child] for child in below))
+        buys = frozenset[tuple[str, str]]().union(*(self.buys[child] for child in below))
+        match node:
+            case Stop(Accept(tier)):
+                needs |= {tier}
+            case Ask(tier, _):
+                needs, buys = needs - {tier}, buys | {(tier, "")}
+            case Read(tier, reading, _, _, _):
+                needs, buys = needs | {tier}, buys | {(tier, reading)}
+        self.nodes.append(node)
+        self.needs.append(needs)
+        self.buys.append(buys)
+        return len(self.nodes) - 1
+
+    def table(self) -> tuple[Graph, dict[int, int]]:
+        """The nodes with successors further down, and where each one went."""
+        place = {at: len(self.nodes) - 1 - at for at in range(len(self.nodes))}
+        return tuple(renumbered(node, place) for node in reversed(self.nodes)), place
+
+
+def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), abstain: float | None = None) -> Policy:
+    grower = Grower(np.random.default_rng(seed), log, abstain is not None)
+    roots = [[grower.grow() for _ in ("", *contexts)] for _ in range(3)]
+    nodes, place = grower.table()
+    vertices = tuple(
+        Vertex(0.1, float(at), 0.5, place[root], {c: place[r] for c, r in zip(contexts, others, strict=True)})
+        for at, (root, *others) in enumerate(roots)
+    )
+    tiers = tuple(
+        Tier(t.name, log.mean(t.cost), tuple(Reading(r.name, log.mean(r.price), (), (0, 0)) for r in t.readings))
+        for t in log.tiers
+    )
+    context = ("task",) if contexts else ()
+    return Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.4), f"salt {seed}", context, abstain)
+
+
+def drawn_log(world: str, n: int, seed: int, *, contexts: bool = False, **options: Any) -> ReplayLog:
+    """A log of a world, with weights that add up without rounding."""
+    log = WORLDS[world](3, 5, **options).draw(n, seed)
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array(CONTEXTS, dtype=object), size=n) if contexts else None
+    return replace(log, weights=rng.choice([0.5, 1.0, 2.0], size=n), contexts=labels)
+
+
+# ---------------------------------------------------------------------------------------------------- the loop
+
+
+def loop(policy: Policy, log: ReplayLog) -> Routes:
+    """Row by row through `decide`, with an accounting dictionary."""
+    n, names = len(log), [tier.name for tier in policy.tiers]
+    quality, cost, accepted = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int8)
+    calls: Counter[str] = Counter()
+    reads: Counter[tuple[str, str]] = Counter()
+    accepts: Counter[str] = Counter()
+    for row in range(n):
+        readings: dict[str, dict[str, float | None]] = {}
+        context = None if log.contexts is None else log.contexts[row]
+        weight = log.weights[row]
+        while True:
+            match policy.decide(readings, context=context, key=log.query_ids[row]):
+                case Call(tier):
+                    readings[tier] = {}
+                    calls[tier] += weight
+                    cost[row] += log.tier(tier).cost[row]
+                case Verify(tier, reading):
+                    column = next(r for r in log.tier(tier).readings if r.name == reading)
+                    confidence = float(column.confidence[row])
+                    readings[tier][reading] = None if math.isnan(confidence) else confidence
+                    reads[tier, reading] += weight
+                    cost[row] += column.price[row]
+                case Accept(tier):
+                    quality[row] = log.tier(tier).correct[row]
+                    accepted[row] = names.index(tier)
+                    accepts[tier] += weight
+                    break
+                case Abstain():
+                    quality[row] = policy.abstain
+                    accepted[row] = ABSTAINED
+                    break
+    return Routes(
+        quality,
+        cost,
+        accepted,
+        tuple(calls[name] for name in names),
+        tuple(tuple(reads[tier.name, r.name] for r in tier.readings) for tier in policy.tiers),
+        tuple(accepts[name] for name in names),
+    )
+
+
+def same(one: Routes, other: Routes) -> None:
+    np.testing.assert_array_equal(one.quality, other.quality)
+    np.testing.assert_array_equal(one.cost, other.cost)
+    np.testing.assert_array_equal(one.accepted, other.accepted)
+    assert one.calls == other.calls
+    assert one.reads == other.reads
+    assert one.accepts == other.accepts
+
+
+def agrees_at_every_vertex(policy: Policy, log: ReplayLog) -> None:
+    check_match(policy, log)
+    for vertex in range(len(policy.vertices)):
+        same(route(policy, log, vertex), loop(replace(policy, point=OperatingPoint(vertex, vertex, 0.0)), log))
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "one free reading": {},
+    "missing readings": {"missing": 0.3},
+    "a paid reading": {"reading_prices": (0.0, 0.25)},
+    "two paid readings and many missing": {"reading_prices": (0.1, 0.3), "missing": 0.6},
+    "no reading": {"reading_prices": ()},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("contexts", [False, True])
+def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool) -> None:
+    for seed, (world, abstain) in enumerate(itertools.product(WORLDS, (None, 0.3, 0.0))):
+        log = drawn_log(world, 60, seed, contexts=contexts, **VARIANTS[variant])
+        agrees_at_every_vertex(
+            random_policy(log, seed, contexts=CONTEXTS[:2] if contexts else (), abstain=abstain), log
+        )
+
+
+@pytest.mark.parametrize("abstain", [None, 0.6])
+@pytest.mark.parametrize(
+    ("world", "variant"),
+    [("shared_difficulty", "a paid reading"), ("hopeless", "missing readings"), ("token_prices", "one free reading")],
+)
+def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
+    log = drawn_log(world, 300, 7, contexts=True, **VARIANTS[variant])
+    known = log.take(np.flatnonzero(log.contexts != CONTEXTS[2]))
+    policy = LatticeLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
+    assert set(policy.vertices[0].context_roots) == set(CONTEXTS[:2])
+    agrees_at_every_vertex(replace(policy, context=("task",)), log.take(np.arange(120)))
+
+
+def test_readings_that_come_with_the_answer_change_neither_answer_nor_cost() -> None:
+    log = drawn_log("shared_difficulty", 80, 3, missing=0.2)
+    policy = replace(random_policy(log, 3), point=OperatingPoint(2, 2, 0.0))
+    routes = route(policy, log, 2)
+    for row in range(len(log)):
+        readings: dict[str, Any] = {}
+        cost = 0.0
+        while isinstance(action := policy.decide(readings), Call):
+            readings[action.tier] = float(log.tier(action.tier).readings[0].confidence[row])
+            cost += log.tier(action.tier).cost[row]
+        assert isinstance(action, Accept)
+        assert log.tier_names[routes.accepted[row]] == action.tier
+        assert routes.cost[row] == cost
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_arms_are_the_draws_of_the_keys_and_select_among_routes(share: float) -> None:
+    log = drawn_log("shared_difficulty", 200, 5, contexts=True, reading_prices=(0.0, 0.5), missing=0.2)
+    policy = random_policy(log, 5, contexts=CONTEXTS[:2])
+    policy = replace(policy, point=OperatingPoint(1, 2, share))
+    followed = arms(policy, log)
+    assert followed.tolist() == [policy.arm(key) for key in log.query_ids]
+    mixed = loop(policy, log)
+    low, high = route(policy, log, 1), route(policy, log, 2)
+    np.testing.assert_array_equal(mixed.accepted, np.where(followed == 2, high.accepted, low.accepted))
+    np.testing.assert_array_equal(mixed.cost, np.where(followed == 2, high.cost, low.cost))
+    np.testing.assert_array_equal(mixed.quality, np.where(followed == 2, high.quality, low.quality))
+
+
+def test_arms_of_numbered_queries_are_those_of_their_texts() -> None:
+    log = drawn_log("independent", 100, 1)
+    policy = random_policy(log, 1)
+    numbered = replace(log, query_ids=np.arange(100))
+    assert arms(policy, numbered).tolist() == [policy.arm(key) for key in range(100)]
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    log = drawn_log("shared_difficulty", 150, 9, contexts=True, missing=0.2)
+    policy = random_policy(log, 9, contexts=CONTEXTS[:2])
+    order = np.random.default_rng(0).permutation(len(log))
+    routes, shuffled = route(policy, log, 0), route(policy, log.take(order), 0)
+    np.testing.assert_array_equal(routes.accepted[order], shuffled.accepted)
+    np.testing.assert_array_equal(routes.cost[order], shuffled.cost)
+    assert (routes.calls, routes.reads, routes.accepts) == (shuffled.calls, shuffled.reads, shuffled.accepts)
+
+
+def test_the_policy_s_order_of_tiers_may_differ_from_the_log_s() -> None:
+    log = drawn_log("shared_difficulty", 80, 2, reading_prices=(0.0, 0.25))
+    policy = random_policy(log, 2)
+    agrees_at_every_vertex(replace(policy, tiers=(policy.tiers[2], policy.tiers[0], policy.tiers[1])), log)
+
+
+def test_a_log_may_hold_tiers_and_readings_that_the_policy_does_not_use() -> None:
+    log = drawn_log("shared_difficulty", 80, 2, reading_prices=(0.0, 0.25))
+    small = log.with_tiers(["tier1", "tier3"]).with_readings(["conf2"])
+    agrees_at_every_vertex(random_policy(small, 2), log)
+
+
+def test_an_empty_log_is_replayed_to_nothing() -> None:
+    log = drawn_log("shared_difficulty", 5, 2)
+    routes = route(random_policy(log, 2), log.take(np.arange(0)), 0)
+    assert len(routes.cost) == 0
+    assert sum(routes.calls) == sum(routes.accepts) == 0.0
+
+
+# --------------------------------------------------------------------------------------------- a million decisions
+
+
+def full_tree(cuts: dict[str, tuple[float, ...]], rng: np.random.Generator) -> tuple[Node, ...]:
+    """Call every tier, then read one after the other; each combination of bins accepts some tier at random."""
+    names = list(cuts)
+    nodes: list[Node] = [Stop(Accept(name)) for name in names]
+
+    def read(depth: int) -> int:
+        if depth == len(names):
+            return int(rng.integers(len(names)))
+        *then, missing = (read(depth + 1) for _ in range(len(cuts[names[depth]]) + 2))
+        nodes.append(Read(names[depth], "conf", cuts[names[depth]], tuple(then), missing))
+        return len(nodes) - 1
+
+    read(0)
+    for name in names:
+        nodes.append(Ask(name, len(nodes) - 1))
+    last = len(nodes) - 1
+    return tuple(renumbered(node, {at: last - at for at in range(last + 1)}) for node in reversed(nodes))
+
+
+def test_a_million_decisions_at_every_edge_are_the_same() -> None:
+    rng = np.random.default_rng(11)
+    names = ("small", "medium", "large")
+    cuts = {
+        "small": (0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 0.99),
+        "medium": (5e-324, 1e-9, 1 / 3, 0.5, 2 / 3, math.nextafter(1.0, 0.0), 1.0),
+        "large": (0.0, *np.sort(rng.random(6)).tolist()),
+    }
+    cheap, dear = full_tree(cuts, rng), full_tree(cuts, rng)
+    assert cheap != dear
+    lower = tuple(renumbered(node, {at: at + len(cheap) for at in range(len(dear))}) for node in dear)
+    tiers = tuple(Tier(name, 1.0, (Reading("conf", 0.0, cuts[name], (0,) * 9),)) for name in names)
+    vertices = (Vertex(0.1, 1.0, 0.5, 0), Vertex(0.0, 2.0, 0.6, len(cheap)))
+    policy = Policy(tiers, cheap + lower, vertices, OperatingPoint(0, 1, 0.4), "edges")
+
+    def column(name: str) -> LoggedTier:
+        edges = [near for cut in cuts[name] for near in (math.nextafter(cut, -1.0), cut, math.nextafter(cut, 2.0))]
+        inside = [edge for edge in edges if 0.0 <= edge <= 1.0]
+        pool = np.array([*inside, *inside, 0.0, 1.0, *[math.nan] * len(inside)])
+        conf = np.where(rng.random(DECISIONS) < 0.9, rng.choice(pool, DECISIONS), rng.random(DECISIONS))
+        free = np.zeros(DECISIONS)
+        return LoggedTier(name, free, free, (LoggedReading("conf", conf, free),))
+
+    ids = np.arange(DECISIONS)
+    log = ReplayLog(ids, tuple(column(name) for name in names), np.ones(DECISIONS), ids)
+    accepted = np.where(arms(policy, log) == 1, route(policy, log, 1).accepted, route(policy, log, 0).accepted)
+
+    position = {Accept(name): at for at, name in enumerate(names)}
+    small, medium, large = (tier.readings[0].confidence.tolist() for tier in log.tiers)
+    decided = np.fromiter(
+        (
+            position[policy.decide({"small": s, "medium": {"conf": m}, "large": g}, key=key)]  # type: ignore[index]
+            for key, (s, m, g) in enumerate(zip(small, medium, large, strict=True))
+        ),
+        dtype=np.int8,
+        count=DECISIONS,
+    )
+    np.testing.assert_array_equal(decided, accepted)
+    assert all(np.bincount(decided) > DECISIONS / 10)
+
+
+@pytest.mark.parametrize("outside", [math.inf, -math.inf, 2.0, -1.0, math.nextafter(1.0, 2.0), -5e-324])
+def test_a_confidence_outside_the_unit_interval_is_missing_to_replay_too(outside: float) -> None:
+    log = drawn_log("shared_difficulty", 30, 4)
+    conf = LoggedReading("conf", np.full(30, outside), np.zeros(30))
+    log = replace(log, tiers=(replace(log.tiers[0], readings=(conf,)), *log.tiers[1:]))
+    for cut in (0.0, 0.5, 1.0):
+        nodes: tuple[Node, ...] = (Ask("tier1", 1), Read("tier1", "conf", (cut,), (2, 2), 3), Stop(Accept("tier1")))
+        nodes += (Ask("tier2", 4), Stop(Accept("tier2")))
+        policy = Policy(random_policy(log, 0).tiers, nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0))
+        agrees_at_every_vertex(policy, log)
+
+
+# --------------------------------------------------------------------------------------------------- refusing
+
+
+def test_a_log_that_lacks_what_the_policy_uses_is_refused_by_name() -> None:
+    log = drawn_log("shared_difficulty", 30, 4, contexts=True, reading_prices=(0.0, 0.25))
+    policy = LatticeLearner(bins=3, gap=0.02).policy(log)
+    check_match(policy, log)
+    with pytest.raises(LogError, match=r"'tier2'.*tier1, tier3"):
+        check_match(policy, log.with_tiers(["tier1", "tier3"]))
+    with pytest.raises(LogError, match=r"'conf' of 'tier1'.*conf2"):
+        check_match(policy, log.with_readings(["conf2"]))
+    with pytest.raises(LogError, match="no reading"):
+        check_match(policy, log.with_readings([]))
+    with pytest.raises(LogError, match="--context task,tenant"):
+        check_match(replace(policy, context=("task", "tenant")), replace(log, contexts=None))
