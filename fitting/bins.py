@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +16,7 @@ def balanced_cuts(confidence: Floats, weights: Floats, bins: int) -> tuple[float
     """At most ``bins - 1`` rising cuts that make the sum of squared bin shares least.
 
     Without ties these are the quantiles; a value that holds more than its share of the log gets a bin of its own,
-    and what it does not need goes to the others.  Each cut is the shortest decimal number that separates the two
+    and what it does not need goes to the others.  Each cut is a short decimal number well between the two
     values around it.  Missing readings (NaN) are left out.
 
     Args:
@@ -69,17 +67,19 @@ def _least_squares(share: Floats, bins: int) -> list[int]:
 
 
 def shortest_between(low: float, high: float) -> float:
-    """The decimal number c with the fewest digits for which low < c <= high.
+    """The decimal number with the fewest digits in the middle half of the gap between two values.
+
+    Away from both, so that a confidence that went through single precision stays on its side.
 
     Example:
         >>> shortest_between(0.7312, 0.7694)
         0.75
         >>> shortest_between(0.99991, 1.0)
-        0.99996
+        0.99995
     """
-    middle = (low + high) / 2
+    middle, reach = (low + high) / 2, (high - low) / 4
     for digits in range(1, 17):
         rounded = round(middle, digits)
-        if low < rounded <= high:
+        if abs(rounded - middle) <= reach and low < rounded <= high:
             return rounded
-    return high if not math.isfinite(middle) or not low < middle else middle
+    return high

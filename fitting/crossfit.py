@@ -87,11 +87,17 @@ class CrossFit:
         spent = np.maximum.accumulate([self.cost(float(t)) for t in knots])
         return float(np.interp(budget, spent, knots))
 
+    def ledger(self, target: float) -> Ledger:
+        """What each query earned and spent when every fold's dial stood at ``target``, in the order of `rows`."""
+        return join_ledgers([fold.ledger(target) for fold in self.folds])
+
+    def rows(self) -> ReplayLog:
+        """The queries, fold after fold."""
+        return self.log.take(np.concatenate([fold.rows for fold in self.folds]))
+
     def outcome(self, target: float) -> Outcome:
         """What all queries earned and spent when every fold's dial stood at ``target``."""
-        order = np.concatenate([fold.rows for fold in self.folds])
-        ledger = join_ledgers([fold.ledger(target) for fold in self.folds])
-        return measure(self.folds[0].policy, self.log.take(order), ledger)
+        return measure(self.folds[0].policy, self.rows(), self.ledger(target))
 
     def _mean(self, target: float, sums: list[tuple[float, ...]]) -> float:
         total = 0.0

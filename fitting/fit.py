@@ -12,13 +12,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit
+from metaverify.fitting.crossfit import Learner, calibrate, cross_fit
 from metaverify.fitting.export import believe_only, thin
 from metaverify.fitting.learner import LatticeLearner
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, OperatingPoint, Policy
 from metaverify.simulators.log import LogError, ReplayLog
-from metaverify.simulators.outcome import Estimate, Outcome, mean_with_interval
+from metaverify.simulators.outcome import Estimate, Ledger, Outcome, mean_with_interval, measure
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
 
 __all__ = ["Fit", "Reference", "fingerprint", "fit"]
@@ -127,10 +127,12 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
                 f"{blind.outcome.quality.mean:.4f} on unseen queries, with them {own.outcome.quality.mean:.4f}; "
                 "the policy reads nothing"
             )
-        elif rival.outcome.quality.mean > own.outcome.quality.mean:
+        ahead = mean_with_interval(rival.ledger.quality - own.ledger.quality, own.rows)
+        if ahead.low > 0.0:
             notes.append(
-                f"{rival_name} earned {100 * (rival.outcome.quality.mean - own.outcome.quality.mean):.2f} points more "
-                f"on unseen queries; try --method {'thresholds' if rival_name == 'thresholds' else 'copula'}"
+                f"{rival_name} earned {100 * ahead.mean:.2f} points more on unseen queries, "
+                f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
+                f"try --method {'thresholds' if rival_name == 'thresholds' else 'copula'}"
             )
     if budget is not None and chosen.outcome.cost.mean < 0.98 * budget:
         notes.append(
@@ -153,7 +155,12 @@ class _Learnt:
 
     learner: Learner
     policy: Policy
-    outcome: Outcome
+    rows: ReplayLog  # in the order of the ledger
+    ledger: Ledger
+
+    @property
+    def outcome(self) -> Outcome:
+        return measure(self.policy, self.rows, self.ledger)
 
 
 class _Job:
@@ -178,17 +185,12 @@ class _Job:
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
-        return _Learnt(learner, dial, crossed.outcome(_settled(crossed, reached, budget, dial)))
+        settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
+        return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled))
 
     def _step(self, name: str) -> None:
         self._done += 1
         self._tell(f"learning {name}", self._done / self._steps)
-
-
-def _settled(crossed: CrossFit, reached: float, budget: float | None, policy: Policy) -> float:
-    """The target at which the cross-fitted outcome is reported: the budget's own where the policy spends it all."""
-    spends = budget is not None and policy.point.low != policy.point.high
-    return crossed.target(budget) if spends and budget is not None else reached
 
 
 def _check_budget(log: ReplayLog, budget: float | None, abstain: float | None) -> None:

@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     demo = _command(commands, "demo", _demo, "the whole road on a log that ships with the package", "metaverify demo")
-    demo.add_argument("--budget", type=float, default=4.0, help="mean cost per query (default: %(default)g)")
+    demo.add_argument("--budget", type=float, default=2.0, help="mean cost per query (default: %(default)g)")
     demo.add_argument("-o", "--out", default="digits-policy.json", help="the policy file (default: %(default)s)")
     _seed(demo)
 
