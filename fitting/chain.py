@@ -14,7 +14,7 @@ from metaverify.fitting.export import tiers_of
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.log import LoggedTier, ReplayLog
 
 __all__ = ["Thresholds"]
 
@@ -69,13 +69,20 @@ class Thresholds:
         return _export(log, [(chain, *tried[chain]) for chain in _hull(tried)])
 
 
+def _first_reading(tier: LoggedTier) -> Floats | None:
+    """Its confidences, or None where there is none to cut."""
+    if not tier.readings or np.isnan(tier.readings[0].confidence).all():
+        return None
+    return tier.readings[0].confidence
+
+
 class _Trial:
     """A log laid out for running chains over it."""
 
     def __init__(self, log: ReplayLog) -> None:
         self.share = log.weights / float(log.weights.sum())
         self.correct = [tier.correct for tier in log.tiers]
-        self.confidence = [tier.readings[0].confidence if tier.readings else None for tier in log.tiers]
+        self.confidence = [_first_reading(tier) for tier in log.tiers]
         self.read = [tier.cost + tier.readings[0].price if tier.readings else tier.cost for tier in log.tiers]
         self.unread = [tier.cost for tier in log.tiers]
 

@@ -7,7 +7,7 @@ the dial of the policy that is fitted on everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -56,6 +56,12 @@ class FoldRun:
     qualities: tuple[float, ...]
 
     @property
+    def expected(self) -> tuple[float, ...]:
+        """What its policy expects each of its vertices to spend on these queries, summed as `costs` are."""
+        weight = float(self.log.weights.sum())
+        return tuple(weight * target for target in self.targets)
+
+    @property
     def targets(self) -> tuple[float, ...]:
         """What the fold's policy expects each of its vertices to cost."""
         return tuple(vertex.cost for vertex in self.policy.vertices)
@@ -74,16 +80,22 @@ class CrossFit:
     folds: tuple[FoldRun, ...]
 
     def cost(self, target: float) -> float:
-        """Realised mean cost when every fold's dial stands at ``target``."""
-        return self._mean(target, [fold.costs for fold in self.folds])
+        """What a dial at ``target`` is found to cost: the target times what the folds' policies, their own dials
+        there, spent over what they expected to.
+
+        Where a fold's policies end below the target, both sides of the ratio end there.
+        """
+        spent = self._mean(target, [fold.costs for fold in self.folds])
+        expected = self._mean(target, [fold.expected for fold in self.folds])
+        return target * spent / expected if expected > 0 else spent
 
     def quality(self, target: float) -> float:
         """Realised mean quality when every fold's dial stands at ``target``."""
         return self._mean(target, [fold.qualities for fold in self.folds])
 
-    def target(self, budget: float) -> float:
-        """The target at which the realised mean cost is ``budget``, clipped to where any fold's dial still turns."""
-        knots = np.unique([t for fold in self.folds for t in fold.targets])
+    def target(self, budget: float, costs: Sequence[float]) -> float:
+        """The target that is found to cost ``budget``, among ``costs`` and those at which some fold's dial turns."""
+        knots = np.unique([*costs, *(t for fold in self.folds for t in fold.targets)])
         spent = np.maximum.accumulate([self.cost(float(t)) for t in knots])
         return float(np.interp(budget, spent, knots))
 
@@ -115,8 +127,7 @@ def cross_fit(
     Runs under the caller's joblib ``parallel_config``.  ``done`` is called after each fold.
     """
     member = log.folds(folds, seed=seed)
-    parts = [np.flatnonzero(member == fold) for fold in range(folds)]
-    tasks = (delayed(_run)(learner, log, rows) for rows in parts if 0 < len(rows) < len(log))
+    tasks = (delayed(_run)(learner, log, np.flatnonzero(member == fold)) for fold in range(folds))
     runs = []
     for run in Parallel(return_as="generator")(tasks):
         runs.append(run)

@@ -15,23 +15,23 @@ from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.survey import survey
 from metaverify.policies.file import dump_policy
 from metaverify.policies.graph import Graph, renumbered, successors
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 
-__all__ = ["FILE_TARGET", "believe_only", "keep_vertices", "policy_of", "thin", "tiers_of"]
+__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "thin", "tiers_of"]
 
 FILE_TARGET = 60_000
 """Bytes of a policy file that thinning aims at."""
 
 
 def policy_of(
-    lattice: Lattice, frontier: Frontier, log: ReplayLog, *, slack: float = 0.0, believe: Sequence[int] = ()
+    lattice: Lattice, frontier: Frontier, log: ReplayLog, *, slack: float = 0.0, believe: Collection[int] = ()
 ) -> Policy:
     """The policy whose vertices are the frontier's plans, at the costs and qualities that the table expects.
 
-    ``slack`` is what a state may lose to a smaller graph (see `reduce_plans`); ``believe`` lists the plans at whose
-    branches beliefs are kept, the most important first: a node that several share keeps those of the first.
+    ``slack`` is what a state may lose to a smaller graph (see `reduce_plans`); ``believe`` lists the plans whose
+    beliefs are kept.
     """
     contexts = lattice.table.contexts
     reduction = reduce_plans(lattice, frontier.plans, slack=slack)
@@ -39,17 +39,14 @@ def policy_of(
         survey(lattice, reduction.nodes, roots, price=plan.price, believe=at in believe)
         for at, (plan, roots) in enumerate(zip(frontier.plans, reduction.roots, strict=True))
     ]
-    beliefs: dict[int, tuple[Belief, ...]] = {}
-    for at in believe:
-        beliefs = {**surveys[at].beliefs, **beliefs}
     vertices: list[Vertex] = []
     for plan, roots, found in zip(frontier.plans, reduction.roots, surveys, strict=True):
         while vertices and vertices[-1].cost >= found.cost:  # slack may leave nothing between two plans
             vertices.pop()
         by_context = dict(zip(contexts, roots[1:], strict=True))
-        vertices.append(Vertex(plan.price, found.cost, found.quality, roots[0], by_context))
+        vertices.append(Vertex(plan.price, found.cost, found.quality, roots[0], by_context, found.beliefs))
     salt = hashlib.sha256(repr((reduction.nodes, reduction.roots)).encode()).hexdigest()[:16]
-    nodes, kept, place = _compact(reduction.nodes, vertices)
+    nodes, kept = _compact(reduction.nodes, vertices)
     return Policy(
         tiers_of(log, lattice.table.ladders),
         nodes,
@@ -57,7 +54,6 @@ def policy_of(
         OperatingPoint(0, 0, 0.0),
         salt,
         abstain=lattice.abstain,
-        beliefs={place[node]: rows for node, rows in beliefs.items() if node in place},
     )
 
 
@@ -79,26 +75,24 @@ def _reading(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
 
 def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:
     """The policy with only these vertices and the nodes that they need, its dial at the cheapest."""
-    nodes, kept, place = _compact(policy.nodes, vertices)
-    beliefs = {place[node]: rows for node, rows in policy.beliefs.items() if node in place}
-    return replace(policy, nodes=nodes, vertices=kept, point=OperatingPoint(0, 0, 0.0), beliefs=beliefs)
+    nodes, kept = _compact(policy.nodes, vertices)
+    return replace(policy, nodes=nodes, vertices=kept, point=OperatingPoint(0, 0, 0.0))
 
 
-def believe_only(policy: Policy, vertices: Sequence[Vertex]) -> Policy:
-    """The policy with beliefs at the nodes of these vertices alone."""
-    needed = _needed(policy.nodes, vertices)
-    return replace(policy, beliefs={node: rows for node, rows in policy.beliefs.items() if node in needed})
-
-
-def _compact(nodes: Graph, vertices: Sequence[Vertex]) -> tuple[Graph, tuple[Vertex, ...], dict[int, int]]:
-    """The nodes that the vertices need, in order, the vertices on them, and where each node went."""
+def _compact(nodes: Graph, vertices: Sequence[Vertex]) -> tuple[Graph, tuple[Vertex, ...]]:
+    """The nodes that the vertices need, in order, and the vertices on them."""
     needed = sorted(_needed(nodes, vertices))
     place = {node: at for at, node in enumerate(needed)}
     moved = tuple(
-        replace(v, root=place[v.root], context_roots={c: place[r] for c, r in v.context_roots.items()})
-        for v in vertices
+        replace(
+            vertex,
+            root=place[vertex.root],
+            context_roots={label: place[root] for label, root in vertex.context_roots.items()},
+            beliefs={place[node]: rows for node, rows in vertex.beliefs.items()},
+        )
+        for vertex in vertices
     )
-    return tuple(renumbered(nodes[node], place) for node in needed), moved, place
+    return tuple(renumbered(nodes[node], place) for node in needed), moved
 
 
 def _needed(nodes: Graph, vertices: Sequence[Vertex]) -> set[int]:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit
-from metaverify.fitting.export import believe_only, thin
+from metaverify.fitting.export import keep_vertices, thin
 from metaverify.fitting.learner import LatticeLearner
 from metaverify.policies.file import policy_id
-from metaverify.policies.policy import BudgetError, OperatingPoint, Policy
+from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog
-from metaverify.simulators.outcome import Estimate, Ledger, Outcome, mean_with_interval, measure
+from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
 
 __all__ = ["Fit", "Reference", "fingerprint", "fit"]
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def fit(
     Raises:
         BudgetError: the budget is below the cost of the cheapest policy.
         LatticeSizeError: the exact solution does not fit in memory.
-        LogError: the log has fewer than two groups, or lacks a reading.
+        LogError: the log has a single group, or lacks a reading.
         TypeError: neither or both of budget and price are given.
+        ValueError: a budget, a price, or a number of folds that is none.
 
     Example:
         >>> from metaverify import fit, load_digits_log
@@ -96,55 +101,60 @@ def fit(
     """
     if (budget is None) == (price is None):
         raise TypeError("give a budget or a price")
+    for name, value in (("budget", budget), ("price", price)):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, not a finite number")
+    if folds < 2 or seed < 0:
+        raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
     rows = (log.with_usual_readings() if readings is None else _named_readings(log, readings)).by_id()
     learner = learner or LatticeLearner()
     _check_budget(rows, budget, learner.abstain)
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
         raise LogError("the log has a single group: nothing is left to check a policy on")
-    job = _Job(rows, max(2, min(folds, groups)), seed, progress, 3 if compare else 1)
+    job = _Job(rows, min(folds, groups), seed, progress, 3 if compare else 1)
     with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
         return _fit(job, learner, budget, price, compare)
 
 
 def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None, compare: bool) -> Fit:
-    rows = job.log
     chosen = own = job.learn(learner, budget, price, "the policy")
     notes: list[str] = []
+    if isinstance(learner, LatticeLearner) and (shortcuts := learner.shortcuts(job.log)):
+        notes.append(shortcuts)
     references: list[Reference] = []
     if compare:
-        spend = own.outcome.cost.mean if budget is None else budget
-        blind_name = "no readings" if rows.contexts is None else "context only"
-        blind = job.learn(LatticeLearner(read=False, abstain=learner.abstain), spend, None, blind_name)
-        others: Learner = Thresholds(seed=job.seed) if isinstance(learner, LatticeLearner) else LatticeLearner()
-        rival_name = "thresholds" if isinstance(learner, LatticeLearner) else "exact solution"
-        rival = job.learn(others, spend, None, rival_name)
+        blind_name = "no readings" if job.log.contexts is None else "context only"
+        blind = job.learn(LatticeLearner(read=False, abstain=learner.abstain), budget, price, blind_name)
+        exact = isinstance(learner, LatticeLearner)
+        rival_name = "thresholds" if exact else "exact solution"
+        rival = job.learn(Thresholds(seed=job.seed) if exact else LatticeLearner(), budget, price, rival_name)
         references += [_reference(rival_name, rival.outcome), _reference(blind_name, blind.outcome)]
-        if blind.outcome.quality.mean >= own.outcome.quality.mean:
+        if blind.outcome.gain.mean >= own.outcome.gain.mean:
             chosen = blind
             notes.append(
-                "reading confidences does not pay here: at this budget, routing without any earned "
-                f"{blind.outcome.quality.mean:.4f} on unseen queries, with them {own.outcome.quality.mean:.4f}; "
+                "reading confidences does not pay here: on unseen queries routing without any gained "
+                f"{100 * blind.outcome.gain.mean:+.2f} points, with them {100 * own.outcome.gain.mean:+.2f}; "
                 "the policy reads nothing"
             )
-        ahead = mean_with_interval(rival.ledger.quality - own.ledger.quality, own.rows)
+        ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
         if ahead.low > 0.0:
             notes.append(
-                f"{rival_name} earned {100 * ahead.mean:.2f} points more on unseen queries, "
+                f"{rival_name} gained {100 * ahead.mean:.2f} points more on unseen queries, "
                 f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
-                f"try --method {'thresholds' if rival_name == 'thresholds' else 'copula'}"
+                f"try --method {'thresholds' if exact else 'copula'}"
             )
-    if budget is not None and chosen.outcome.cost.mean < 0.98 * budget:
+    spent = chosen.outcome.cost.mean
+    if budget is not None and spent < 0.98 * budget:
         notes.append(
-            f"the policy spends {chosen.outcome.cost.mean:.4g} of the {budget:g} allowed: nothing dearer that was "
-            "learnt earned more on unseen queries"
+            f"the policy spends {spent:.4g} of the {budget:g} allowed: nothing dearer that was learnt "
+            "earned more on unseen queries"
         )
-    hull = chosen.outcome.hull
     references.append(
-        Reference("hull: fixed tiers mixed", _exactly(chosen.outcome.cost.mean), _exactly(hull), _exactly(0.0))
+        Reference("hull: fixed tiers mixed", _exactly(spent), _exactly(chosen.outcome.hull), _exactly(0.0))
     )
-    references += _fixed(rows, learner.abstain)
-    best = oracle(rows)
+    references += _fixed(job.log, learner.abstain)
+    best = oracle(job.log)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
     return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes))
 
@@ -162,6 +172,12 @@ class _Learnt:
     def outcome(self) -> Outcome:
         return measure(self.policy, self.rows, self.ledger)
 
+    @property
+    def gains(self) -> Floats:
+        """What each query adds to the gain over the hull, [n]."""
+        hull = no_information_hull(self.rows, abstain=self.policy.abstain)
+        return gain_values(hull, self.ledger.quality, self.ledger.cost, self.rows, self.policy.abstain)
+
 
 class _Job:
     """One log, its folds, and the progress made with learning from it."""
@@ -176,7 +192,7 @@ class _Job:
         """A learner's policy, its dial set where its likes, cross-fitted, spend the budget."""
         crossed = cross_fit(learner, self.log, folds=self.folds, seed=self.seed, done=lambda: self._step(name))
         if budget is not None:
-            near = crossed.target(budget)
+            near = crossed.target(budget, ())
         else:
             first, targets = calibrate(learner.policy(self.log), crossed)
             near = targets[first.at(price=price).point.low]
@@ -185,7 +201,7 @@ class _Job:
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
-        settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
+        settled = crossed.target(budget, targets) if budget is not None and point.low != point.high else reached
         return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled))
 
     def _step(self, name: str) -> None:
@@ -240,8 +256,8 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
     """The policy as it goes into its file: thinned, rounded, with evidence and provenance."""
     policy, point = chosen.policy, chosen.policy.point
     pair = [policy.vertices[point.low].cost, policy.vertices[point.high].cost]
-    used = [policy.vertices[point.low], policy.vertices[point.high]]
-    thinned = thin(believe_only(policy, used), pair)
+    believing = [vertex if vertex.cost in pair else replace(vertex, beliefs={}) for vertex in policy.vertices]
+    thinned = thin(keep_vertices(policy, believing), pair)
     at = {vertex.cost: place for place, vertex in enumerate(thinned.vertices)}
     rounded = tuple(
         replace(v, price=_nine(v.price), cost=_nine(v.cost), quality=_nine(min(max(v.quality, 0.0), 1.0)))
@@ -255,7 +271,7 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
         thinned,
         tiers=tiers,
         vertices=rounded,
-        point=OperatingPoint(at[pair[0]], at[pair[1]], _nine(point.share), point.budget),
+        point=replace(point, low=at[pair[0]], high=at[pair[1]], share=_nine(point.share)),
         context=job.log.context_names,
         evidence=_evidence(chosen.outcome, job.folds),
         provenance=_provenance(job, chosen.learner),
@@ -289,13 +305,13 @@ def _provenance(job: _Job, learner: Learner) -> Mapping[str, Any]:
 
 
 def fingerprint(log: ReplayLog) -> str:
-    """A hash of the log's content that does not depend on the order of its rows."""
+    """A hash of the log's queries (ids, correctness, costs) that does not depend on the order of its rows."""
     rows = log.by_id()
     digest = hashlib.sha256()
     digest.update("\0".join(map(str, rows.query_ids)).encode())
     for tier in rows.tiers:
         digest.update(tier.name.encode())
-        for column in (tier.correct, tier.cost, *(c for r in tier.readings for c in (r.confidence, r.price))):
+        for column in (tier.correct, tier.cost):
             digest.update((column + 0.0).astype("<f8").tobytes())
     return f"sha256:{digest.hexdigest()}"
 

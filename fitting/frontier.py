@@ -11,6 +11,10 @@ from metaverify.fitting.lattice import Lattice, Plan
 __all__ = ["Frontier", "InfeasibleBudgetError", "Mixture", "complete_near", "mixture_at", "trace_frontier"]
 
 
+SAME = 1e-10
+"""Qualities nearer than this are one."""
+
+
 class InfeasibleBudgetError(ValueError):
     """The budget is below what the cheapest policy costs."""
 
@@ -49,7 +53,7 @@ class Frontier:
             InfeasibleBudgetError: with the cost of the cheapest policy.
         """
         costs = self.costs
-        if budget < costs[0] * (1 - 1e-9):
+        if not budget >= costs[0] * (1 - 1e-9):
             raise InfeasibleBudgetError(f"budget {budget:g} is below {costs[0]:.6g}, the cost of the cheapest policy")
         return mixture_at(costs, budget)
 
@@ -75,25 +79,42 @@ def trace_frontier(lattice: Lattice, *, gap: float = 1e-3) -> Frontier:
     Solves at the slope of the chord between two known vertices; whatever comes out above the chord is a new vertex
     between them (Eisner & Severance 1976).  Grows with the number of vertices found, twice that many solutions.
     """
-    top = lattice.dearest_price
-    first, last = lattice.solve(top), lattice.solve(top * 1e-12)
-    while first.cost > lattice.cheapest * (1 + 1e-9) + 1e-300 and top < 1e30:
-        top *= 16.0
-        first = lattice.solve(top)
+    first, last = _cheapest(lattice), _best(lattice)
     return Frontier(_concave([first, *_between(lattice, first, last, gap), last]))
+
+
+def _cheapest(lattice: Lattice) -> Plan:
+    """The best of the policies that cost least: the solution at a price that only they can pay."""
+    price = lattice.dearest_price
+    plan = lattice.solve(price)
+    while plan.cost > lattice.cheapest * (1 + 1e-9) + 1e-300 and price < 1e30:
+        price *= 16.0
+        plan = lattice.solve(price)
+    return plan
+
+
+def _best(lattice: Lattice) -> Plan:
+    """The cheapest of the best policies: the solution at the highest price at which nothing good is given up."""
+    quality = lattice.solve(0.0).quality
+    price = 1e-2 / max(lattice.everything, 1e-300)
+    plan = lattice.solve(price)
+    while plan.quality < quality - SAME and price * lattice.everything > SAME:
+        price /= 10.0
+        plan = lattice.solve(price)
+    return plan
 
 
 def complete_near(lattice: Lattice, frontier: Frontier, cost: float) -> Frontier:
     """The frontier with every vertex there is on both sides of ``cost``, so that its mixture there is the optimum."""
     plans = frontier.plans
     while True:
-        mix = mixture_at(tuple(plan.cost for plan in plans), cost)
+        mix = mixture_at(tuple(plan.cost for plan in plans), min(cost, plans[-1].cost * (1 - 1e-9)))
         if mix.low == mix.high:
             return Frontier(plans)
         left, right = plans[mix.low], plans[mix.high]
         middle = lattice.solve((right.quality - left.quality) / (right.cost - left.cost))
         grown = _concave([*plans, middle])
-        if _above(left, middle, right) <= 1e-12 or len(grown) <= len(plans):
+        if _above(left, middle, right) <= 1e-12 or grown == plans:
             return Frontier(plans)
         plans = grown
 
@@ -108,7 +129,7 @@ def _between(lattice: Lattice, low: Plan, high: Plan, gap: float) -> list[Plan]:
         if rise <= gap or run <= 0:
             continue
         middle = lattice.solve(rise / run)
-        if _above(left, middle, right) > gap:
+        if left.cost < middle.cost < right.cost and _above(left, middle, right) > gap:
             found.append(middle)
             spans += [(left, middle), (middle, right)]
     return sorted(found, key=lambda plan: plan.cost)

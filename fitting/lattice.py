@@ -29,7 +29,7 @@ Depths = tuple[int, ...]
 
 ABSTAIN = -1
 TIE = 1e-12
-"""Differences in quality below this, in a state, are rounding: an answer in hand wins, then the earlier source."""
+"""Relative differences below this, in a state, are rounding: an answer in hand wins, then the earlier source."""
 
 
 class LatticeSizeError(MemoryError):
@@ -143,6 +143,15 @@ class Lattice:
                     rates.append(float((slab.mass[paid] / (move.unit * move.expense[paid])).max()))
         return 2.0 * max(rates)
 
+    @property
+    def everything(self) -> float:
+        """What climbing every rung of every source costs: no policy costs more."""
+        table = self.table
+        by_row = [
+            p * table.mass if isinstance(p, float) else p for rungs in table.price for p in rungs
+        ]  # each [rows, *leaf]
+        return sum(float(self.share @ column.reshape(len(self.share), -1).sum(axis=1)) for column in by_row)
+
     def solve(self, price: float) -> Plan:
         """The decisions that maximise expected quality - ``price`` x expected cost, exactly.  Ties go to stopping."""
         for slab, value, axes in zip(self._slabs, self._value, self._axes, strict=True):
@@ -166,7 +175,8 @@ class Lattice:
             states = np.concatenate(reached.pop(at))
             row_share = self.share[states // (len(slab.mass) // len(self.share))]
             climb = np.full(len(states), -1)
-            floor = self._value[at][states] - TIE * slab.mass[states]
+            value = self._value[at][states]
+            floor = value - TIE * np.maximum(slab.mass[states], np.abs(value))
             undecided = slab.stop[states] < floor
             for move in slab.moves:
                 if not undecided.any():

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 MANY_NODES = 600
 """Nodes from which on a policy is made smaller by up to four times the slack."""
 
-MANY_STATES = 2_000_000
+MANY_STATES = 500_000
 """Information states, contexts counted apart, from which on bins are made coarser."""
 
 
@@ -53,6 +53,12 @@ class LatticeLearner:
     read: bool = True
     memory: int = 4 << 30
 
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"bins is {self.bins}; give at least 2")
+        if self.abstain is not None and not 0.0 <= self.abstain <= 1.0:
+            raise ValueError(f"abstain is {self.abstain}; the worth of handing over is a quality in [0, 1]")
+
     def lattice(self, log: ReplayLog) -> Lattice:
         """The log's table over every information state.
 
@@ -60,7 +66,7 @@ class LatticeLearner:
             LatticeSizeError: too many tiers, readings or bins for ``memory``.
         """
         used = log if self.read else log.with_readings(())
-        contexts = () if log.contexts is None else tuple(sorted(set(log.contexts)))
+        contexts = _contexts(log)
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
         table = contextual_table(self.estimator, code_log(used, ladders, contexts), kappa=self.kappa)
@@ -74,13 +80,24 @@ class LatticeLearner:
         if near is None:
             return policy_of(lattice, frontier, used, slack=self.slack)
         frontier = complete_near(lattice, frontier, near)
-        nearest_first = sorted(range(len(frontier.plans)), key=lambda at: abs(frontier.plans[at].cost - near))
         slack = self.slack
         while True:
-            policy = policy_of(lattice, frontier, used, slack=slack, believe=nearest_first)
+            policy = policy_of(lattice, frontier, used, slack=slack, believe=range(len(frontier.plans)))
             if len(policy.nodes) <= MANY_NODES or not 0 < slack < 4 * self.slack:
                 return policy
             slack *= 2
+
+    def shortcuts(self, log: ReplayLog) -> str | None:
+        """What of the log's readings was made coarser or left out to keep the exact solution small, in words."""
+        if not self.read:
+            return None
+        bins = bins_that_fit(log, self.bins, contexts=len(_contexts(log)))
+        pairs = [(tier.name, reading.name) for tier in log.tiers for reading in tier.readings]
+        left_out = [f"{reading} of {tier}" for tier, reading in pairs if (tier, reading) not in bins]
+        coarse = sorted({f"{reading} {most}" for (_, reading), most in bins.items() if most < self.bins})
+        parts = [f"fewer bins than {self.bins}: {', '.join(coarse)}"] if coarse else []
+        parts += [f"left out: {', '.join(left_out)}"] if left_out else []
+        return "to keep the exact solution small, " + "; ".join(parts) if parts else None
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
@@ -91,6 +108,10 @@ class LatticeLearner:
     def without_readings(self) -> LatticeLearner:
         """The same, reading nothing: context-only routing."""
         return replace(self, read=False)
+
+
+def _contexts(log: ReplayLog) -> tuple[str, ...]:
+    return () if log.contexts is None else tuple(sorted(set(log.contexts)))
 
 
 def bins_that_fit(

@@ -54,6 +54,7 @@ class _Pool:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.kept: dict[Depths, list[int]] = {}  # a slab: the subtrees in use there, the oldest first
+        self.outcomes: dict[int, list[tuple[int, Ints]]] = {}  # a node that climbs: where it goes on
         self._ids: dict[Node, int] = {}
 
     def add(self, node: Node) -> int:
@@ -153,28 +154,36 @@ class _Reducer:
                 return self._worth_of_stop(self._sources[tier], depths, states)
             case Stop(_):
                 return self._worth_of_stop(ABSTAIN, depths, states)
-            case Ask(tier, then):
-                source = self._sources[tier]
-                rung = self._lattice.table.ladders[source].rungs[depths[source]]
-                match self._pool.nodes[then]:
-                    case Read(of, reading, _, _, _) as read if (of, reading) == (tier, rung.reading):
-                        return self._worth_of_read(read, source, depths, states)
-                return self._worth_of_climb([then] * rung.size, source, depths, states)
-            case Read(tier, _, _, _, _) as read:
-                return self._worth_of_read(read, self._sources[tier], depths, states)
+            case Ask(tier, _) | Read(tier, _, _, _, _):
+                return self._worth_of_climb(node, self._sources[tier], depths, states)
 
-    def _worth_of_read(self, read: Read, source: int, depths: Depths, states: Ints) -> Floats:
-        rung = self._lattice.table.ladders[source].rungs[depths[source]]
-        return self._worth_of_climb(outcome_nodes(read, rung), source, depths, states)
-
-    def _worth_of_climb(self, branches: Sequence[int], source: int, depths: Depths, states: Ints) -> Floats:
+    def _worth_of_climb(self, node: int, source: int, depths: Depths, states: Ints) -> Floats:
         children = self._lattice.children(depths, source, states)
         total = -self._plan.price * self._lattice.charge(depths, source, states)
-        for node in sorted(set(branches)):
-            outcomes = np.flatnonzero(np.asarray(branches) == node)
-            after = self._worth(node, deeper(depths, source), children[:, outcomes].reshape(-1))
+        for child, outcomes in self._outcomes(node, source, depths):
+            after = self._worth(child, deeper(depths, source), children[:, outcomes].reshape(-1))
             total += after.reshape(len(states), len(outcomes)).sum(axis=1)
         return np.asarray(total)
+
+    def _outcomes(self, node: int, source: int, depths: Depths) -> list[tuple[int, Ints]]:
+        """Where a node goes on after each outcome of the rung that it climbs: a node, and the outcomes."""
+        if node not in self._pool.outcomes:
+            rung = self._lattice.table.ladders[source].rungs[depths[source]]
+            after = self._after(self._pool.nodes[node], rung)
+            self._pool.outcomes[node] = [(n, np.flatnonzero(np.asarray(after) == n)) for n in sorted(set(after))]
+        return self._pool.outcomes[node]
+
+    def _after(self, node: Node, rung: Rung) -> list[int]:
+        match node:
+            case Read() as read:
+                return outcome_nodes(read, rung)
+            case Ask(tier, then):
+                read_next = self._pool.nodes[then]
+                if isinstance(read_next, Read) and (read_next.tier, read_next.reading) == (tier, rung.reading):
+                    return outcome_nodes(read_next, rung)
+                return [then] * rung.size
+            case Stop(_):
+                raise AssertionError("a stop climbs nothing")
 
     def _worth_of_stop(self, answer: int, depths: Depths, states: Ints) -> Floats:
         if answer == ABSTAIN:

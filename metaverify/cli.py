@@ -79,12 +79,18 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from metaverify.simulators.inspection import inspect_log, render
+    from metaverify.simulators.reader import log_columns
 
     report = inspect_log(_read(options))
+    columns = log_columns(
+        options.log, context=_names(options.context) or (), group=options.group, weight=options.weight
+    )
     if options.json:
-        _print_json(report.to_json())
-    else:
-        print(render(report), end="")
+        _print_json({**report.to_json(), "ignored_columns": list(columns.ignored)})
+        return
+    print(render(report), end="")
+    if columns.ignored:
+        print(f"\ncolumns not used: {', '.join(columns.ignored)}")
 
 
 def _fit(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,21 @@ from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Belief, Policy, Vertex
 
 __all__ = ["draw_mermaid", "draw_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One graph in use: whose it is, who follows it, and where it begins."""
+
+    policy: Policy
+    vertex: Vertex
+    share: float  # of requests
+    contexts: str  # in words
+    root: int
+
+    @property
+    def title(self) -> str:
+        return ("every request" if self.share == 1.0 else f"{self.share:.1%} of requests") + self.contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +46,8 @@ def draw_text(policy: Policy) -> str:
     the answer that is accepted there.
     """
     lines: list[str] = [_headline(policy)]
-    for share, context, root in _graphs(policy):
-        lines += ["", _title(share, context)]
-        lines += _tree(policy, root)
+    for graph in _graphs(policy):
+        lines += ["", _one_line(graph.title), *_tree(graph)]
     return "\n".join(lines) + "\n"
 
 
@@ -43,11 +58,11 @@ def draw_mermaid(policy: Policy) -> str:
     are left out (`draw_text` has them all).
     """
     graphs = list(_graphs(policy))
-    largest = max(share for share, _, _ in graphs)
+    largest = max(graph.share for graph in graphs)
     lines = ["flowchart LR"]
-    for number, (share, context, root) in enumerate(graph for graph in graphs if graph[0] == largest):
-        lines.append(f'  start{number}(["{_escape(_title(share, context))}"])')
-        lines += _flow(policy, root, f"start{number}")
+    for number, graph in enumerate(graph for graph in graphs if graph.share == largest):
+        lines.append(f'  start{number}(["{_escape(graph.title)}"])')
+        lines += _flow(graph, f"start{number}")
     for at in range(len(policy.tiers)):
         lines.append(f"  classDef tier{at} fill:{_FILLS[at % len(_FILLS)]},stroke:#555,color:#111")
     return "\n".join(lines) + "\n"
@@ -58,26 +73,23 @@ _FAINT = 5e-4  # the share below which a branch is left out of a picture
 
 
 def _headline(policy: Policy) -> str:
-    tiers = ", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers)
+    tiers = _one_line(", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers))
     return (
         f"tiers: {tiers}\nexpected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query"
     )
 
 
-def _graphs(policy: Policy) -> Iterator[tuple[float, str, int]]:
-    """The share of requests, the contexts in words, and the root of each distinct graph in use."""
+def _graphs(policy: Policy) -> Iterator[_Drawn]:
+    """Each distinct graph in use, those that most requests follow first."""
     point = policy.point
     arms = (
         [(point.high, point.share), (point.low, 1.0 - point.share)] if point.low != point.high else [(point.low, 1.0)]
     )
-    for vertex, share in sorted(arms, key=lambda arm: -arm[1]):
+    for at, share in sorted(arms, key=lambda arm: -arm[1]):
         if share > 0.0:
-            for contexts, root in _roots(policy.vertices[vertex]):
-                yield share, contexts, root
-
-
-def _title(share: float, contexts: str) -> str:
-    return ("every request" if share == 1.0 else f"{share:.1%} of requests") + contexts
+            vertex = policy.vertices[at]
+            for contexts, root in _roots(vertex):
+                yield _Drawn(policy, vertex, share, contexts, root)
 
 
 def _roots(vertex: Vertex) -> list[tuple[str, int]]:
@@ -91,10 +103,10 @@ def _roots(vertex: Vertex) -> list[tuple[str, int]]:
     return [(f", context {', '.join(labels)}", root) for root, labels in by_root.items()]
 
 
-def _branches(policy: Policy, at: int, node: Read) -> list[_Branch]:
+def _branches(vertex: Vertex, at: int, node: Read) -> list[_Branch]:
     """The outcomes of a read node gathered by where they lead, in order of confidence."""
     bounds = [None, *node.cuts, None]
-    beliefs = policy.beliefs.get(at)
+    beliefs = vertex.beliefs.get(at)
     gathered: dict[int, list[int]] = {}
     for cell, child in enumerate([*node.then, node.missing]):
         gathered.setdefault(child, []).append(cell)
@@ -120,11 +132,11 @@ def _mean_quality(beliefs: list[Belief]) -> tuple[float, ...]:
     return tuple(sum(w * b.quality[t] for w, b in zip(weights, beliefs, strict=True)) for t in tiers)
 
 
-def _tree(policy: Policy, root: int) -> list[str]:
+def _tree(graph: _Drawn) -> list[str]:
     """Lines of a tree; a subtree that stands above already is only named."""
     lines: list[str] = []
     numbered: dict[int, int] = {}
-    counts = _parents(policy, root)
+    policy, counts = graph.policy, _parents(graph)
 
     def grow(at: int, lead: str, below: str, branch: _Branch | None, share: float | None) -> None:
         steps = []
@@ -144,7 +156,7 @@ def _tree(policy: Policy, root: int) -> list[str]:
             numbered[at] = len(numbered) + 1
             mark = f"  [{numbered[at]}]"
         lines.append(lead + ", ".join(steps) + mark)
-        branches = _branches(policy, at, node)
+        branches = _branches(graph.vertex, at, node)
         for place, child in enumerate(branches):
             last = place == len(branches) - 1
             part = None if share is None or child.share is None else share * child.share
@@ -152,20 +164,21 @@ def _tree(policy: Policy, root: int) -> list[str]:
             head = f"{below}{'└─ ' if last else '├─ '}{child.label}{told}: "
             grow(child.node, head, below + ("   " if last else "│  "), child, part)
 
-    grow(root, "", "", None, 1.0)
-    return lines
+    grow(graph.root, "", "", None, 1.0)
+    return [_one_line(line) for line in lines]
 
 
-def _parents(policy: Policy, root: int) -> dict[int, int]:
+def _parents(graph: _Drawn) -> dict[int, int]:
     """How many branches lead to each read node below a root."""
     counts: dict[int, int] = {}
-    stack = [_landing(policy, root)]
+    policy = graph.policy
+    stack = [_landing(policy, graph.root)]
     while stack:
         at = stack.pop()
         counts[at] = counts.get(at, 0) + 1
         node = policy.nodes[at]
         if isinstance(node, Read) and counts[at] == 1:
-            stack += [_landing(policy, branch.node) for branch in _branches(policy, at, node)]
+            stack += [_landing(policy, branch.node) for branch in _branches(graph.vertex, at, node)]
     return counts
 
 
@@ -188,11 +201,12 @@ def _place(policy: Policy, name: str) -> int:
     return next(at for at, tier in enumerate(policy.tiers) if tier.name == name)
 
 
-def _flow(policy: Policy, root: int, start: str) -> list[str]:
+def _flow(graph: _Drawn, start: str) -> list[str]:
     """Mermaid's lines for the tree below a root; a subtree that stands in two places is drawn in both."""
+    policy = graph.policy
     lines: list[str] = []
     count = 0
-    stack: list[tuple[str, str, int, _Branch | None, float | None]] = [(start, "", root, None, 1.0)]
+    stack: list[tuple[str, str, int, _Branch | None, float | None]] = [(start, "", graph.root, None, 1.0)]
     while stack:
         parent, label, at, branch, share = stack.pop()
         name = f"{start}_{(count := count + 1)}"
@@ -206,7 +220,7 @@ def _flow(policy: Policy, root: int, start: str) -> list[str]:
         elif isinstance(node, Read):
             text = "<br/>".join(_escape(step) for step in [*steps, f"read {node.reading} of {node.tier}"])
             lines.append(f'  {parent} {arrow} {name}["{text}"]')
-            for child in reversed(_branches(policy, _landing(policy, at), node)):
+            for child in reversed(_branches(graph.vertex, _landing(policy, at), node)):
                 part = None if share is None or child.share is None else share * child.share
                 if part is None or part >= _FAINT:
                     told = child.label + ("" if part is None else f" ({part:.1%})")
@@ -222,8 +236,14 @@ def _calls(policy: Policy, at: int) -> list[str]:
     return calls
 
 
+def _one_line(text: str) -> str:
+    """The text with a space for each line break and control character in a name."""
+    return "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)
+
+
 def _escape(text: str) -> str:
     """Text that cannot end or change a Mermaid label."""
-    for letter, entity in (("&", "&amp;"), ('"', "&quot;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
+    text = _one_line(text).replace("&", "&amp;").replace("#", "&num;")
+    for letter, entity in (('"', "&quot;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&vert;")):
         text = text.replace(letter, entity)
     return text

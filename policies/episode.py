@@ -70,10 +70,13 @@ class Episode:
 
         Raises:
             EpisodeError: no call is pending.
+            TypeError: the readings are no mapping, or one is no number.
         """
         if not isinstance(self._action, Call):
             raise EpisodeError(f"no answer is awaited: the pending action is {self._action}")
-        return self._advance({**self._readings, self._action.tier: dict(readings or {})})
+        if readings is not None and not isinstance(readings, Mapping):
+            raise TypeError(f"the readings of an answer are {readings!r}; give them by name, as in {{'conf': 0.4}}")
+        return self._advance({**self._readings, self._action.tier: {} if readings is None else dict(readings)})
 
     def read(self, confidence: float | None) -> Action:
         """The reading that was to be bought came out as this, None where it failed; returns the next action.

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.graph import Ask, Read, Stop
-from metaverify.policies.policy import Belief, Policy
+from metaverify.policies.graph import Ask, Read, Stop, as_confidence
+from metaverify.policies.policy import Belief, Policy, Vertex
 
 __all__ = ["Explanation", "Look", "explain", "interval_text"]
 
@@ -73,7 +73,7 @@ def explain(
         given = _given(policy, readings[node.tier], node)
         if given is _UNREAD:
             break
-        look, at = _look(policy, at, node, given)
+        look, at = _look(corner, at, node, given)
         looks.append(look)
     belief = looks[-1].belief if looks else None
     names = [tier.name for tier in policy.tiers]
@@ -94,16 +94,15 @@ def _given(policy: Policy, given: Any, node: Read) -> Any:
     return given if first == node.reading else _UNREAD
 
 
-def _look(policy: Policy, at: int, node: Read, given: Any) -> tuple[Look, int]:
+def _look(vertex: Vertex, at: int, node: Read, given: Any) -> tuple[Look, int]:
     """One read node's outcome, and the node after it."""
-    usable = given is not None and 0.0 <= given <= 1.0
+    given = as_confidence(given, node.tier, node.reading)
+    usable = 0.0 <= given <= 1.0
     cell = sum(given >= cut for cut in node.cuts) if usable else len(node.then)
-    rows = policy.beliefs.get(at)
+    rows = vertex.beliefs.get(at)
     low = node.cuts[cell - 1] if usable and cell > 0 else None
     high = node.cuts[cell] if usable and cell < len(node.cuts) else None
-    look = Look(
-        node.tier, node.reading, float(given) if usable else None, low, high, None if rows is None else rows[cell]
-    )
+    look = Look(node.tier, node.reading, given if usable else None, low, high, None if rows is None else rows[cell])
     return look, node.then[cell] if usable else node.missing
 
 
@@ -155,8 +154,8 @@ def interval_text(name: str, low: float | None, high: float | None) -> str:
     if low is None and high is None:
         return f"any {name}"
     if low is None:
-        return f"{name} < {high:g}"
-    return f"{name} >= {low:g}" if high is None else f"{low:g} <= {name} < {high:g}"
+        return f"{name} < {high!r}"
+    return f"{name} >= {low!r}" if high is None else f"{low!r} <= {name} < {high!r}"
 
 
 def _lines(explanation: Explanation) -> list[str]:

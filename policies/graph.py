@@ -5,6 +5,7 @@ Nodes stand in one table, a node's successors always further down, so walking en
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = [
     "Node",
     "Read",
     "Stop",
+    "as_confidence",
     "check_graph",
     "compile_graph",
     "renumbered",
@@ -198,7 +200,9 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
             confidence = _lookup(confidence, reading, first)
         if confidence is _UNREAD:
             return action  # type: ignore[no-any-return]
-        node = branches[bisect_right(cuts, confidence)] if _usable(confidence, tier, reading) else missing
+        if type(confidence) is not float:
+            confidence = as_confidence(confidence, tier, reading)
+        node = branches[bisect_right(cuts, confidence)] if 0.0 <= confidence <= 1.0 else missing
 
 
 def _lookup(given: Any, reading: str, first: bool) -> Any:
@@ -208,11 +212,14 @@ def _lookup(given: Any, reading: str, first: bool) -> Any:
     return given if first else _UNREAD
 
 
-def _usable(confidence: Any, tier: str, reading: str) -> bool:
-    """Whether it is a number in [0, 1]; NaN fails every comparison, and so is missing."""
-    try:
-        return 0.0 <= confidence <= 1.0  # type: ignore[no-any-return]
-    except TypeError:
-        if confidence is None:
-            return False
-        raise TypeError(f"the reading {reading!r} of {tier!r} is {confidence!r}, not a number or None") from None
+def as_confidence(given: Any, tier: str, reading: str) -> float:
+    """A reading as a float; NaN where it is None.
+
+    Raises:
+        TypeError: it is neither a number nor None.
+    """
+    if given is None:
+        return math.nan
+    if isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
+        raise TypeError(f"the reading {reading!r} of {tier!r} is {given!r}, not a number or None")
+    return float(given)

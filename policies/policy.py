@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,36 +14,11 @@ from metaverify.policies.actions import Action
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
 from metaverify.policies.tiers import Tier
 
-__all__ = ["BudgetError", "OperatingPoint", "Policy", "Vertex"]
+__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex"]
 
 
 class BudgetError(ValueError):
     """A budget that no policy in the file can keep; the message gives the cheapest one that can be kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vertex:
-    """One deterministic policy on the frontier: the best at its price.
-
-    ``price`` is in quality per unit cost; ``cost`` and ``quality`` are what a query is expected to cost and to earn.
-    ``root`` is where walks begin, ``context_roots`` where they begin for a known context.
-    """
-
-    price: float
-    cost: float
-    quality: float
-    root: int
-    context_roots: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """Which vertices are in use: a share ``share`` of requests takes ``high``, the rest ``low``."""
-
-    low: int
-    high: int
-    share: float
-    budget: float | None = None  # the mean cost per query that was asked for; None: a price was given
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +35,34 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
+class Vertex:
+    """One deterministic policy on the frontier: the best at its price.
+
+    ``price`` is in quality per unit cost; ``cost`` and ``quality`` are what a query is expected to cost and to earn.
+    ``root`` is where walks begin, ``context_roots`` where they begin for a known context.  ``beliefs`` is what
+    `explain` knows: at a read node, what is known after each of its outcomes, missing last.
+    """
+
+    price: float
+    cost: float
+    quality: float
+    root: int
+    context_roots: Mapping[str, int] = field(default_factory=dict)
+    beliefs: Mapping[int, tuple[Belief, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Which vertices are in use: a share ``share`` of requests takes ``high``, the rest ``low``."""
+
+    low: int
+    high: int
+    share: float
+    budget: float | None = None  # the mean cost per query that was asked for, if one was
+    price: float | None = None  # the quality per unit of cost that was asked for, if it was
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A frontier of decision graphs over one node table, and the operating point in use.
 
@@ -71,7 +75,6 @@ class Policy:
             request that took the dearer graph of a pair still takes it after its share is raised.
         context: the columns whose values, joined by "/", name a context.
         abstain: what handing a query over is worth, in quality; None where the policy never does.
-        beliefs: for `explain`: what is known after each outcome of a read node, missing last.
         evidence: how good it is and how that was found.
         provenance: what it was made from.
 
@@ -87,7 +90,6 @@ class Policy:
     salt: str = ""
     context: tuple[str, ...] = ()
     abstain: float | None = None
-    beliefs: Mapping[int, tuple[Belief, ...]] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
@@ -184,10 +186,10 @@ def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint
 
 def point_at_price(vertices: Sequence[Vertex], price: float) -> OperatingPoint:
     """The vertex that is best when a unit of cost is worth ``price`` of quality; the cheaper one of equals."""
-    if not price >= 0.0:
-        raise BudgetError(f"price {price:g} is negative")
+    if not 0.0 <= price < math.inf:
+        raise BudgetError(f"price {price:g} is not a finite number of at least 0")
     best = max(range(len(vertices)), key=lambda v: (vertices[v].quality - price * vertices[v].cost, -v))
-    return OperatingPoint(best, best, 0.0)
+    return OperatingPoint(best, best, 0.0, price=price)
 
 
 def _mix(point: OperatingPoint, values: Sequence[float]) -> float:

@@ -151,8 +151,17 @@ class ReplayLog:
         return self.take(first), self.take(~first)
 
     def folds(self, count: int, *, seed: int = 0) -> Ints:
-        """The fold (0 .. count - 1) of each query, [n], placed by a keyed hash of its group's id."""
-        return np.minimum((self.group_draws("folds", seed) * count).astype(np.int64), count - 1)
+        """The fold (0 .. count - 1) of each query, [n]: groups in the order of a keyed hash of their ids, dealt out in
+        equal parts, so that no fold is empty while there are groups.
+
+        Raises:
+            LogError: there are fewer groups than folds.
+        """
+        ids, first, member = np.unique(self.group_ids, return_index=True, return_inverse=True)
+        if len(ids) < count:
+            raise LogError(f"the log has {len(ids)} groups, too few for {count} folds")
+        rank = np.argsort(np.argsort(self.group_draws("folds", seed)[first], kind="stable"), kind="stable")
+        return np.asarray((rank * count // len(ids))[member], dtype=np.int64)
 
     def group_draws(self, purpose: str, seed: int) -> Floats:
         """A uniform draw in [0, 1) for each query, [n], equal within a group: a keyed hash of the group's id.

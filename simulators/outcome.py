@@ -16,7 +16,7 @@ from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
 
-__all__ = ["Estimate", "Ledger", "Outcome", "ledger_of", "mean_with_interval", "measure", "replay"]
+__all__ = ["Estimate", "Ledger", "Outcome", "gain_values", "ledger_of", "mean_with_interval", "measure", "replay"]
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger) -> Outcome:
         quality=mean_with_interval(ledger.quality, log),
         cost=cost,
         hull=hull.quality(cost.mean),
-        gain=gain_over(hull, ledger.quality, ledger.cost, log, policy.abstain),
+        gain=mean_with_interval(gain_values(hull, ledger.quality, ledger.cost, log, policy.abstain), log),
         calls=_shares(names, ledger.calls, total),
         reads={
             tier.name: _shares([r.name for r in tier.readings], reads, total)
@@ -135,21 +135,18 @@ def _shares(names: Sequence[str], weights: Floats, total: float) -> dict[str, fl
     return {name: float(weight) / total for name, weight in zip(names, weights, strict=True)}
 
 
-def gain_over(hull: Hull, quality: Floats, cost: Floats, log: ReplayLog, abstain: float | None = None) -> Estimate:
-    """Mean of ``quality`` [n] above the hull at the same mean cost, paired query by query.
+def gain_values(hull: Hull, quality: Floats, cost: Floats, log: ReplayLog, abstain: float | None = None) -> Floats:
+    """What each query adds to the gain over the hull at equal mean cost, [n]; their mean is the gain.
 
-    The interval counts the uncertainty of the cost too, along the hull's slope (delta method).
+    Quality above the hull's mixture of two fixed tiers on the same query, less what its cost differs by at the
+    hull's slope, which is nothing in the mean (the influence function of the gain).
     """
-    spent = log.mean(cost)
-    low, high, share = hull.between(spent)
+    low, high, share = hull.between(log.mean(cost))
     ends = [_columns(log, point.tier, abstain) for point in (low, high)]
     reference = (1 - share) * ends[0][0] + share * ends[1][0]
     reference_cost = (1 - share) * ends[0][1] + share * ends[1][1]
     slope = (high.quality - low.quality) / (high.cost - low.cost) if high.cost > low.cost else 0.0
-    gain = quality - reference
-    centre = log.mean(gain)
-    spread = mean_with_interval(gain - slope * (cost - reference_cost), log)
-    return Estimate(centre, centre + spread.low - spread.mean, centre + spread.high - spread.mean)
+    return np.asarray(quality - reference - slope * (cost - reference_cost))
 
 
 def mean_with_interval(values: Floats, log: ReplayLog, *, level: float = LEVEL) -> Estimate:

@@ -121,7 +121,7 @@ def _divide(
     place = np.zeros(len(rows), dtype=np.uint8 if len(cuts) < 255 else np.int64)
     for cut in cuts:
         np.add(place, confidence >= cut, out=place)
-    absent = np.isnan(confidence)
+    absent = ~((confidence >= 0.0) & (confidence <= 1.0))
     groups = []
     if absent.any():
         groups.append((missing, rows[absent]))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
@@ -20,7 +20,8 @@ TWO_CUTS = (0.3, 0.7)
 
 def repeatable(examples: int) -> settings:
     """The same examples on every run, however slow the machine."""
-    return settings(derandomize=True, deadline=None, max_examples=examples, database=None)
+    phases = (Phase.explicit, Phase.generate, Phase.shrink)
+    return settings(derandomize=True, deadline=None, max_examples=examples, database=None, phases=phases)
 
 
 # Ladders and tables -------------------------------------------------------------------------------------------------

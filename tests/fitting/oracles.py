@@ -1,4 +1,4 @@
-"""Oracles of the exact solver: the same questions answered slowly, over dictionaries of outcomes, and by another method.
+"""Oracles of the exact solver: the same questions answered slowly, over dictionaries of outcomes, or in another way.
 
 A table is taken apart into leaves, each with a dictionary (source, rung) -> outcome.  Nothing here knows of slabs,
 marginals or orders that lead to the same state, but for `follow`, which reads the decisions that a plan stores.
@@ -14,12 +14,15 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from metaverify.fitting.ladders import Ladder
+from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import ABSTAIN, Plan
 from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.graph import Ask, Graph, Read, Stop
 from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.worlds import World, joint
+
+ROUNDING = 1e-13
 
 Place = tuple[int, int]  # a source and the position of one of its rungs
 
@@ -122,7 +125,7 @@ def upper_hull(points: Sequence[tuple[float, float]]) -> Curve:
     """The points that are best at some price >= 0, by cost."""
     hull: Curve = []
     for cost, quality in sorted(points, key=lambda p: (p[0], -p[1])):
-        if hull and quality <= hull[-1][1]:
+        if hull and quality <= hull[-1][1] + ROUNDING:
             continue
         while len(hull) > 1:
             (c0, q0), (c1, q1) = hull[-2:]
@@ -169,9 +172,7 @@ class Programme:
 
     def _solve(self, objective: np.ndarray, **bound: object):
         tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-        found = linprog(
-            objective, A_eq=self.flow.tocsr(), b_eq=self.inflow, method="highs-ds", options=tight, **bound
-        )
+        found = linprog(objective, A_eq=self.flow.tocsr(), b_eq=self.inflow, method="highs-ds", options=tight, **bound)
         assert found.status == 0, found.message
         return found
 
@@ -180,7 +181,7 @@ def programme(table: JointTable, abstain: float | None = None) -> Programme:
     ladders = table.ladders
     members: dict[tuple, list[Leaf]] = {}  # an information state: the row, what was climbed, what came out
     for depths in itertools.product(*(range(len(ladder.rungs) + 1) for ladder in ladders)):
-        if not _reachable(ladders, depths):
+        if not reachable(ladders, depths):
             continue
         places = [(s, j) for s, depth in enumerate(depths) for j in range(depth)]
         for leaf in leaves_of(table):
@@ -196,8 +197,8 @@ def programme(table: JointTable, abstain: float | None = None) -> Programme:
         quality.append(worth)
         cost.append(spent)
 
-    for (row, depths, _), leaves in members.items():
-        state = number[row, depths, _]
+    for (row, depths, outcomes), leaves in members.items():
+        state = number[row, depths, outcomes]
         for worth in stops(ladders, leaves, depths, abstain):
             pair(state, worth, 0.0, set())
         for s in legal(ladders, depths):
@@ -210,7 +211,8 @@ def programme(table: JointTable, abstain: float | None = None) -> Programme:
     return Programme(np.array(quality), np.array(cost), flow, inflow)
 
 
-def _reachable(ladders: Sequence[Ladder], depths: tuple[int, ...]) -> bool:
+def reachable(ladders: Sequence[Ladder], depths: tuple[int, ...]) -> bool:
+    """Whether legal climbing can lead to these depths."""
     had = {ladder.source for ladder, depth in zip(ladders, depths, strict=True) if depth}
     return all(not depth or set(ladder.needs) <= had for ladder, depth in zip(ladders, depths, strict=True))
 
@@ -247,7 +249,9 @@ def bought(ladder: Ladder, depth: int) -> Action:
 
 def walk_leaf(ladders: Sequence[Ladder], nodes: Graph, root: int, outcome: dict[Place, int]) -> list[Action]:
     """What a graph does where every rung would show ``outcome``, one confidence standing for a bin."""
-    places = {(ladder.source, rung.reading): (s, j) for s, ladder in enumerate(ladders) for j, rung in enumerate(ladder.rungs)}
+    places = {
+        (ladder.source, rung.reading): (s, j) for s, ladder in enumerate(ladders) for j, rung in enumerate(ladder.rungs)
+    }
     at, done = root, []
     while True:
         match nodes[at]:
@@ -287,10 +291,43 @@ def spent_and_earned(table: JointTable, decisions: dict[int, list[Action]]) -> t
     return cost, quality
 
 
+# Worlds -------------------------------------------------------------------------------------------------------------
+
+
+def table_of_world(world: World) -> JointTable:
+    """The exact table of a world; a tier's first reading comes with its call where it costs nothing."""
+    exact = joint(world)
+    ladders, sizes, pads = [], [], []
+    for name, emissions in zip(world.tiers, world.readings, strict=True):
+        rungs = [Rung(e.name, tuple(float(x) for x in (e.levels[1:] + e.levels[:-1]) / 2)) for e in emissions]
+        if not emissions or emissions[0].price > 0:
+            rungs.insert(0, Rung(None))
+        ladders.append(Ladder(name, tuple(rungs)))
+        sizes += [rung.size if rung.reading is None or world.missing else rung.size - 1 for rung in rungs]
+        pads += [int(rung.reading is not None and not world.missing) for rung in rungs]
+
+    def filled(array: np.ndarray) -> np.ndarray:
+        return np.pad(array.reshape(sizes), [(0, pad) for pad in pads])[None]
+
+    def call(k: int) -> float | np.ndarray:
+        constant = (world.price[:, k] == world.price[0, k]).all()
+        return float(world.price[0, k]) if constant else filled(exact.price[k])
+
+    bought = ([e.price for e in emissions if e.price > 0] for emissions in world.readings)
+    return JointTable(
+        tuple(ladders),
+        filled(exact.mass),
+        tuple(filled(quality) for quality in exact.quality),
+        tuple((call(k), *prices) for k, prices in enumerate(bought)),
+    )
+
+
 # Rows of a log ------------------------------------------------------------------------------------------------------
 
 
-def walk_row(log: ReplayLog, nodes: Graph, root: int, row: int) -> tuple[float, float, list[tuple[int, int]], str | None]:
+def walk_row(
+    log: ReplayLog, nodes: Graph, root: int, row: int
+) -> tuple[float, float, list[tuple[int, int]], str | None]:
     """What a graph spends and earns on one query, the branches (node, branch) it takes, and the tier it accepts."""
     at, cost, branches = root, 0.0, []
     while True:

@@ -20,7 +20,7 @@ from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import (
     Outcome,
-    gain_over,
+    gain_values,
     join_ledgers,
     ledger_of,
     mean_with_interval,
@@ -334,7 +334,7 @@ def test_the_interval_of_the_gain_is_that_of_leaving_one_group_out() -> None:
     for seed, per_group in ((0, 1), (1, 5)):
         log = random_log(np.random.default_rng(seed), 600, per_group)
         ledger = ledger_of([(1.0, route(cascade(), log, 0))])
-        found = gain_over(no_information_hull(log), ledger.quality, ledger.cost, log)
+        found = mean_with_interval(gain_values(no_information_hull(log), ledger.quality, ledger.cost, log), log)
         names = np.unique(log.group_ids)
 
         def gain(rows: np.ndarray, log: ReplayLog = log, ledger: Any = ledger) -> float:

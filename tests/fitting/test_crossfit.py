@@ -1,0 +1,175 @@
+"""Cross-fitting: every query is routed by a policy that did not see it, and the dial is set by what that spends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from metaverify.fitting.crossfit import CrossFit, calibrate, cross_fit
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.policies.actions import Accept
+from metaverify.policies.graph import Ask, Node, Stop
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Tier
+from metaverify.simulators.log import LoggedTier, ReplayLog
+from metaverify.simulators.outcome import replay
+from tests.strategies import random_log
+
+EXACT = 1e-12
+
+
+@dataclass
+class Fixed:
+    """A learner that always calls one tier a vertex and expects what it is told, or what its log says."""
+
+    tiers: tuple[str, ...]
+    expected: tuple[float, ...] | None = None  # a vertex: its cost
+    seen: list[ReplayLog] = field(default_factory=list)
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        self.seen.append(log)
+        nodes: list[Node] = []
+        vertices = []
+        for at, name in enumerate(self.tiers):
+            column = log.tier(name)
+            cost = log.mean(column.cost) if self.expected is None else self.expected[at]
+            vertices.append(Vertex(0.0, cost, log.mean(column.correct), len(nodes)))
+            nodes += [Ask(name, len(nodes) + 1), Stop(Accept(name))]
+        known = tuple(Tier(tier.name, log.mean(tier.cost)) for tier in log.tiers)
+        return Policy(known, tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def log() -> ReplayLog:
+    return random_log(200, 0, varying=True, weighted=True, groups=True)
+
+
+@pytest.fixture(scope="module")
+def crossed(log: ReplayLog) -> CrossFit:
+    return cross_fit(LatticeLearner(bins=4), log)
+
+
+def test_groups_are_never_divided_and_every_query_is_routed_once(log: ReplayLog) -> None:
+    learner = Fixed(log.tier_names)
+    crossed = cross_fit(learner, log, folds=5)
+    assert sorted(np.concatenate([fold.rows for fold in crossed.folds]).tolist()) == list(range(len(log)))
+    for fold, seen in zip(crossed.folds, learner.seen, strict=True):
+        assert len(seen) + len(fold.log) == len(log)
+        assert not set(seen.group_ids) & set(fold.log.group_ids)
+        assert not set(seen.query_ids) & set(fold.log.query_ids)
+        assert (fold.log.query_ids == log.query_ids[fold.rows]).all()
+
+
+def test_progress_is_told_once_a_fold(log: ReplayLog) -> None:
+    steps: list[None] = []
+    assert len(cross_fit(Fixed(("tier0",)), log, folds=4, done=lambda: steps.append(None)).folds) == len(steps) == 4
+
+
+def test_another_seed_makes_other_folds(log: ReplayLog) -> None:
+    first, second = (cross_fit(Fixed(("tier0",)), log, seed=seed) for seed in (0, 1))
+    assert [fold.rows.tolist() for fold in first.folds] != [fold.rows.tolist() for fold in second.folds]
+
+
+def test_fixed_tiers_spend_and_earn_their_plain_means(log: ReplayLog) -> None:
+    expected = (1.0, 4.0, 16.0)
+    crossed = cross_fit(Fixed(log.tier_names, expected), log)
+    for target, tier in zip(expected, log.tiers, strict=True):
+        assert crossed.cost(target) == pytest.approx(log.mean(tier.cost), abs=EXACT)
+        assert crossed.quality(target) == pytest.approx(log.mean(tier.correct), abs=EXACT)
+    halfway = (log.mean(log.tiers[0].cost) + log.mean(log.tiers[1].cost)) / 2
+    assert crossed.cost(2.5) == pytest.approx(halfway, abs=EXACT)
+    assert crossed.cost(0.1) == crossed.cost(1.0)
+    assert crossed.cost(99.0) == crossed.cost(16.0)
+
+
+def test_the_target_of_a_budget_is_where_unseen_queries_spend_it(crossed: CrossFit) -> None:
+    low, high = crossed.cost(0.0), crossed.cost(1e9)
+    for budget in np.linspace(low, high, 13):
+        assert crossed.cost(crossed.target(float(budget))) == pytest.approx(budget, rel=1e-9)
+    assert crossed.cost(crossed.target(low / 2)) == pytest.approx(low, rel=1e-9)
+    assert crossed.cost(crossed.target(high * 2)) == pytest.approx(high, rel=1e-9)
+
+
+def test_an_outcome_is_the_join_of_what_each_folds_policy_replays_on_its_own_queries(crossed: CrossFit) -> None:
+    for target in (1.5, 4.0, 9.0):
+        cost = quality = 0.0
+        for fold in crossed.folds:
+            policy = fold.policy.at(budget=max(target, fold.targets[0]))
+            outcome, weight = replay(policy, fold.log), float(fold.log.weights.sum())
+            cost += weight * outcome.cost.mean
+            quality += weight * outcome.quality.mean
+        total = float(crossed.log.weights.sum())
+        found = crossed.outcome(target)
+        assert (found.cost.mean, found.quality.mean) == pytest.approx((cost / total, quality / total), abs=1e-9)
+        assert found.cost.mean == pytest.approx(crossed.cost(target), abs=1e-9)
+        assert found.quality.mean == pytest.approx(crossed.quality(target), abs=1e-9)
+        assert (found.n, found.groups) == (200, 67)
+        assert sum(found.accepts.values()) == pytest.approx(1.0)
+
+
+def test_what_was_learnt_from_noise_earns_nothing_on_unseen_queries() -> None:
+    gains = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        log = random_log(300, seed, readings=("free", ""), missing=0.0)
+        tiers = [replace(t, correct=(rng.random(300) < 0.5 + 0.2 * k).astype(float)) for k, t in enumerate(log.tiers)]
+        (reading,) = log.tiers[0].readings
+        tiers[0] = replace(tiers[0], readings=(replace(reading, confidence=rng.random(300)),))
+        crossed = cross_fit(LatticeLearner(bins=8), replace(log, tiers=tuple(tiers)))
+        gain = crossed.outcome(crossed.target(2.0)).gain
+        assert gain.low < 0.01
+        gains.append(gain.mean)
+    assert -0.03 < np.mean(gains) < 0.005
+
+
+# Calibration ----------------------------------------------------------------------------------------------------------
+
+
+def tiers_that_cost(*pairs: tuple[float, float], rows: int = 60) -> ReplayLog:
+    """A log of tiers of constant cost and quality."""
+    ids = np.array([f"q{row:03d}" for row in range(rows)], dtype=object)
+    columns = (
+        LoggedTier(f"t{k}", np.full(rows, quality), np.full(rows, cost)) for k, (cost, quality) in enumerate(pairs)
+    )
+    return ReplayLog(ids, tuple(columns), np.ones(rows), ids)
+
+
+def calibrated(log: ReplayLog, expected: tuple[float, ...]) -> tuple[list[tuple[float, float]], tuple[float, ...]]:
+    learner = Fixed(tuple(log.tier_names), expected)
+    policy, targets = calibrate(learner.policy(log), cross_fit(learner, log))
+    return [(round(v.cost, 9), round(v.quality, 9)) for v in policy.vertices], targets
+
+
+def test_vertices_stand_at_what_cross_fitting_found_for_them() -> None:
+    log = tiers_that_cost((2.0, 0.5), (3.0, 0.7), (9.0, 0.8))
+    assert calibrated(log, (1.0, 2.0, 4.0)) == ([(2.0, 0.5), (3.0, 0.7), (9.0, 0.8)], (1.0, 2.0, 4.0))
+
+
+def test_a_vertex_that_costs_more_and_earns_no_more_is_left_out() -> None:
+    log = tiers_that_cost((2.0, 0.5), (3.0, 0.5), (4.0, 0.4), (9.0, 0.8))
+    assert calibrated(log, (1.0, 2.0, 3.0, 4.0)) == ([(2.0, 0.5), (9.0, 0.8)], (1.0, 4.0))
+
+
+def test_a_vertex_is_left_out_where_a_later_one_is_better_and_costs_no_more() -> None:
+    log = tiers_that_cost((2.0, 0.5), (5.0, 0.6), (5.0, 0.7), (4.0, 0.75), (9.0, 0.8))
+    assert calibrated(log, (1.0, 2.0, 3.0, 4.0, 5.0)) == ([(2.0, 0.5), (4.0, 0.75), (9.0, 0.8)], (1.0, 4.0, 5.0))
+
+
+def test_a_cheaper_vertex_is_kept_though_it_earns_less() -> None:
+    log = tiers_that_cost((4.0, 0.6), (2.0, 0.5), (9.0, 0.8))
+    vertices, targets = calibrated(log, (1.0, 2.0, 3.0))
+    assert vertices[0] == (2.0, 0.5)
+    assert vertices[-1] == (9.0, 0.8)
+    assert len(targets) == len(vertices)
+
+
+def test_calibrated_vertices_rise_in_cost_and_quality(crossed: CrossFit, log: ReplayLog) -> None:
+    policy, targets = calibrate(LatticeLearner(bins=4).policy(log), crossed)
+    assert (np.diff([v.cost for v in policy.vertices]) > 0).all()
+    assert (np.diff([v.quality for v in policy.vertices]) > 0).all()
+    assert (np.diff(targets) > 0).all()
+    for vertex, target in zip(policy.vertices, targets, strict=True):
+        assert vertex.cost == pytest.approx(crossed.cost(target), abs=EXACT)
+        assert vertex.quality == pytest.approx(crossed.quality(target), abs=EXACT)

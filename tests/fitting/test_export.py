@@ -1,0 +1,125 @@
+"""From a solved frontier to a policy, and to a smaller one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metaverify.fitting.coding import code_log, ladders_of
+from metaverify.fitting.context import contextual_table
+from metaverify.fitting.export import keep_vertices, policy_of, thin
+from metaverify.fitting.frontier import trace_frontier
+from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.models.counts import Counts
+from metaverify.fitting.table import back_off
+from metaverify.policies.file import dump_policy, parse_policy
+from metaverify.policies.policy import Policy
+from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.replay import route
+from tests.strategies import random_log
+
+
+def exported(log: ReplayLog, *, bins: int = 4, slack: float = 0.0, believe: bool = False) -> Policy:
+    contexts = () if log.contexts is None else tuple(sorted(set(log.contexts)))
+    lattice = Lattice(back_off(contextual_table(Counts(), code_log(log, ladders_of(log, bins), contexts), kappa=0.0)))
+    frontier = trace_frontier(lattice, gap=1e-5)
+    return policy_of(lattice, frontier, log, slack=slack, believe=range(len(frontier.plans)) if believe else ())
+
+
+def decisions(policy: Policy, log: ReplayLog, vertex: int) -> tuple[bytes, bytes]:
+    routes = route(policy, log, vertex)
+    return routes.cost.tobytes(), routes.accepted.tobytes()
+
+
+@pytest.fixture(scope="module")
+def log() -> ReplayLog:
+    return random_log(240, 0, readings=("free paid", "paid", ""), contexts=2, varying=True)
+
+
+@pytest.fixture(scope="module")
+def policy(log: ReplayLog) -> Policy:
+    return exported(log, believe=True)
+
+
+def test_tiers_carry_mean_prices_and_the_histograms_of_the_log(log: ReplayLog, policy: Policy) -> None:
+    ladders = ladders_of(log, 4)
+    for tier, column, ladder in zip(policy.tiers, log.tiers, ladders, strict=True):
+        assert (tier.name, tier.price) == (column.name, log.mean(column.cost))
+        rungs = [rung for rung in ladder.rungs if rung.reading is not None]
+        for reading, read, rung in zip(tier.readings, column.readings, rungs, strict=True):
+            assert (reading.name, reading.price, reading.cuts) == (read.name, log.mean(read.price), rung.cuts)
+            missing = int(np.isnan(read.confidence).sum())
+            seen = read.confidence[~np.isnan(read.confidence)]
+            inner = np.histogram(seen, bins=[-1.0, *rung.cuts, 2.0])[0].tolist()
+            assert reading.counts == (*inner, missing)
+
+
+def test_vertices_rise_in_cost_and_share_one_table(policy: Policy) -> None:
+    costs = [vertex.cost for vertex in policy.vertices]
+    assert costs == sorted(set(costs))
+    assert len(policy.nodes) < sum(len(keep_vertices(policy, [v]).nodes) for v in policy.vertices)
+
+
+def test_the_salt_follows_from_the_graphs_alone(log: ReplayLog, policy: Policy) -> None:
+    assert exported(log).salt == policy.salt
+    assert exported(log.take(np.arange(200))).salt != policy.salt
+
+
+def test_a_policy_survives_its_file(log: ReplayLog, policy: Policy) -> None:
+    again = parse_policy(dump_policy(policy).encode())
+    for vertex in range(len(policy.vertices)):
+        assert decisions(again, log, vertex) == decisions(policy, log, vertex)
+
+
+def test_the_vertices_that_are_kept_decide_as_before(log: ReplayLog, policy: Policy) -> None:
+    kept = [1, 3, len(policy.vertices) - 1]
+    smaller = keep_vertices(policy, [policy.vertices[at] for at in kept])
+    assert len(smaller.nodes) < len(policy.nodes)
+    for place, at in enumerate(kept):
+        assert decisions(smaller, log, place) == decisions(policy, log, at)
+        assert smaller.vertices[place].cost == policy.vertices[at].cost
+        for node, beliefs in smaller.vertices[place].beliefs.items():
+            assert len(beliefs) == len(smaller.nodes[node].then) + 1
+            assert beliefs in policy.vertices[at].beliefs.values()
+
+
+def test_thinning_keeps_the_ends_and_what_is_protected_and_stops_once_it_fits(log: ReplayLog, policy: Policy) -> None:
+    size = len(dump_policy(policy).encode())
+    protected = [policy.vertices[at].cost for at in (2, 3)]
+    thinned = thin(policy, protected, target=size // 2)
+    costs = [vertex.cost for vertex in thinned.vertices]
+    assert len(dump_policy(thinned).encode()) <= size // 2
+    assert {policy.vertices[0].cost, policy.vertices[-1].cost, *protected} <= set(costs)
+    places = {vertex.cost: at for at, vertex in enumerate(policy.vertices)}
+    for at, cost in enumerate(costs):
+        assert decisions(thinned, log, at) == decisions(policy, log, places[cost])
+    assert thin(policy, protected, target=size) is policy
+
+
+def test_thinning_further_than_can_be_leaves_the_ends_and_what_is_protected(policy: Policy) -> None:
+    protected = [policy.vertices[2].cost]
+    costs = [vertex.cost for vertex in thin(policy, protected, target=1).vertices]
+    assert costs == [policy.vertices[0].cost, *protected, policy.vertices[-1].cost]
+
+
+def test_thinning_drops_first_what_is_missed_least(policy: Policy) -> None:
+    vertices = policy.vertices
+    one_less = thin(policy, (), target=len(dump_policy(policy).encode()) - 1)
+    if len(one_less.vertices) == len(vertices) - 1:
+        (gone,) = {v.cost for v in vertices} - {v.cost for v in one_less.vertices}
+        losses = {}
+        for before, v, after in zip(vertices, vertices[1:], vertices[2:], strict=False):
+            line = np.interp(v.cost, [before.cost, after.cost], [before.quality, after.quality])
+            losses[v.cost] = v.quality - line
+        assert losses[gone] == pytest.approx(min(losses.values()), abs=1e-15)
+
+
+def test_slack_makes_the_policy_smaller_and_says_what_it_now_earns(log: ReplayLog, policy: Policy) -> None:
+    small = exported(log, slack=0.02)
+    assert len(small.nodes) < len(policy.nodes)
+    for at, vertex in enumerate(small.vertices):
+        routes = route(small, log, at)
+        assert vertex.cost == pytest.approx(log.mean(routes.cost), rel=1e-9)
+        assert vertex.quality == pytest.approx(log.mean(routes.quality), abs=1e-9)
+    costs = [vertex.cost for vertex in small.vertices]
+    assert costs == sorted(set(costs))

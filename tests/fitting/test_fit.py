@@ -1,0 +1,269 @@
+"""Fit, end to end, on logs from worlds whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.fit import Fit, fingerprint, fit
+from metaverify.fitting.frontier import trace_frontier
+from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.policies.file import dump_policy, parse_policy
+from metaverify.policies.graph import Read
+from metaverify.policies.policy import BudgetError
+from metaverify.simulators.log import LogError, ReplayLog
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.references import no_information_hull, oracle
+from metaverify.simulators.worlds import WorldMaker, shared_difficulty, token_prices, useless_verifier
+from tests.fitting.oracles import table_of_world
+from tests.strategies import random_log
+
+SMALL = LatticeLearner(bins=4)
+
+
+def reference(fitted: Fit, name: str):
+    (found,) = (r for r in fitted.references if r.name == name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def log() -> ReplayLog:
+    return shared_difficulty(3, 5).draw(500, 1)
+
+
+@pytest.fixture(scope="module")
+def fitted(log: ReplayLog) -> Fit:
+    return fit(log, budget=5.0, learner=SMALL)
+
+
+# Budgets --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "budget"), [(shared_difficulty, 2.5), (token_prices, 3.0)])
+def test_new_queries_cost_the_budget_and_earn_what_was_promised_on_average_over_fits(
+    make: WorldMaker, budget: float
+) -> None:
+    """Two tiers at prices 1 and 4, times what hard queries cost more where token prices swing."""
+    world = make(2, 5)
+    fresh = world.draw(4000, 999)
+    spent, promised, earned = [], [], []
+    for seed in range(20):
+        found = fit(world.draw(300, seed), budget=budget, learner=SMALL, compare=False)
+        outcome = replay(found.policy, fresh)
+        spent.append(outcome.cost.mean)
+        earned.append(outcome.quality.mean)
+        promised.append(found.outcome.quality.mean)
+    assert np.mean(spent) == pytest.approx(budget, rel=0.03)
+    assert np.mean(promised) == pytest.approx(np.mean(earned), abs=0.015)
+
+
+def test_with_many_rows_a_fit_earns_what_the_exact_solution_of_the_world_earns() -> None:
+    world = shared_difficulty(2, 5)
+    best = trace_frontier(Lattice(table_of_world(world)), gap=1e-6)
+    found = fit(world.draw(6000, 0), budget=2.5, learner=LatticeLearner(bins=5), compare=False)
+    outcome = replay(found.policy, world.draw(20_000, 1))
+    assert outcome.quality.mean == pytest.approx(best.quality(outcome.cost.mean), abs=0.012)
+
+
+def test_unseen_queries_of_the_log_itself_spend_the_budget(fitted: Fit) -> None:
+    assert fitted.outcome.cost.mean == pytest.approx(5.0, rel=1e-6)
+    assert fitted.policy.point.budget == 5.0
+    assert fitted.policy.expected_cost == pytest.approx(5.0, rel=1e-6)
+
+
+def test_a_budget_below_the_cheapest_tier_is_refused_with_what_to_give(log: ReplayLog) -> None:
+    with pytest.raises(BudgetError, match=r"budget 0\.5 is below 1, the mean cost of tier1, .*at least --budget 1$"):
+        fit(log, budget=0.5)
+    dear = replace(log, tiers=tuple(replace(t, cost=1.23456 * t.cost) for t in log.tiers))
+    with pytest.raises(BudgetError, match=r"below 1\.23456, .*--budget 1\.24$"):
+        fit(dear, budget=1.0)
+    with pytest.raises(BudgetError):
+        fit(log, budget=float("nan"))
+    with pytest.raises(BudgetError):
+        fit(log, budget=-1.0, learner=LatticeLearner(abstain=0.1))
+
+
+def test_the_cheapest_budget_can_be_kept(log: ReplayLog) -> None:
+    found = fit(log, budget=1.0, learner=SMALL, compare=False)
+    assert found.outcome.cost.mean == pytest.approx(1.0, rel=1e-9)
+    assert found.outcome.quality.mean == pytest.approx(log.mean(log.tiers[0].correct), abs=1e-9)
+
+
+def test_a_budget_beyond_all_need_buys_the_best_and_says_that_it_is_not_spent(log: ReplayLog) -> None:
+    found = fit(log, budget=500.0, learner=SMALL)
+    assert found.outcome.cost.mean < 22.0
+    assert any("of the 500 allowed" in note for note in found.notes)
+
+
+def test_where_one_may_abstain_no_budget_is_too_small(log: ReplayLog) -> None:
+    found = fit(log, budget=0.4, learner=LatticeLearner(bins=3, abstain=0.3), compare=False)
+    assert found.outcome.cost.mean == pytest.approx(0.4, rel=1e-6)
+    assert found.outcome.abstained > 0.5
+
+
+def test_a_budget_or_a_price_and_not_both(log: ReplayLog) -> None:
+    for given in ({}, {"budget": 5.0, "price": 0.1}):
+        with pytest.raises(TypeError, match="give a budget or a price"):
+            fit(log, **given)
+
+
+def test_a_higher_price_spends_less(log: ReplayLog) -> None:
+    spent = [fit(log, price=price, learner=SMALL, compare=False).outcome.cost.mean for price in (1.0, 0.03, 0.001)]
+    assert spent == sorted(spent)
+    assert spent[0] < 1.5 < 5.0 < spent[-1]
+
+
+# What is reported -----------------------------------------------------------------------------------------------------
+
+
+def test_fixed_tiers_are_reported_at_their_plain_means(log: ReplayLog, fitted: Fit) -> None:
+    for tier in log.tiers:
+        always = reference(fitted, f"always {tier.name}")
+        assert always.cost.mean == pytest.approx(np.mean(tier.cost), rel=1e-12)
+        assert always.quality.mean == pytest.approx(np.mean(tier.correct), rel=1e-12)
+        assert always.quality.low < always.quality.mean < always.quality.high
+
+
+def test_weights_count_in_what_is_reported() -> None:
+    log = random_log(150, 2, weighted=True, varying=True)
+    found = fit(log, budget=4.0, learner=SMALL, compare=False)
+    for tier in log.tiers:
+        always = reference(found, f"always {tier.name}")
+        assert always.cost.mean == pytest.approx(np.average(tier.cost, weights=log.weights), rel=1e-12)
+        assert always.quality.mean == pytest.approx(np.average(tier.correct, weights=log.weights), rel=1e-12)
+
+
+def test_the_hull_and_the_oracle_stand_beside_the_policy(log: ReplayLog, fitted: Fit) -> None:
+    hull = no_information_hull(log)
+    assert fitted.outcome.hull == pytest.approx(hull.quality(fitted.outcome.cost.mean), abs=1e-12)
+    assert fitted.outcome.gain.mean == pytest.approx(fitted.outcome.quality.mean - fitted.outcome.hull, abs=1e-12)
+    assert reference(fitted, "oracle").quality.mean == oracle(log).quality
+    assert reference(fitted, "oracle").quality.mean >= fitted.outcome.quality.mean
+    assert {r.name for r in fitted.references} >= {"thresholds", "no readings", "oracle"}
+
+
+def test_the_evidence_in_the_file_is_the_outcome(log: ReplayLog, fitted: Fit) -> None:
+    evidence = fitted.policy.evidence
+    assert (evidence["rows"], evidence["groups"], evidence["folds"]) == (500, 500, 5)
+    assert evidence["quality"]["mean"] == pytest.approx(fitted.outcome.quality.mean, rel=1e-8)
+    assert evidence["cost"]["high"] == pytest.approx(fitted.outcome.cost.high, rel=1e-8)
+    assert evidence["hull"] == pytest.approx(fitted.outcome.hull, rel=1e-8)
+    assert fitted.policy.provenance["log"] == fingerprint(log)
+
+
+def test_readings_that_pay_are_read(fitted: Fit) -> None:
+    assert any(isinstance(node, Read) for node in fitted.policy.nodes)
+    assert fitted.outcome.gain.low > 0.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_readings_that_say_nothing_are_not_read_and_no_loss_is_reported(seed: int) -> None:
+    found = fit(useless_verifier(3, 5).draw(400, seed), budget=6.0, learner=SMALL)
+    assert any("reading confidences does not pay here" in note for note in found.notes)
+    assert not any(isinstance(node, Read) for node in found.policy.nodes)
+    assert found.outcome.gain.mean > -0.005
+
+
+def test_contexts_are_used_by_name() -> None:
+    log = replace(random_log(300, 3, contexts=2), context_names=("task",))
+    found = fit(log, budget=4.0, learner=SMALL)
+    assert found.policy.context == ("task",)
+    assert all(set(v.context_roots) == {"c0", "c1"} for v in found.policy.vertices)
+    assert reference(found, "context only").cost.mean == pytest.approx(4.0, rel=1e-6)
+
+
+def test_progress_rises_to_the_whole(log: ReplayLog) -> None:
+    told: list[float] = []
+    fit(log, budget=5.0, learner=SMALL, progress=lambda what, share: told.append(share))
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+
+
+# The same again -------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_fit_is_the_same_to_the_last_byte(log: ReplayLog, fitted: Fit) -> None:
+    again = fit(log, budget=5.0, learner=SMALL)
+    assert dump_policy(again.policy) == dump_policy(fitted.policy)
+    assert again.to_json() == fitted.to_json()
+
+
+def test_the_policy_survives_its_file(log: ReplayLog, fitted: Fit) -> None:
+    again = parse_policy(dump_policy(fitted.policy).encode())
+    assert replay(again, log) == replay(fitted.policy, log)
+    assert dump_policy(again) == dump_policy(fitted.policy)
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_the_order(log: ReplayLog) -> None:
+    assert fingerprint(log.take(np.random.default_rng(0).permutation(500))) == fingerprint(log)
+    first = log.tiers[0]
+    changed = [
+        log.take(np.arange(499)),
+        replace(log, tiers=(replace(first, name="other"), *log.tiers[1:])),
+        replace(log, tiers=(replace(first, correct=1.0 - first.correct), *log.tiers[1:])),
+        replace(log, tiers=(replace(first, cost=first.cost + 1e-9), *log.tiers[1:])),
+        replace(log, tiers=(replace(first, readings=(replace(first.readings[0], name="new"),)), *log.tiers[1:])),
+        replace(log, weights=2 * log.weights),
+        replace(log, contexts=log.query_ids),
+        replace(log, group_ids=np.array(["one", "two"] * 250, dtype=object)),
+    ]
+    assert len({fingerprint(at) for at in (log, *changed)}) == 1 + len(changed)
+
+
+# Small and odd logs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_single_group_is_refused() -> None:
+    log = random_log(30, 4)
+    with pytest.raises(LogError, match="single group"):
+        fit(replace(log, group_ids=np.array(["one"] * 30, dtype=object)), budget=4.0)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_few_groups_are_enough_however_they_are_named(groups: int) -> None:
+    log = random_log(60, 5)
+    for naming in range(8):
+        names = np.array([f"{naming} {row % groups}" for row in range(60)], dtype=object)
+        found = fit(replace(log, group_ids=names), budget=4.0, learner=LatticeLearner(bins=2), compare=False)
+        assert found.outcome.n == 60
+        assert np.isfinite(found.outcome.quality.mean)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_a_handful_of_rows_makes_a_policy(rows: int) -> None:
+    found = fit(random_log(rows, 6), budget=4.0)
+    assert 0.0 <= found.outcome.quality.mean <= 1.0
+
+
+def test_a_reading_seen_in_one_row_only_does_no_harm() -> None:
+    log = random_log(80, 7, readings=("free", "free", ""))
+    (reading,) = log.tiers[0].readings
+    once = replace(reading, confidence=np.where(np.arange(80) == 3, 0.5, np.nan))
+    log = replace(log, tiers=(replace(log.tiers[0], readings=(once,)), *log.tiers[1:]))
+    assert fit(log, budget=4.0, learner=SMALL).outcome.cost.mean == pytest.approx(4.0, rel=0.2)
+
+
+def test_one_tier_alone_is_always_called() -> None:
+    log = random_log(60, 8, readings=("free",))
+    found = fit(log, budget=2.0)
+    assert found.outcome.cost.mean == pytest.approx(1.0)
+    assert found.outcome.quality.mean == pytest.approx(log.mean(log.tiers[0].correct))
+
+
+def test_thresholds_can_be_fitted_in_their_own_right(log: ReplayLog) -> None:
+    found = fit(log, budget=5.0, learner=Thresholds())
+    assert found.outcome.cost.mean == pytest.approx(5.0, rel=1e-6)
+    assert found.policy.provenance["method"] == "thresholds"
+    assert {r.name for r in found.references} >= {"exact solution", "no readings"}
+
+
+def test_only_the_readings_that_are_named_are_used() -> None:
+    log = random_log(200, 9, readings=("free paid", "paid", ""))
+    found = fit(log, budget=6.0, learner=SMALL, readings=("paid",), compare=False)
+    assert {node.reading for node in found.policy.nodes if isinstance(node, Read)} <= {"paid"}
+    with pytest.raises(LogError, match=r"no reading 'other'; it has free, paid"):
+        fit(log, budget=6.0, readings=("other",))

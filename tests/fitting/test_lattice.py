@@ -1,0 +1,171 @@
+"""The lattice against brute force over every history, and its states against sums over leaves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
+from metaverify.fitting.table import JointTable
+from tests.fitting.oracles import best_value, follow, leaves_of, legal, reachable, spent_and_earned
+from tests.strategies import prices, random_table, repeatable, tables, worths_of_abstaining
+
+EXACT = 1e-12
+FREE, PAID = Rung("free", (0.5,)), Rung("paid", (0.3, 0.7))
+CASCADES: dict[str, tuple[Ladder, ...]] = {
+    "two tiers, readings with the call": (Ladder("a", (Rung("free", (0.3, 0.7)),)), Ladder("b", (FREE,))),
+    "two tiers, a reading to buy": (Ladder("a", (Rung(None), PAID)), Ladder("b", (Rung(None),))),
+    "two tiers, two readings": (Ladder("a", (FREE, PAID)), Ladder("b", (Rung(None), Rung("paid", (0.5,))))),
+    "three tiers": (Ladder("a", (FREE,)), Ladder("b", (Rung(None), PAID)), Ladder("c", (FREE,))),
+    "a judge of one answer": (
+        Ladder("a", (FREE,)),
+        Ladder("judge", (Rung("verdict", (0.5,)),), answer=False, needs=("a",)),
+        Ladder("b", (Rung(None),)),
+    ),
+    "a judge of two answers": (
+        Ladder("judge", (Rung("verdict", (0.5,)), Rung("second", (0.5,))), answer=False, needs=("a", "b")),
+        Ladder("a", (FREE,)),
+        Ladder("b", (Rung(None),)),
+    ),
+    "a signal before any call": (
+        Ladder("signal", (Rung("length", (0.3, 0.7)),), answer=False),
+        Ladder("a", (FREE,)),
+        Ladder("b", (FREE,)),
+    ),
+    "three tiers, a judge and a signal": (
+        Ladder("a", (FREE,)),
+        Ladder("b", (Rung(None),)),
+        Ladder("c", (Rung(None),)),
+        Ladder("judge", (Rung("verdict", (0.5,)),), answer=False, needs=("a",)),
+        Ladder("signal", (Rung("length", (0.5,)),), answer=False),
+    ),
+}
+
+
+def decisions(table: JointTable, lattice: Lattice, price: float) -> tuple[float, float]:
+    """Cost and quality of the plan at ``price``, leaf by leaf."""
+    plan = lattice.solve(price)
+    rows = len(table.share)
+    done = {at: follow(table.ladders, rows, plan, o.row, o.outcome) for at, o in enumerate(leaves_of(table))}
+    cost, quality = spent_and_earned(table, done)
+    handed_over = sum(leaf.mass for at, leaf in enumerate(leaves_of(table)) if type(done[at][-1]).__name__ == "Abstain")
+    return cost, quality + (lattice.abstain or 0.0) * handed_over
+
+
+@pytest.mark.parametrize("varying", [False, True], ids=["constant prices", "varying prices"])
+@pytest.mark.parametrize("abstain", [None, 0.5], ids=["no abstaining", "abstaining"])
+@pytest.mark.parametrize("cascade", CASCADES)
+def test_the_optimum_is_that_of_brute_force_over_all_histories(
+    cascade: str, abstain: float | None, varying: bool
+) -> None:
+    for seed, contexts in [(0, 0), (1, 2)]:
+        table = random_table(CASCADES[cascade], seed, contexts=contexts, varying=varying)
+        lattice = Lattice(table, abstain=abstain)
+        for price in (0.0, 0.05, 0.3, 2.0):
+            plan = lattice.solve(price)
+            assert plan.quality - price * plan.cost == pytest.approx(best_value(table, price, abstain), abs=EXACT)
+
+
+@repeatable(250)
+@given(table=tables(most_leaves=108, most_rungs=6), price=prices, abstain=worths_of_abstaining)
+def test_the_optimum_of_any_table_is_that_of_brute_force(
+    table: JointTable, price: float, abstain: float | None
+) -> None:
+    plan = Lattice(table, abstain=abstain).solve(price)
+    assert plan.quality - price * plan.cost == pytest.approx(best_value(table, price, abstain), abs=EXACT)
+
+
+@repeatable(100)
+@given(table=tables(), price=prices, abstain=worths_of_abstaining)
+def test_following_a_plan_leaf_by_leaf_spends_and_earns_what_it_says(
+    table: JointTable, price: float, abstain: float | None
+) -> None:
+    lattice = Lattice(table, abstain=abstain)
+    plan = lattice.solve(price)
+    assert (plan.cost, plan.quality) == pytest.approx(decisions(table, lattice, price), abs=EXACT)
+
+
+@repeatable(60)
+@given(table=tables(most_leaves=36, most_rungs=4), abstain=worths_of_abstaining, price=prices)
+def test_every_information_state_is_a_sum_over_the_leaves_that_agree_with_it(
+    table: JointTable, abstain: float | None, price: float
+) -> None:
+    lattice = Lattice(table, abstain=abstain)
+    lattice.solve(price)
+    leaves, rows = leaves_of(table), len(table.share)
+    for depths in itertools.product(*(range(len(ladder.rungs) + 1) for ladder in table.ladders)):
+        if not reachable(table.ladders, depths):
+            continue
+        places = [(s, j) for s, depth in enumerate(depths) for j in range(depth)]
+        shape = (rows, *(table.ladders[s].rungs[j].size for s, j in places))
+        states = np.arange(math.prod(shape))
+        cells = [np.ravel_multi_index((leaf.row, *(leaf.outcome[p] for p in places)), shape) for leaf in leaves]
+        share = lattice.share[lattice.row(depths, states)]
+
+        def assert_sums(found: np.ndarray, values: list[float], cells: list = cells, share: np.ndarray = share) -> None:
+            expected = np.bincount(cells, weights=values, minlength=len(share))
+            np.testing.assert_allclose(found * share, expected, atol=EXACT)
+
+        assert sorted(lattice.climbable(depths)) == legal(table.ladders, depths)
+        mass = lattice.mass(depths, states)
+        assert_sums(mass, [leaf.mass for leaf in leaves])
+        for s, quality in enumerate(table.quality):
+            if quality is not None:
+                assert_sums(lattice.quality(s, depths, states), [leaf.quality[s] for leaf in leaves])
+        for s in lattice.climbable(depths):
+            charge = lattice.charge(depths, s, states)
+            assert_sums(charge, [leaf.price[s, depths[s]] for leaf in leaves])
+            after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
+            children = lattice.children(depths, s, states)
+            np.testing.assert_allclose(lattice.mass(after, children).sum(axis=1), mass, atol=EXACT)
+            going_on = lattice.value(after, children).sum(axis=1) - price * charge
+            assert (lattice.value(depths, states) >= going_on - EXACT).all()
+
+
+def test_a_free_call_to_a_perfect_tier_is_the_whole_policy() -> None:
+    ladders = (Ladder("free", (FREE,)), Ladder("dear", (FREE,)))
+    table = random_table(ladders, 3)
+    table = JointTable(ladders, table.mass, (table.mass, table.quality[1]), ((0.0,), (1.0,)))
+    for price in (0.0, 1.0):
+        plan = Lattice(table).solve(price)
+        assert (plan.cost, plan.quality) == pytest.approx((0.0, 1.0), abs=EXACT)
+        assert len(plan.stages) == 2
+
+
+def test_stopping_wins_ties() -> None:
+    ladders = (Ladder("a", (Rung(None),)), Ladder("b", (Rung(None),)))
+    one = np.ones((1, 1, 1))
+    plan = Lattice(JointTable(ladders, one, (0.5 * one, 0.75 * one), ((1.0,), (1.0,)))).solve(0.0)
+    assert plan.quality == 0.75
+    tied = Lattice(JointTable(ladders, one, (0.5 * one, 0.75 * one), ((1.0,), (0.25,)))).solve(1.0)
+    assert tied.quality - tied.cost == 0.5
+    plan = Lattice(JointTable(ladders, one, (0.5 * one, 0.5 * one), ((0.0,), (0.0,)))).solve(0.0)
+    assert [stage.depths for stage in plan.stages] == [(0, 0), (1, 0)]  # the earlier tier, and no second call
+
+
+def test_at_a_price_of_nothing_the_plan_earns_what_all_information_is_worth() -> None:
+    table = random_table(CASCADES["three tiers"], 5)
+    everything = np.max([q for q in table.quality if q is not None], axis=0).sum()
+    assert Lattice(table).solve(0.0).quality == pytest.approx(everything, abs=EXACT)
+
+
+def test_states_are_counted_and_their_memory_bounds_what_is_taken() -> None:
+    ladders = CASCADES["three tiers"]
+    expected = 3 * (1 + 3) * (1 + 1 + 4) * (1 + 3)  # rows, then each tier: untouched, and the outcomes of each rung
+    assert lattice_bytes(ladders, contexts=2)[0] == expected
+    assert Lattice(random_table(ladders, 0, contexts=2)).states == expected
+    assert lattice_bytes(ladders, contexts=2)[1] > 8 * expected
+
+
+def test_a_lattice_that_does_not_fit_is_refused_with_its_size_and_the_ways_out() -> None:
+    ladders = tuple(Ladder(name, (Rung("free", tuple(np.linspace(0.01, 0.99, 60))),)) for name in "abcde")
+    with pytest.raises(LatticeSizeError, match=r"5 tiers with 5 rungs make .* states.*--tiers.*--bins"):
+        check_size(ladders)
+    with pytest.raises(LatticeSizeError):
+        Lattice(random_table(CASCADES["three tiers"], 0), memory=1000)
+    check_size(CASCADES["three tiers"])

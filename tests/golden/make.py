@@ -1,0 +1,121 @@
+"""Write the golden policy and its decisions anew: ``python tests/golden/make.py``.
+
+``policy.json`` is a policy small enough to follow by hand; ``decisions.jsonl`` holds one case a line: what has been
+read, the context, the request's key, and the action that `decide` gives, as ``metaverify decide --json`` prints it.
+Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
+committing it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.explain import action_json
+from metaverify.policies.file import dump_policy
+from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Reading, Tier
+
+HERE = Path(__file__).resolve().parent
+
+
+def golden_policy() -> Policy:
+    """Three tiers, a free and a paid reading of the small one, two contexts, and a mixture of two graphs.
+
+    The cheaper graph (node 0) accepts `small` from 0.5 on, else asks `medium` and accepts it from 0.4 on, else `large`.
+    The dearer one (node 1) accepts `small` from 0.8 on, asks `large` below 0.25, and in between, or where the reading
+    is missing, buys the judge's and accepts `small` from 0.6 on.  Code goes straight to `large` (node 12) in the dearer
+    graph.  For a "résumé" both are node 2: the cheaper graph, but what cannot be read is handed over.
+    """
+    tiers = (
+        Tier(
+            "small",
+            1.0,
+            (
+                Reading("self_verify", 0.0, (0.25, 0.5, 0.8), (20, 30, 25, 20, 5)),
+                Reading("judge", 0.5, (0.6,), (50, 45, 5)),
+            ),
+        ),
+        Tier("medium", 4.0, (Reading("self_verify", 0.0, (0.4,), (40, 55, 5)),)),
+        Tier("large", 20.0),
+    )
+    nodes = (
+        Ask("small", 3),
+        Ask("small", 4),
+        Ask("small", 5),
+        Read("small", "self_verify", (0.5,), (7, 8), 7),
+        Read("small", "self_verify", (0.25, 0.8), (12, 6, 8), 6),
+        Read("small", "self_verify", (0.5,), (7, 8), 9),
+        Read("small", "judge", (0.6,), (12, 8), 12),
+        Ask("medium", 10),
+        Stop(Accept("small")),
+        Stop(Abstain()),
+        Read("medium", "self_verify", (0.4,), (12, 11), 12),
+        Stop(Accept("medium")),
+        Ask("large", 13),
+        Stop(Accept("large")),
+    )
+    worth = (None, 0.625, 0.5)
+    beliefs = {
+        3: (
+            Belief(0.5, (0.25, 0.5, 0.75), worth),
+            Belief(0.45, (0.875, 0.9, 0.95), worth),
+            Belief(0.05, (0.5, 0.625, 0.875), worth),
+        )
+    }
+    vertices = (
+        Vertex(0.5, 3.0, 0.75, 0, {"code": 0, "résumé": 2}, beliefs),
+        Vertex(0.0125, 11.0, 0.875, 1, {"code": 12, "résumé": 2}),
+    )
+    return Policy(
+        tiers,
+        nodes,
+        vertices,
+        OperatingPoint(0, 1, 0.25, 5.0),
+        salt="golden",
+        context=("task",),
+        abstain=0.25,
+        evidence={"rows": 100, "groups": 100, "certificate": "none"},
+        provenance={"log": "written by hand", "parent": None},
+    )
+
+
+def cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every state that matters, in every context, for a request of either graph."""
+    small: list[Any] = [
+        {},
+        *(0.0, 0.2499999, 0.25, 0.4999999, 0.5, 0.7999999, 0.8, 1, None, -0.001, 1.5),
+        *({"self_verify": 0.3, "judge": judge} for judge in (0.5999999, 0.6, None, 2.0)),
+        {"judge": 0.9},
+    ]
+    states: list[dict[str, Any]] = [{}, {"large": {}}, *({"small": given} for given in small)]
+    states += [{"small": 0.1, "medium": given} for given in ({}, 0.3999999, 0.4, {"self_verify": None}, 7.0)]
+    states += [{"small": 0.1, "large": {}}, {"large": {}, "medium": 0.1, "small": {"self_verify": 0.1}}]
+    contexts = (None, "code", "résumé", "never seen")
+    for number, (context, readings) in enumerate(itertools.product(contexts, states)):
+        keys = (
+            [f"request-{number}-{at}" for at in range(100)] if number % 2 else range(1000 * number, 1000 * number + 100)
+        )
+        for arm in (0, 1):
+            key = next(key for key in keys if policy.arm(key) == arm)
+            yield {"readings": readings, "context": context, "key": key}
+
+
+def golden_files() -> dict[str, str]:
+    """The text of each golden file, by name."""
+    policy = golden_policy()
+    lines = [
+        json.dumps({**case, "action": action_json(policy.decide(**case))}, ensure_ascii=False) for case in cases(policy)
+    ]
+    return {"policy.json": dump_policy(policy), "decisions.jsonl": "\n".join(lines) + "\n"}
+
+
+if __name__ == "__main__":
+    for name, text in golden_files().items():
+        (HERE / name).write_text(text, encoding="utf-8", newline="\n")
+        print(f"wrote {HERE / name}")

@@ -1,0 +1,198 @@
+"""Hypothesis strategies: cascades, graphs that keep every rule, what a caller may have read, whole policies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Reading, Tier
+
+ENOUGH = 40  # nodes, after which a graph grows no further than it must
+
+names = st.text(min_size=1, max_size=4)
+shares = st.floats(0.0, 1.0)
+amounts = st.floats(0.0, 1e6)
+cut_lists = st.lists(st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), shares), max_size=3, unique=True).map(sorted)
+plain_json = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**15), 10**15),
+        st.floats(allow_nan=False, allow_infinity=False),
+        names,
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
+    max_leaves=6,
+)
+nonsense = st.sampled_from(["", "0.5", "high", b"1", [0.5], {"a": 0.5}, object()])
+
+
+def examples(count: int) -> settings:
+    """This many examples, the same ones in every run."""
+    return settings(max_examples=count, deadline=None, derandomize=True, database=None)
+
+
+Bought = frozenset[tuple[str, str]]  # (tier, reading), the answer itself is the reading ""
+
+
+class Grove:
+    """Nodes under construction, children first; equal ones are one."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Node, int] = {}
+        self.needs: list[Bought] = []  # answers that must be in hand on the way to the node
+        self.buys: list[Bought] = []  # what may be bought from it on
+
+    def add(self, node: Node) -> int:
+        if node in self.nodes:
+            return self.nodes[node]
+        children = successors(node)
+        needs = frozenset[tuple[str, str]]().union(*(self.needs[child] for child in children))
+        buys = frozenset[tuple[str, str]]().union(*(self.buys[child] for child in children))
+        match node:
+            case Stop(Accept(tier)):
+                needs |= {(tier, "")}
+            case Ask(tier, _):
+                needs, buys = needs - {(tier, "")}, buys | {(tier, "")}
+            case Read(tier, reading, _, _, _):
+                needs, buys = needs | {(tier, "")}, buys | {(tier, reading)}
+        self.needs.append(needs)
+        self.buys.append(buys)
+        self.nodes[node] = len(self.nodes)
+        return self.nodes[node]
+
+    def legal(self, have: Bought) -> list[int]:
+        """The nodes that a walk which has bought ``have`` may go on to."""
+        return [at for at in range(len(self.nodes)) if self.needs[at] <= have and not self.buys[at] & have]
+
+    def table(self, roots: Sequence[int]) -> tuple[Graph, list[int]]:
+        """The nodes with successors further down, and where the roots went."""
+        place = {at: len(self.nodes) - 1 - at for at in self.nodes.values()}
+        nodes = [renumbered(node, place) for node in self.nodes]
+        return tuple(reversed(nodes)), [place[root] for root in roots]
+
+
+def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abstain: bool) -> int:
+    """The root of a graph that is legal after ``have`` was bought."""
+    stops = [Stop(Accept(tier.name)) for tier in tiers if (tier.name, "") in have] + [Stop(Abstain())] * abstain
+    calls = [("call", tier.name, "") for tier in tiers if (tier.name, "") not in have]
+    reads = [
+        ("read", tier.name, reading.name)
+        for tier in tiers
+        for reading in tier.readings
+        if (tier.name, "") in have and (tier.name, reading.name) not in have
+    ]
+    shared = grove.legal(have)
+    small = len(grove.nodes) < ENOUGH
+    choices = (["shared"] if shared else []) + (["stop"] if stops else [])
+    choices += ["go on", "go on"] if (calls or reads) and (small or not choices) else []
+    match draw(st.sampled_from(choices)):
+        case "shared":
+            return draw(st.sampled_from(shared))
+        case "stop":
+            return grove.add(draw(st.sampled_from(stops)))
+    kind, tier, reading = draw(st.sampled_from(calls + reads))
+    bought = have | {(tier, reading)}
+    if kind == "call":
+        return grove.add(Ask(tier, grow(draw, grove, tiers, bought, abstain)))
+    cuts = tuple(draw(cut_lists))
+    then = tuple(grow(draw, grove, tiers, bought, abstain) for _ in range(len(cuts) + 1))
+    return grove.add(Read(tier, reading, cuts, then, grow(draw, grove, tiers, bought, abstain)))
+
+
+@st.composite
+def cascades(draw: st.DrawFn) -> tuple[Tier, ...]:
+    """1 to 4 tiers with 0 to 2 readings each."""
+
+    def reading(name: str) -> Reading:
+        cuts = tuple(draw(cut_lists))
+        counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
+        return Reading(name, draw(amounts), cuts, tuple(counts))
+
+    tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    return tuple(
+        Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
+        for name in tier_names
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Policies with any number of contexts, vertices and beliefs, with or without abstention."""
+    tiers = draw(cascades())
+    abstain = draw(st.none() | shares)
+    contexts = draw(st.lists(names, max_size=2, unique=True))
+    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
+    grove = Grove()
+    roots = [grow(draw, grove, tiers, frozenset(), abstain is not None) for _ in costs for _ in (None, *contexts)]
+    nodes, placed = grove.table(roots)
+    starts = [placed[at : at + len(contexts) + 1] for at in range(0, len(placed), len(contexts) + 1)]
+    vertices = tuple(
+        Vertex(
+            draw(amounts),
+            cost,
+            draw(shares),
+            start[0],
+            dict(zip(contexts, start[1:], strict=True)),
+            draw(_beliefs_at(nodes, len(tiers))),
+        )
+        for cost, start in zip(costs, starts, strict=True)
+    )
+    low = draw(st.integers(0, len(costs) - 1))
+    return Policy(
+        tiers,
+        nodes,
+        vertices,
+        OperatingPoint(
+            low,
+            draw(st.integers(low, min(low + 1, len(costs) - 1))),
+            draw(shares),
+            draw(st.none() | amounts),
+            draw(st.none() | amounts),
+        ),
+        salt=draw(st.text(max_size=8)),
+        context=tuple(draw(st.lists(names, max_size=2))),
+        abstain=abstain,
+        evidence=draw(st.dictionaries(names, plain_json, max_size=3)),
+        provenance=draw(st.dictionaries(names, plain_json, max_size=3)),
+    )
+
+
+@st.composite
+def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: int) -> dict[int, tuple[Belief, ...]]:
+    reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read) and draw(st.booleans())]
+    return {at: tuple(draw(_beliefs(tiers)) for _ in successors(node)) for at, node in reads}
+
+
+def _beliefs(tiers: int) -> st.SearchStrategy[Belief]:
+    worth = st.none() | st.floats(-1e6, 1e6)
+    return st.builds(Belief, shares, st.tuples(*[shares] * tiers), st.tuples(*[worth] * tiers))
+
+
+def confidences(nodes: Sequence[Node]) -> st.SearchStrategy[Any]:
+    """Every cut of the graph, its neighbours in both directions, and everything that is missing."""
+    cuts = [cut for node in nodes if isinstance(node, Read) for cut in node.cuts]
+    edges = [near for cut in cuts for near in (cut, math.nextafter(cut, -1.0), math.nextafter(cut, 2.0))]
+    missing = [None, math.nan, math.inf, -math.inf, -1, 2, -5e-324, math.nextafter(1.0, 2.0), np.float64("nan")]
+    usable = [0, 1, -0.0, 0.5, np.float64(0.5), np.int64(1), np.float32(0.25)]
+    return st.sampled_from(edges + [np.float64(edge) for edge in edges] + missing + usable) | st.floats(0.0, 1.0)
+
+
+@st.composite
+def told(draw: st.DrawFn, tiers: Sequence[Tier], values: st.SearchStrategy[Any]) -> dict[str, Any]:
+    """Readings in any state of a request: tiers absent, only answered, given as a bare confidence, or by name."""
+    readings: dict[str, Any] = {}
+    for tier in tiers:
+        by_name = st.fixed_dictionaries({}, optional={reading.name: values for reading in tier.readings})
+        given = draw(st.just("absent") | st.just({}) | by_name | by_name | values)
+        if given != "absent":
+            readings[tier.name] = given
+    return readings

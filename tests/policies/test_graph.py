@@ -1,0 +1,377 @@
+"""Walking a graph is the contract's loop, and a graph is refused exactly when some path through it breaks a rule."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaverify.policies.actions import Abstain, Accept, Call, Verify
+from metaverify.policies.graph import (
+    Ask,
+    GraphError,
+    Node,
+    Read,
+    Stop,
+    check_graph,
+    compile_graph,
+    renumbered,
+    successors,
+    walk,
+)
+from metaverify.policies.policy import Policy
+
+from .plain import plain_action
+from .strategies import confidences, examples, nonsense, policies, told
+
+ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
+READINGS = {"small": ["conf", "judge"], "large": ["vote"]}
+FIRST = {"small": "conf"}
+TREE: tuple[Node, ...] = (
+    Ask("small", 1),
+    Read("small", "conf", (0.3, 0.7), (3, 2, 5), 3),
+    Read("small", "judge", (0.5,), (3, 5), 5),
+    Ask("large", 4),
+    Stop(Accept("large")),
+    Stop(Accept("small")),
+)
+
+
+def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
+    return walk(compile_graph(nodes, FIRST)[0], readings)
+
+
+# ---------------------------------------------------------------------------------------------------- walking
+
+
+def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
+    """Every root of the policy gives the same action, or the same TypeError, as the plain loop."""
+    first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
+    linked = compile_graph(policy.nodes, first)
+    for root in {r for vertex in policy.vertices for r in (vertex.root, *vertex.context_roots.values())}:
+        try:
+            expected = plain_action(policy.nodes, root, first, readings)
+        except TypeError:
+            with pytest.raises(TypeError):
+                walk(linked[root], readings)
+        else:
+            assert walk(linked[root], readings) == expected
+
+
+@examples(300)
+@given(data=st.data())
+def test_a_walk_takes_the_same_action_as_the_plain_loop(data: st.DataObject) -> None:
+    policy = data.draw(policies())
+    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes))))
+
+
+@examples(100)
+@given(data=st.data())
+def test_what_is_no_number_is_refused_where_it_matters_and_nowhere_else(data: st.DataObject) -> None:
+    policy = data.draw(policies())
+    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense)))
+
+
+@pytest.mark.parametrize(
+    ("readings", "action"),
+    [
+        ({}, Call("small")),
+        ({"small": {}}, Verify("small", "conf")),
+        ({"small": {"judge": 0.9}}, Verify("small", "conf")),
+        ({"small": 0.1}, Call("large")),
+        ({"small": 0.1, "large": {}}, Accept("large")),
+        ({"small": 0.5}, Verify("small", "judge")),
+        ({"small": {"conf": 0.5, "judge": 0.2}}, Call("large")),
+        ({"small": {"conf": 0.5, "judge": 0.5}}, Accept("small")),
+        ({"small": {"conf": 0.5, "judge": None}}, Accept("small")),
+        ({"small": 0.8}, Accept("small")),
+        ({"small": None}, Call("large")),
+        ({"large": 0.9}, Call("small")),
+    ],
+)
+def test_a_graph_small_enough_to_follow_by_hand(readings: dict[str, Any], action: object) -> None:
+    assert after(readings) == action
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.7])
+def test_a_cut_belongs_to_the_bin_above_it(cut: float) -> None:
+    below, at, above = (after({"small": c}) for c in (math.nextafter(cut, 0), cut, math.nextafter(cut, 1)))
+    assert below != at == above
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        None,
+        math.nan,
+        math.inf,
+        -math.inf,
+        -1,
+        2,
+        10**400,
+        -5e-324,
+        math.nextafter(1, 2),
+        np.float64("nan"),
+        np.float32("inf"),
+    ],
+    ids=lambda value: f"{value!r:.20}",
+)
+def test_what_is_outside_the_unit_interval_is_missing(missing: object) -> None:
+    assert after({"small": missing}) == after({"small": {"conf": missing}}) == Call("large")
+
+
+@pytest.mark.parametrize(
+    "nothing", ["0.5", "", b"1", [0.5], {"conf": "0.5"}, {"conf": {"a": 1}}, {"conf": [0.1]}, 0.5j]
+)
+def test_a_confidence_that_is_no_number_names_its_tier_and_reading(nothing: object) -> None:
+    with pytest.raises(TypeError, match=r"'conf' of 'small'"):
+        after({"small": nothing})
+
+
+@pytest.mark.parametrize("number", [np.int64(1), np.int8(0), np.float64(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_any_real_number_is_a_confidence(number: Any) -> None:
+    assert after({"small": number}) == after({"small": float(number)})
+
+
+def test_both_ends_of_the_unit_interval_are_confidences() -> None:
+    nodes = (
+        Ask("small", 1),
+        Read("small", "conf", (0.5, 1.0), (2, 3, 4), 5),
+        Ask("large", 6),
+        Stop(Accept("small")),
+        Read("small", "judge", (), (3,), 3),
+        Stop(Abstain()),
+        Stop(Accept("large")),
+    )
+    for zero in (0, 0.0, -0.0, False, 5e-324):
+        assert after({"small": zero}, nodes) == Call("large")
+    for one in (1, 1.0, True, np.float32(1)):
+        assert after({"small": one}, nodes) == Verify("small", "judge")
+    assert after({"small": math.nextafter(1.0, 0.0)}, nodes) == Accept("small")
+    assert after({"small": math.nextafter(1.0, 2.0)}, nodes) == Abstain()
+
+
+@pytest.mark.parametrize("narrow", [np.float32, np.float16])
+def test_a_narrow_float_falls_where_its_value_falls(narrow: Any) -> None:
+    for cut in (0.3, 0.7, 0.1, 0.9):
+        nodes = (TREE[0], Read("small", "conf", (cut,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
+        assert after({"small": narrow(cut)}, nodes) == after({"small": float(narrow(cut))}, nodes)
+
+
+def test_the_kind_of_mapping_does_not_matter() -> None:
+    class Lookup(Mapping[str, Any]):
+        def __init__(self, inner: dict[str, Any]) -> None:
+            self.inner = inner
+
+        def __getitem__(self, key: str) -> Any:
+            return self.inner[key]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self.inner)
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+    class Child(dict[str, Any]):
+        pass
+
+    for given_ in ({}, {"conf": 0.5}, {"conf": None}, {"judge": 0.5}, {"conf": 0.5, "judge": 0.1}):
+        assert after({"small": given_}) == after({"small": Child(given_)}) == after({"small": Lookup(given_)})
+
+
+def test_a_tier_without_readings_may_be_given_a_confidence_that_nobody_reads() -> None:
+    assert after({"small": 0.1, "large": 0.4}) == Accept("large")
+
+
+# --------------------------------------------------------------------------------------------------- checking
+
+
+def broken(nodes: Sequence[Node], roots: Sequence[int], readings: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a rule is broken: every path from every root is followed to its end."""
+    if any(not 0 <= root < len(nodes) for root in roots):
+        return True
+    reached: set[int] = set()
+
+    def follow(at: int, have: frozenset[tuple[str, str]]) -> bool:
+        node = nodes[at]
+        reached.add(at)
+        match node:
+            case Stop(Accept(tier)):
+                return (tier, "") not in have
+            case Stop(_):
+                return False
+            case Ask(tier, _):
+                bought = (tier, "")
+                wrong = tier not in readings
+            case Read(tier, reading, cuts, then, _):
+                bought = (tier, reading)
+                wrong = reading not in readings.get(tier, ()) or (tier, "") not in have
+                wrong |= len(then) != len(cuts) + 1 or list(cuts) != sorted(set(cuts))
+                wrong |= any(not 0 <= cut <= 1 for cut in cuts)
+        wrong |= bought in have or any(not at < child < len(nodes) for child in successors(node))
+        return wrong or any(follow(child, have | {bought}) for child in successors(node))
+
+    return any(follow(root, frozenset()) for root in roots) or len(reached) < len(nodes)
+
+
+def random_table(rng: random.Random) -> tuple[tuple[Node, ...], list[int]]:
+    """A small node table, nearly right more often than not."""
+    count = rng.randint(1, 7)
+    rarely = 0.02
+    last_reached = 0
+
+    def child(at: int) -> int:
+        nonlocal last_reached
+        if rng.random() < rarely or at + 1 == count:
+            return rng.randint(-1, count)
+        chosen = rng.randint(at + 1, max(at + 1, min(last_reached + 1, count - 1)))
+        last_reached = max(chosen, last_reached)
+        return chosen
+
+    def node(at: int) -> Node:
+        tier = "huge" if rng.random() < rarely else rng.choice(["small", "small", "large"])
+        kind = rng.choice(["call", "read", "read", "stop"] if last_reached > at else ["call", "read"])
+        if at + 1 == count or kind == "stop":
+            return Stop(Accept(tier)) if rng.random() < 0.6 else Stop(Abstain())
+        if kind == "call" or (at == 0 and rng.random() > rarely):
+            return Ask(tier, child(at))
+        cuts = rng.choice(ODD_CUTS) if rng.random() < rarely else rng.choice([(), (0.5,), (0.0, 1.0)])
+        branches = len(cuts) + 1 + (rng.choice([-1, 1]) if rng.random() < rarely else 0)
+        reading = rng.choice(["conf", "judge"]) if tier == "small" or rng.random() < rarely else "vote"
+        return Read(tier, reading, cuts, tuple(child(at) for _ in range(branches)), child(at))
+
+    roots = [0] if rng.random() < 0.8 else [rng.randrange(count) for _ in range(rng.randint(1, 3))]
+    return tuple(node(at) for at in range(count)), roots
+
+
+def test_a_table_is_refused_exactly_when_a_path_through_it_breaks_a_rule() -> None:
+    rng = random.Random(0)
+    accepted = 0
+    for _ in range(50_000):
+        nodes, roots = random_table(rng)
+        try:
+            check_graph(nodes, roots, READINGS)
+        except GraphError:
+            assert broken(nodes, roots, READINGS), (nodes, roots)
+        else:
+            assert not broken(nodes, roots, READINGS), (nodes, roots)
+            accepted += len(nodes) > 3
+    assert accepted > 1_000
+
+
+@examples(100)
+@given(policies())
+def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: Policy) -> None:
+    assert not broken(
+        policy.nodes,
+        [root for vertex in policy.vertices for root in (vertex.root, *vertex.context_roots.values())],
+        {tier.name: [r.name for r in tier.readings] for tier in policy.tiers},
+    )
+    everything = {tier.name: {r.name: 0.5 for r in tier.readings} for tier in policy.tiers}
+    assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
+
+
+def read(cuts: tuple[float, ...], then: tuple[int, ...] = (2, 2), missing: int = 2) -> tuple[Node, ...]:
+    return (Ask("small", 1), Read("small", "conf", cuts, then, missing), Stop(Accept("small")))
+
+
+REFUSED: dict[str, tuple[tuple[Node, ...], list[int], str]] = {
+    "a node that no root reaches": ((Stop(Abstain()), Stop(Abstain())), [0], r"nodes\[1\].*reached"),
+    "a call that leads back": ((Ask("small", 0),), [0], r"nodes\[0\].*further down"),
+    "a cycle": ((Ask("small", 1), Ask("large", 0)), [0], r"nodes\[1\].*further down"),
+    "a branch to a node that is not there": (read((0.5,), (2, 3)), [0], r"nodes\[1\].*node 3"),
+    "a branch to a negative place": (read((0.5,), (2, -1)), [0], r"nodes\[1\].*node -1"),
+    "a missing branch that leads back": (read((0.5,), missing=0), [0], r"nodes\[1\].*node 0"),
+    "a root that is not there": ((Stop(Abstain()),), [1], r"root 1"),
+    "a negative root": ((Stop(Abstain()),), [-1], r"root -1"),
+    "an empty table": ((), [0], r"root 0"),
+    "accepting what was not called": ((Ask("small", 1), Stop(Accept("large"))), [0], r"nodes\[1\].*'large'"),
+    "accepting what was called on one path only": (
+        (Ask("small", 1), Read("small", "conf", (0.5,), (2, 3), 3), Ask("large", 3), Stop(Accept("large"))),
+        [0],
+        r"nodes\[3\].*every path",
+    ),
+    "accepting what was called from one root only": (
+        (Ask("small", 1), Stop(Accept("small"))),
+        [0, 1],
+        r"nodes\[1\].*every path",
+    ),
+    "reading before the call": (
+        (Read("small", "conf", (), (1,), 1), Stop(Abstain())),
+        [0],
+        r"nodes\[0\].*not in hand",
+    ),
+    "calling twice": ((Ask("small", 1), Ask("small", 2), Stop(Accept("small"))), [0], r"nodes\[1\].*second time"),
+    "calling twice on one path only": (
+        (
+            Ask("small", 1),
+            Read("small", "conf", (0.5,), (2, 3), 3),
+            Ask("large", 3),
+            Ask("large", 4),
+            Stop(Accept("large")),
+        ),
+        [0],
+        r"nodes\[3\].*'large' a second time",
+    ),
+    "reading twice": (
+        (TREE[0], Read("small", "conf", (), (2,), 3), Read("small", "conf", (), (3,), 3), Stop(Accept("small"))),
+        [0],
+        r"nodes\[2\].*conf of 'small' a second time",
+    ),
+    "an unknown tier": ((Ask("huge", 1), Stop(Abstain())), [0], r"nodes\[0\].*'huge'"),
+    "an unknown reading": (
+        (Ask("large", 1), Read("large", "judge", (), (2,), 2), Stop(Abstain())),
+        [0],
+        r"nodes\[1\].*'judge' of 'large'",
+    ),
+    "cuts that fall": (read((0.7, 0.3), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
+    "cuts that are equal": (read((0.5, 0.5), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
+    "a cut below 0": (read((-0.1,)), [0], r"nodes\[1\].*outside"),
+    "a cut above 1": (read((1.1,)), [0], r"nodes\[1\].*outside"),
+    "a cut that is NaN": (read((math.nan,)), [0], r"nodes\[1\].*outside"),
+    "a branch too few": (read((0.5,), (2,)), [0], r"nodes\[1\].*1 cuts and 1 branches"),
+    "a branch too many": (read((0.5,), (2, 2, 2)), [0], r"nodes\[1\].*1 cuts and 3 branches"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_decision_graph_is_refused_with_its_place(case: str) -> None:
+    nodes, roots, message = REFUSED[case]
+    assert broken(nodes, roots, READINGS)
+    with pytest.raises(GraphError, match=message):
+        check_graph(nodes, roots, READINGS)
+
+
+def test_a_node_may_be_shared_by_paths_that_bought_different_things() -> None:
+    nodes = (
+        Ask("small", 1),
+        Read("small", "conf", (0.5,), (2, 4), 3),
+        Read("small", "judge", (0.5,), (3, 4), 4),
+        Ask("large", 4),
+        Stop(Accept("small")),
+    )
+    check_graph(nodes, [0], READINGS)
+
+
+def test_a_root_may_stand_within_another_root_s_graph() -> None:
+    nodes = (Ask("small", 1), Ask("large", 2), Stop(Accept("large")))
+    check_graph(nodes, [1, 0, 1], READINGS)
+
+
+def test_cuts_at_both_ends_of_the_unit_interval_are_allowed() -> None:
+    check_graph(read((0.0, 1.0), (2, 2, 2)), [0], READINGS)
+
+
+def test_successors_and_renumbered_agree_on_where_a_node_leads() -> None:
+    for node, shift in itertools.product(TREE, (0, 3)):
+        moved = renumbered(node, {at: at + shift for at in range(len(TREE))})
+        assert successors(moved) == tuple(child + shift for child in successors(node))
+        assert renumbered(moved, {at + shift: at for at in range(len(TREE))}) == node

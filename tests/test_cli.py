@@ -1,0 +1,684 @@
+"""The command line: what each command prints, writes, accepts and refuses, and that it says what the library says."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metaverify.cli import main
+from metaverify.fitting.fit import fit
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.explain import explain
+from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id
+from metaverify.policies.policy import Policy
+from metaverify.simulators.log import LoggedReading, ReplayLog
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.reader import read_log, write_log
+from metaverify.simulators.worlds import WORLDS, token_prices
+
+COMMANDS = ("demo", "inspect", "fit", "replay", "decide", "show", "simulate")
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The one JSON document on stdout; JSON has no NaN."""
+        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+Run = Callable[..., Ran]
+
+
+def plain(value: object) -> Any:
+    """A value as it comes back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run one command in this process."""
+
+    def command(*argv: str | Path) -> Ran:
+        capsys.readouterr()
+        try:
+            code = main([str(arg) for arg in argv])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return command
+
+
+def apart(*argv: str | Path, script: str | None = None, **environment: str) -> Ran:
+    """Run one command, or a script, in a process of its own."""
+    start = ["-m", "metaverify"] if script is None else ["-c", script]
+    ran = subprocess.run(
+        [sys.executable, *start, *map(str, argv)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder with two logs and a policy for each: one plain, one with all that a policy can have."""
+
+    folder: Path
+    log: Path
+    policy: Path
+    full_log: Path
+    full_policy: Path
+
+
+FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2", "--budget", "3")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    found = Shop(folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json")))
+    assert main(["simulate", "shared_difficulty", "-n", "300", "--levels", "4", "-o", str(found.log)]) == 0
+    assert main(["fit", str(found.log), "--budget", "5", "--folds", "2", "-o", str(found.policy)]) == 0
+    write_log(full_log(), found.full_log)
+    assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
+    return found
+
+
+def full_log() -> ReplayLog:
+    """Token prices, missing readings, contexts that matter, and a second reading that costs something."""
+    log = token_prices(2, 5, missing=0.1).draw(600, 4)
+    cheap, dear = log.tiers
+    rng = np.random.default_rng(5)
+    votes = np.clip(np.round(0.7 * cheap.correct + 0.3 * rng.random(len(log)), 1), 0.0, 1.0)
+    second = LoggedReading("votes", votes, np.full(len(log), 0.2))
+    contexts = np.where(dear.correct + rng.random(len(log)) > 1.2, "easy", "hard").astype(object)
+    return replace(log, tiers=(replace(cheap, readings=(*cheap.readings, second)), dear), contexts=contexts)
+
+
+def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
+    """A small run of a command that ends well."""
+    command, *others = argv
+    return {
+        "inspect": ["inspect", shop.log],
+        "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
+        "replay": ["replay", shop.policy, shop.log],
+        "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],
+        "show": ["show", shop.policy],
+        "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
+    }[str(command)] + others
+
+
+SMALL = COMMANDS[1:]
+
+
+# ------------------------------------------------------------------------------------------ what people read
+
+
+def test_inspect_prints_a_row_for_each_tier_and_reading(run: Run, shop: Shop) -> None:
+    ran = run("inspect", shop.full_log, "--context", "context")
+    assert ran.code == 0
+    assert ran.out.startswith("600 queries, 2 contexts, 2 tiers, 3 readings\n")
+    assert re.search(r"^ +1  tier1 ", ran.out, re.MULTILINE)
+    assert len(re.findall(r"^  tier1 +(?:conf|votes) ", ran.out, re.MULTILINE)) == 2
+    assert re.search(r"^  (?:easy|hard) +\d+ ", ran.out, re.MULTILINE)
+
+
+def test_fit_prints_the_policy_beside_everything_else(run: Run, shop: Shop) -> None:
+    ran = run(*small("fit", shop=shop))
+    assert ran.code == 0
+    assert ran.out.startswith("budget 5; 300 queries; ")
+    names = [line.partition("  ")[0] for line in ran.out.splitlines()]
+    expected = ["this policy", "thresholds", "no readings", "hull: fixed tiers mixed"]
+    expected += ["always tier1", "always tier2", "always tier3", "oracle"]
+    at = names.index("this policy")
+    assert names[at : at + len(expected)] == expected
+    assert ran.out.endswith("no file was written; -o policy.json writes one\n")
+
+
+def test_a_fit_by_context_stands_beside_routing_by_context_alone(run: Run, shop: Shop) -> None:
+    ran = run("fit", shop.full_log, *FULL)
+    assert re.search(r"^context only +\d", ran.out, re.MULTILINE)
+    assert re.search(r"^\(handed over\) +\d", ran.out, re.MULTILINE)
+
+
+def test_fit_says_what_it_wrote(run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    ran = run(*small("fit", "-o", file, shop=shop))
+    told = re.search(r"^wrote (.*): (\d+) nodes, ([\d,]+) bytes$", ran.out, re.MULTILINE)
+    assert told
+    assert told[1] == str(file)
+    assert int(told[2]) == len(load_policy(file).nodes)
+    assert int(told[3].replace(",", "")) == file.stat().st_size
+
+
+def test_replay_prints_what_was_earned(run: Run, shop: Shop) -> None:
+    ran = run(*small("replay", shop=shop))
+    assert ran.code == 0
+    for start in ("300 queries", "cost per query", "quality", "gain over it, points", "share of queries", "tier1"):
+        assert any(line.startswith(start) for line in ran.out.splitlines()), start
+
+
+def test_decide_prints_one_action_in_words_and_with_explain_also_why(run: Run, shop: Shop) -> None:
+    plain, told = run(*small("decide", shop=shop)), run(*small("decide", "--explain", shop=shop))
+    assert plain.code == told.code == 0
+    assert re.fullmatch(r"(?:call|accept the answer of) tier\d\n", plain.out)
+    assert told.out.startswith(plain.out)
+    assert "quality per unit cost" in told.out
+
+
+def test_show_draws_a_tree_or_a_flowchart(run: Run, shop: Shop) -> None:
+    text, chart = run("show", shop.full_policy), run("show", shop.full_policy, "--format", "mermaid")
+    assert text.code == chart.code == 0
+    assert text.out.startswith("tiers: tier1 (")
+    assert "└─ " in text.out
+    assert chart.out.startswith("flowchart ")
+
+
+def test_simulate_says_what_it_wrote(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl.gz"
+    ran = run("simulate", "hopeless", "-n", "1234", "--tiers", "2", "-o", file)
+    assert ran == Ran(0, f"wrote {file}: 1,234 queries, tiers tier1, tier2\n", "")
+    assert len(read_log(file)) == 1234
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
+    file = tmp_path_factory.mktemp("demo") / "digits.json"
+    return apart("demo", "-o", file), file
+
+
+def test_demo_goes_the_whole_road(demo: tuple[Ran, Path]) -> None:
+    ran, file = demo
+    assert (ran.code, ran.err) == (0, "")
+    for word in ("TIERS", "this policy", "oracle", "└─ ", "decide(", f"wrote {file}"):
+        assert word in ran.out
+    assert load_policy(file).tiers[0].name == "tiny"
+
+
+def test_the_command_that_demo_tells_to_try_works_as_it_stands(demo: tuple[Ran, Path], run: Run) -> None:
+    _, name, *argv = shlex.split(demo[0].out.splitlines()[-1].replace("metaverify", "x metaverify"))
+    assert name == "metaverify"
+    ran = run(*argv)
+    assert (ran.code, ran.err) == (0, "")
+    assert "is 0.5, in the interval" in ran.out
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+@pytest.mark.parametrize("command", SMALL)
+def test_json_is_one_document_on_stdout_and_nothing_else_anywhere(command: str, run: Run, shop: Shop) -> None:
+    ran = run(*small(command, "--json", shop=shop))
+    assert (ran.code, ran.err) == (0, "")
+    assert isinstance(ran.json(), dict)
+    assert ran.out.endswith("}\n")
+
+
+def test_demo_has_json_too(tmp_path: Path, run: Run) -> None:
+    ran = run("demo", "--json", "-o", tmp_path / "p.json")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.json()["policy"] == policy_id(load_policy(tmp_path / "p.json"))
+
+
+def test_what_has_no_end_is_null_in_json(run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "one-group.csv"
+    pl.read_csv(shop.log).with_columns(group_id=pl.lit("all")).write_csv(file)
+    found = run("replay", shop.policy, file, "--json").json()
+    assert (found["groups"], found["cost"]["low"], found["cost"]["high"]) == (1, None, None)
+
+
+def test_explain_has_json(run: Run, shop: Shop) -> None:
+    readings = {"tier1": {"conf": 0.4}}
+    ran = run(
+        "decide", shop.full_policy, json.dumps(readings), "--key", "3", "--context", "easy", "--explain", "--json"
+    )
+    expected = explain(load_policy(shop.full_policy), readings, key="3", context="easy").to_json()
+    assert ran.json() == json.loads(json.dumps(expected))
+
+
+def test_show_json_is_the_policy_file(run: Run, shop: Shop) -> None:
+    assert run("show", shop.policy, "--json").out == shop.policy.read_text("utf-8")
+    policy = load_policy(shop.policy)
+    turned = run("show", shop.policy, "--json", "--budget", "8").out
+    assert parse_policy(turned.encode()) == policy.at(budget=8)
+
+
+# ------------------------------------------------------------------------------------- help and wrong use
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_that_is_no_wrong_use(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    example = ran.out.partition("example:\n")[2].strip()
+    name, *argv = shlex.split(example)
+    assert (name, argv[0]) == ("metaverify", command)
+    monkeypatch.chdir(tmp_path)
+    if command != "demo":  # which is run elsewhere, and takes its time
+        assert run(*argv).code == (0 if command == "simulate" else 1)  # the example's files are not there
+
+
+def test_help_names_every_command(run: Run) -> None:
+    ran = run("--help")
+    assert ran.code == 0
+    listed = re.findall(r"^    (\w+) +\S", ran.out.partition("commands:")[2], re.MULTILINE)
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["fi"],
+        ["fit"],
+        ["fit", "LOG"],
+        ["fit", "LOG", "--budget", "4", "--price", "1"],
+        ["fit", "LOG", "--budget", "much"],
+        ["fit", "LOG", "--budget", "4", "--method", "magic"],
+        ["fit", "LOG", "--budget", "4", "--bins", "2.5"],
+        ["fit", "LOG", "--budget", "4", "--no-such-option"],
+        ["inspect"],
+        ["inspect", "LOG", "LOG"],
+        ["replay", "POLICY"],
+        ["replay", "POLICY", "LOG", "--budget", "4", "--price", "1"],
+        ["decide", "POLICY"],
+        ["decide", "POLICY", "{}", "--key"],
+        ["show"],
+        ["show", "POLICY", "--format", "crayon"],
+        ["simulate", "utopia", "-o", "OUT"],
+        ["simulate", "independent"],
+        ["simulate", "independent", "-n", "0", "-o", "OUT"],
+        ["simulate", "independent", "-n", "-5", "-o", "OUT"],
+        ["simulate", "independent", "--tiers", "6", "-o", "OUT"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_exits_with_2_and_says_how_to_use_it(argv: list[str], run: Run, shop: Shop, tmp_path: Path) -> None:
+    places = {"LOG": shop.log, "POLICY": shop.policy, "OUT": tmp_path / "out.csv"}
+    ran = run(*(places.get(arg, arg) for arg in argv))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("usage: metaverify")
+    assert re.search(r"^metaverify.*: error: ", ran.err, re.MULTILINE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_that_of_the_distribution(run: Run) -> None:
+    assert run("--version") == Ran(0, f"metaverify {version('metaverify')}\n", "")
+
+
+def test_the_module_is_the_command() -> None:
+    ran = apart("--version")
+    assert (ran.code, ran.out) == (0, f"metaverify {version('metaverify')}\n")
+
+
+# ------------------------------------------------------------------------------------ the library's figures
+
+
+def test_fit_says_what_the_library_says(run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    found = run("fit", shop.full_log, *FULL, "--seed", "3", "-o", file, "--json").json()
+    log = read_log(shop.full_log, context="context")
+    expected = fit(log, budget=3.0, folds=2, seed=3, learner=LatticeLearner(bins=4, abstain=0.3))
+    assert found == {**plain(expected.to_json()), "out": str(file)}
+    assert file.read_text("utf-8") == dump_policy(expected.policy)
+
+
+@pytest.mark.parametrize("dial", [[], ["--budget", "2.5"], ["--price", "0.05"]], ids=["as it is", "budget", "price"])
+def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop) -> None:
+    found = run("replay", shop.full_policy, shop.full_log, *dial, "--json").json()
+    policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
+    if dial:
+        policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
+    assert found == plain(replay(policy, log).to_json())
+
+
+def test_replaying_a_fit_on_its_own_log_comes_near_what_the_fit_promised(run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    fitted = run(*small("fit", "-o", file, "--json", shop=shop)).json()["outcome"]
+    replayed = run("replay", file, shop.log, "--json").json()
+    assert replayed["n"] == fitted["n"] == 300
+    for measure in ("cost", "quality"):
+        assert fitted[measure]["low"] <= replayed[measure]["mean"] <= fitted[measure]["high"]
+
+
+def as_plain(action: Action) -> dict[str, str]:
+    return {"action": type(action).__name__.lower(), **asdict(action)}
+
+
+def random_case(rng: random.Random, policy: Policy) -> tuple[dict[str, Any], dict[str, str], dict[str, float]]:
+    """Readings, what else is known, and a turn of the dial."""
+    values = [None, 0.0, 1.0, 1.5, *(rng.random() for _ in range(8))]
+    readings: dict[str, Any] = {}
+    for tier in policy.tiers:
+        by_name = {r.name: rng.choice(values) for r in tier.readings if rng.random() < 0.7}
+        told = rng.choice(["absent", "by name", "by name", "bare"])
+        if told != "absent":
+            readings[tier.name] = by_name if told == "by name" else rng.choice(values)
+    known = {"key": str(rng.randrange(10**6))}
+    if rng.random() < 0.7:
+        known["context"] = rng.choice([*policy.vertices[0].context_roots, "never seen"])
+    dial = rng.choice([{}, {"budget": rng.uniform(policy.vertices[0].cost, 6.0)}, {"price": rng.uniform(0.0, 0.3)}])
+    return readings, known, dial
+
+
+def test_decide_decides_as_the_policy_does(run: Run, shop: Shop) -> None:
+    rng = random.Random(11)
+    policy = load_policy(shop.full_policy)
+    taken = set()
+    for _ in range(250):
+        readings, known, dial = random_case(rng, policy)
+        action = (policy.at(**dial) if dial else policy).decide(readings, **known)
+        options = [part for name, value in {**known, **dial}.items() for part in (f"--{name}", repr(value).strip("'"))]
+        ran = run("decide", shop.full_policy, json.dumps(readings), *options, "--json")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.json() == as_plain(action)
+        taken.add(type(action))
+    assert taken == {Call, Verify, Accept, Abstain}
+
+
+# ------------------------------------------------------------------------------------------ where things go
+
+
+def test_messages_go_to_stderr_and_leave_stdout_empty(run: Run, shop: Shop) -> None:
+    for flags in ([], ["--json"]):
+        ran = run("fit", shop.log, "--budget", "0.001", *flags)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("metaverify: ")
+        assert ran.err.count("\n") == 1
+
+
+def test_fit_without_a_file_writes_nothing(
+    run: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in shop.folder.iterdir()}
+    assert run(*small("fit", shop=shop)).code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert {path: path.stat().st_mtime_ns for path in shop.folder.iterdir()} == before
+
+
+def test_no_command_but_fit_demo_and_simulate_writes_anything(
+    run: Run, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in shop.folder.iterdir()}
+    for command in ("inspect", "replay", "decide", "show"):
+        assert run(*small(command, shop=shop)).code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert {path: path.stat().st_mtime_ns for path in shop.folder.iterdir()} == before
+
+
+def test_a_reader_that_goes_away_is_no_error(shop: Shop) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metaverify", "show", str(shop.policy)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    process.wait(60)
+    assert said == b""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("argv", [["show", "POLICY"], ["decide", "--help"]], ids=["show", "help"])
+def test_a_terminal_without_the_letters_for_it_gets_the_rest(argv: list[str], encoding: str, shop: Shop) -> None:
+    ran = apart(*(str(shop.policy) if arg == "POLICY" else arg for arg in argv), PYTHONIOENCODING=encoding)
+    assert (ran.code, ran.err) == (0, "")
+
+
+# --------------------------------------------------------------------------------------------- the same again
+
+
+def test_the_same_seed_gives_the_same_bytes(run: Run, shop: Shop, tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        assert run("fit", shop.full_log, *FULL, "-o", tmp_path / name).code == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes() == shop.full_policy.read_bytes()
+
+
+def test_the_order_of_rows_and_the_format_do_not_matter(run: Run, shop: Shop, tmp_path: Path) -> None:
+    table = pl.read_csv(shop.log, infer_schema_length=None)
+    table.sample(fraction=1.0, shuffle=True, seed=1).write_parquet(tmp_path / "a.parquet")
+    table.reverse().write_ndjson(tmp_path / "b.jsonl")
+    table.select(reversed(table.columns)).write_csv(tmp_path / "c.csv")
+    for name in ("a.parquet", "b.jsonl", "c.csv"):
+        ran = run("fit", tmp_path / name, "--budget", "5", "--folds", "2", "-o", tmp_path / "policy.json")
+        assert ran.code == 0
+        assert (tmp_path / "policy.json").read_bytes() == shop.policy.read_bytes(), name
+
+
+def test_the_seed_of_python_s_hashes_does_not_matter(shop: Shop, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}.json"
+        ran = apart("fit", shop.full_log, *FULL, "-o", file, PYTHONHASHSEED=seed)
+        assert (ran.code, ran.err) == (0, "")
+        assert file.read_bytes() == shop.full_policy.read_bytes()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_simulate_draws_the_same_log_from_the_same_seed_alone(world: str, run: Run, tmp_path: Path) -> None:
+    def drawn(seed: int) -> bytes:
+        options = ("-n", "50", "--missing", "0.2", "--seed", str(seed))
+        assert run("simulate", world, *options, "-o", tmp_path / "log.csv").code == 0
+        return (tmp_path / "log.csv").read_bytes()
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+# ------------------------------------------------------------------------------------------ options of a log
+
+
+def fitted(run: Run, log: Path, *options: str) -> bytes:
+    file = log.with_name("fitted.json")
+    ran = run("fit", log, "--budget", "5", "--folds", "2", *options, "-o", file)
+    assert (ran.code, ran.err) == (0, "")
+    return file.read_bytes()
+
+
+def test_percent_with_its_scale_is_the_same_log(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    percent = rng.integers(0, 101, 200)
+    right = (rng.random(200) < percent / 100).astype(int)
+    columns = {"query_id": [f"q{i:03d}" for i in range(200)], "correct_a": right, "cost_a": 1, "conf_a": percent}
+    table = pl.DataFrame({**columns, "correct_b": 1, "cost_b": 9})
+    table.write_csv(tmp_path / "percent.csv")
+    table.with_columns(conf_a=pl.Series(percent / 100)).write_csv(tmp_path / "unit.csv")
+    assert fitted(run, tmp_path / "percent.csv", "--scale", "100") == fitted(run, tmp_path / "unit.csv")
+
+
+def test_prices_may_be_given_instead_of_their_columns(run: Run, shop: Shop, tmp_path: Path) -> None:
+    pl.read_csv(shop.log).drop("cost_tier1", "cost_tier3").write_csv(tmp_path / "log.csv")
+    given = fitted(run, tmp_path / "log.csv", "--cost", "tier1=1", "--cost", "tier3=16")
+    assert given == shop.policy.read_bytes()
+
+
+def test_group_and_weight_may_have_other_names(run: Run, shop: Shop, tmp_path: Path) -> None:
+    rows = pl.int_range(300)
+    table = pl.read_csv(shop.log).with_columns(group_id=rows // 3, weight=1.0 + rows % 2)
+    table.write_csv(tmp_path / "usual.csv")
+    table.rename({"group_id": "prompt", "weight": "times"}).write_csv(tmp_path / "other.csv")
+    usual = fitted(run, tmp_path / "usual.csv")
+    assert usual == fitted(run, tmp_path / "other.csv", "--group", "prompt", "--weight", "times")
+    assert usual != shop.policy.read_bytes()
+
+
+def test_tiers_and_readings_may_be_chosen(run: Run, shop: Shop) -> None:
+    found = run(*small("fit", "--tiers", "tier1, tier3", "--json", shop=shop)).json()
+    assert set(found["outcome"]["calls"]) == {"tier1", "tier3"}
+    found = run("fit", shop.full_log, "--budget", "3", "--readings", "votes", "--bins", "4", "--json").json()
+    assert {name for reads in found["outcome"]["reads"].values() for name in reads} <= {"votes"}
+
+
+@pytest.mark.parametrize("method", ["copula", "counts", "thresholds"])
+def test_every_method_fits_and_is_recorded(method: str, run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    ran = run(*small("fit", "--method", method, "-o", file, shop=shop))
+    assert ran.code == 0
+    assert load_policy(file).provenance["method"] in {method, "copula"}  # where reading does not pay, nothing is read
+    assert run("replay", file, shop.log).code == 0
+
+
+def test_a_policy_needs_no_options_to_be_replayed_on_its_log(run: Run, shop: Shop) -> None:
+    assert run("replay", shop.full_policy, shop.full_log).code == 0
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "o3, high", " spaced ", "a=b", "模型", "x|y", "-n"])
+def test_a_tier_of_any_name_can_be_fitted_shown_and_replayed(name: str, run: Run, shop: Shop, tmp_path: Path) -> None:
+    old = pl.read_csv(shop.log)
+    log, file = tmp_path / "log.parquet", tmp_path / "policy.json"
+    old.rename({column: column.replace("tier2", name) for column in old.columns}).write_parquet(log)
+    assert run("fit", log, "--budget", "5", "--folds", "2", "-o", file).code == 0
+    assert name in run("show", file).out
+    assert run("decide", file, json.dumps({name: 0.5}), "--key", "1").code == 0
+    ran = run("replay", file, log)
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_nothing_is_read_and_prices_are_constant_the_budget_is_kept_to_the_letter(
+    seed: int, run: Run, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    log, file = tmp_path / "log.csv", tmp_path / "policy.json"
+    columns: dict[str, Any] = {"query_id": [f"q{i:03d}" for i in range(200)]}
+    for place, tier in enumerate("abc"):
+        columns |= {f"correct_{tier}": rng.random(200) < 0.5 + 0.03 * place, f"cost_{tier}": 5.0**place}
+    pl.DataFrame(columns).write_csv(log)
+    budget = rng.uniform(1.2, 24.0)
+    assert run("fit", log, "--budget", str(budget), "-o", file).code == 0
+    spent = run("replay", file, log, "--json").json()["cost"]["mean"]
+    assert spent <= budget * (1 + 1e-6)
+    assert load_policy(file).expected_cost == pytest.approx(spent, rel=1e-6)
+
+
+# --------------------------------------------------------------------------------------- turning the dial
+
+
+def test_a_larger_budget_spends_more_and_earns_more(run: Run, shop: Shop) -> None:
+    found = [run("replay", shop.policy, shop.log, "--budget", b, "--json").json() for b in ("2", "4", "8", "16", "inf")]
+    costs = [outcome["cost"]["mean"] for outcome in found]
+    assert costs == sorted(costs)
+    assert found[0]["quality"]["mean"] < found[-1]["quality"]["mean"]
+
+
+def test_show_draws_the_graphs_at_the_dial(run: Run, shop: Shop) -> None:
+    policy = load_policy(shop.policy)
+    for budget in (policy.vertices[0].cost, 8.0):
+        expected = f"at cost {policy.at(budget=budget).expected_cost:.4g} per query"
+        assert expected in run("show", shop.policy, "--budget", str(budget)).out
+
+
+@pytest.mark.parametrize("price", ["0.02", "1000"])
+def test_a_fit_at_a_price_has_no_budget(price: str, run: Run, shop: Shop, tmp_path: Path) -> None:
+    ran = run("fit", shop.log, "--price", price, "--folds", "2", "-o", tmp_path / "policy.json")
+    assert ran.code == 0
+    assert ran.out.startswith("price ")
+    assert load_policy(tmp_path / "policy.json").point.budget is None
+
+
+def test_a_fit_at_a_price_says_which_one_was_asked_for(run: Run, shop: Shop) -> None:
+    assert run("fit", shop.log, "--price", "0.02", "--folds", "2").out.startswith("price 0.02;")
+
+
+# -------------------------------------------------------------------------------------- what is not needed
+
+OTHERS = """
+import sys
+before = set(sys.modules)
+from metaverify.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+tops = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(tops - set(sys.stdlib_module_names) - {"metaverify"}), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["--version"],
+        ["fit", "--help"],
+        ["decide", "POLICY", "{}", "--key", "1", "--explain"],
+        ["show", "POLICY"],
+    ],
+    ids=["help", "version", "help of a command", "decide", "show"],
+)
+def test_what_needs_no_numbers_loads_nothing_beside_the_standard_library(argv: list[str], shop: Shop) -> None:
+    ran = apart(*(str(shop.policy) if arg == "POLICY" else arg for arg in argv), script=OTHERS)
+    assert (ran.code, ran.err) == (0, "\n")
+
+
+WITHOUT_EXTRA = """
+import sys
+EXTRA = {"numpy", "scipy", "sklearn", "optuna", "joblib", "polars", "narwhals", "rich", "matplotlib", "threadpoolctl"}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRA:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from metaverify.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["inspect", "fit", "replay", "simulate"])
+def test_without_the_extra_a_command_that_needs_it_says_which(command: str, shop: Shop, tmp_path: Path) -> None:
+    argv = small(command, shop=shop)
+    if command == "simulate":
+        argv[-1] = tmp_path / "log.csv"
+    ran = apart(*argv, script=WITHOUT_EXTRA)
+    assert (ran.code, ran.out) == (1, "")
+    assert re.fullmatch(r"metaverify: .*pip install 'metaverify\[fit\]'.*\n", ran.err)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["decide", "show"])
+def test_without_the_extra_a_router_can_decide_and_show(command: str, run: Run, shop: Shop) -> None:
+    assert apart(*small(command, shop=shop), script=WITHOUT_EXTRA) == run(*small(command, shop=shop))
+
+
+def test_a_fault_of_ours_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch, shop: Shop) -> None:
+    monkeypatch.setitem(sys.modules, "metaverify.policies.drawing", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["show", str(shop.policy)])
+
+
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, run: Run, shop: Shop) -> None:
+    def interrupted(*_: object, **__: Mapping[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaverify.policies.file.load_policy", interrupted)
+    assert run("show", shop.policy) == Ran(1, "", "metaverify: interrupted; nothing was written\n")
