@@ -7,8 +7,8 @@ the dial of the policy that is fitted on everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from metaverify.simulators.replay import Routes, route
 
 __all__ = ["CrossFit", "FoldRun", "Learner", "calibrate", "cross_fit"]
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -78,26 +79,28 @@ class CrossFit:
 
     log: ReplayLog
     folds: tuple[FoldRun, ...]
+    _knots: Floats = field(init=False, repr=False)  # the targets at which some fold's dial turns
+    _spent: Floats = field(init=False, repr=False)  # what is found to be spent there
+
+    def __post_init__(self) -> None:
+        knots = np.unique([target for fold in self.folds for target in fold.targets])
+        object.__setattr__(self, "_knots", knots)
+        object.__setattr__(self, "_spent", np.array([self._spend(float(knot)) for knot in knots]))
 
     def cost(self, target: float) -> float:
-        """What a dial at ``target`` is found to cost: the target times what the folds' policies, their own dials
-        there, spent over what they expected to.
+        """What a dial at ``target`` is found to cost: what the folds' policies, their own dials there, really spent.
 
-        Where a fold's policies end below the target, both sides of the ratio end there.
+        Where some fold's policies end below the target, the sum is scaled up by what that takes off the expectation.
         """
-        spent = self._mean(target, [fold.costs for fold in self.folds])
-        expected = self._mean(target, [fold.expected for fold in self.folds])
-        return target * spent / expected if expected > 0 else spent
+        return float(np.interp(target, self._knots, self._spent))
 
     def quality(self, target: float) -> float:
         """Realised mean quality when every fold's dial stands at ``target``."""
         return self._mean(target, [fold.qualities for fold in self.folds])
 
-    def target(self, budget: float, costs: Sequence[float]) -> float:
-        """The target that is found to cost ``budget``, among ``costs`` and those at which some fold's dial turns."""
-        knots = np.unique([*costs, *(t for fold in self.folds for t in fold.targets)])
-        spent = np.maximum.accumulate([self.cost(float(t)) for t in knots])
-        return float(np.interp(budget, spent, knots))
+    def target(self, budget: float) -> float:
+        """The target that is found to cost ``budget``, clipped to those at which some fold's dial turns."""
+        return float(np.interp(budget, np.maximum.accumulate(self._spent), self._knots))
 
     def ledger(self, target: float) -> Ledger:
         """What each query earned and spent when every fold's dial stood at ``target``, in the order of `rows`."""
@@ -110,6 +113,11 @@ class CrossFit:
     def outcome(self, target: float) -> Outcome:
         """What all queries earned and spent when every fold's dial stood at ``target``."""
         return measure(self.folds[0].policy, self.rows(), self.ledger(target))
+
+    def _spend(self, target: float) -> float:
+        spent = self._mean(target, [fold.costs for fold in self.folds])
+        expected = self._mean(target, [fold.expected for fold in self.folds])
+        return spent * max(target / expected, 1.0) if expected > 0 else spent
 
     def _mean(self, target: float, sums: list[tuple[float, ...]]) -> float:
         total = 0.0
@@ -159,11 +167,11 @@ def calibrate(policy: Policy, crossed: CrossFit) -> tuple[Policy, tuple[float, .
     vertices: list[Vertex] = []
     for vertex in policy.vertices:
         cost, quality = crossed.cost(vertex.cost), crossed.quality(vertex.cost)
-        if vertices and quality <= max(v.quality for v in vertices):
-            continue
         while vertices and vertices[-1].cost >= cost * (1 - 1e-9):
             vertices.pop()
             targets.pop()
+        if vertices and quality <= max(v.quality for v in vertices):
+            continue
         vertices.append(replace(vertex, cost=cost, quality=quality))
         targets.append(vertex.cost)
     return keep_vertices(policy, vertices), tuple(targets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,13 +18,16 @@ from metaverify.fitting.export import keep_vertices, thin
 from metaverify.fitting.learner import LatticeLearner
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
-from metaverify.simulators.log import LogError, ReplayLog
+from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
 
-__all__ = ["Fit", "Reference", "fingerprint", "fit"]
+__all__ = ["Fit", "Reference", "fit"]
 
 Floats = NDArray[np.float64]
+
+ONE_ERROR = 0.6827
+"""Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +103,10 @@ def fit(
     """
     if (budget is None) == (price is None):
         raise TypeError("give a budget or a price")
-    for name, value in (("budget", budget), ("price", price)):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{name} is {value}, not a finite number")
+    if price is not None and not 0.0 <= price < math.inf:
+        raise ValueError(f"price {price} is not a finite number of at least 0")
+    if budget == math.inf:
+        raise ValueError("budget inf is not a finite number; to spend as far as it pays, give the dearest tier's cost")
     if folds < 2 or seed < 0:
         raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
     rows = (log.with_usual_readings() if readings is None else _named_readings(log, readings)).by_id()
@@ -130,11 +133,12 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
         rival_name = "thresholds" if exact else "exact solution"
         rival = job.learn(Thresholds(seed=job.seed) if exact else LatticeLearner(), budget, price, rival_name)
         references += [_reference(rival_name, rival.outcome), _reference(blind_name, blind.outcome)]
-        if blind.outcome.gain.mean >= own.outcome.gain.mean:
+        better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
+        if better.low <= 0.0:
             chosen = blind
             notes.append(
-                "reading confidences does not pay here: on unseen queries routing without any gained "
-                f"{100 * blind.outcome.gain.mean:+.2f} points, with them {100 * own.outcome.gain.mean:+.2f}; "
+                "reading confidences does not pay here: on unseen queries routing with them gained only "
+                f"{100 * better.mean:+.2f} points more than without, no more than its standard error; "
                 "the policy reads nothing"
             )
         ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
@@ -192,7 +196,7 @@ class _Job:
         """A learner's policy, its dial set where its likes, cross-fitted, spend the budget."""
         crossed = cross_fit(learner, self.log, folds=self.folds, seed=self.seed, done=lambda: self._step(name))
         if budget is not None:
-            near = crossed.target(budget, ())
+            near = crossed.target(budget)
         else:
             first, targets = calibrate(learner.policy(self.log), crossed)
             near = targets[first.at(price=price).point.low]
@@ -201,7 +205,7 @@ class _Job:
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
-        settled = crossed.target(budget, targets) if budget is not None and point.low != point.high else reached
+        settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
         return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled))
 
     def _step(self, name: str) -> None:
@@ -298,22 +302,11 @@ def _provenance(job: _Job, learner: Learner) -> Mapping[str, Any]:
     return {
         **learner.describe(),
         "log": fingerprint(job.log),
+        "queries": fingerprint_queries(job.log),
         "seed": job.seed,
         "metaverify": version("metaverify"),
         "parent": None,
     }
-
-
-def fingerprint(log: ReplayLog) -> str:
-    """A hash of the log's queries (ids, correctness, costs) that does not depend on the order of its rows."""
-    rows = log.by_id()
-    digest = hashlib.sha256()
-    digest.update("\0".join(map(str, rows.query_ids)).encode())
-    for tier in rows.tiers:
-        digest.update(tier.name.encode())
-        for column in (tier.correct, tier.cost):
-            digest.update((column + 0.0).astype("<f8").tobytes())
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _nine(value: float) -> float:

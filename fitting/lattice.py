@@ -125,12 +125,10 @@ class Lattice:
 
     @property
     def cheapest(self) -> float:
-        """The least that any policy costs: the cheapest tier of each context, or nothing where one may abstain."""
-        root = self._slabs[-1]
-        if np.isfinite(root.stop).all():
-            return 0.0
-        calls = [m.unit * m.expense for m in root.moves if self.table.ladders[m.source].answer]
-        return float(self.share @ np.min(calls, axis=0))
+        """The least that any policy costs: the solution where every answer, and abstention, is worth the same."""
+        stops = [np.where(np.isfinite(slab.stop), 0.0, -np.inf) for slab in self._slabs]
+        self._sweep(stops, 1.0)
+        return -float((self.share * self._value[-1]).sum())
 
     @property
     def dearest_price(self) -> float:
@@ -154,15 +152,19 @@ class Lattice:
 
     def solve(self, price: float) -> Plan:
         """The decisions that maximise expected quality - ``price`` x expected cost, exactly.  Ties go to stopping."""
-        for slab, value, axes in zip(self._slabs, self._value, self._axes, strict=True):
-            np.copyto(value, slab.stop)
+        self._sweep([slab.stop for slab in self._slabs], price)
+        return self._follow(price)
+
+    def _sweep(self, stops: Sequence[Floats], price: float) -> None:
+        """Bellman's equation from the deepest slab up, into the values."""
+        for slab, stop, value, axes in zip(self._slabs, stops, self._value, self._axes, strict=True):
+            np.copyto(value, stop)
             total, charge = self._scratch[:, : len(value)]
             for move, axis in zip(slab.moves, axes, strict=True):
                 _sum_outcomes(axis, total)
                 np.multiply(move.expense, price * move.unit, out=charge)
                 np.subtract(total, charge, out=total)
                 np.maximum(value, total, out=value)
-        return self._follow(price)
 
     def _follow(self, price: float) -> Plan:
         """From the roots down, the states that the best decisions reach, with what they gain and spend there."""

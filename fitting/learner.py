@@ -54,8 +54,8 @@ class LatticeLearner:
     memory: int = 4 << 30
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ValueError(f"bins is {self.bins}; give at least 2")
+        if self.bins < 1:
+            raise ValueError(f"bins is {self.bins}; give at least 1")
         if self.abstain is not None and not 0.0 <= self.abstain <= 1.0:
             raise ValueError(f"abstain is {self.abstain}; the worth of handing over is a quality in [0, 1]")
 

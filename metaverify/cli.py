@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
+import math
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,8 +20,10 @@ EXTRA = "this command needs the extra `fit`: pip install 'metaverify[fit]'"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets the rest
+    options = _parser().parse_args(argv)
     try:
         options.run(options)
     except BrokenPipeError:
@@ -56,6 +61,7 @@ def _demo(options: argparse.Namespace) -> None:
     from metaverify.simulators.digits import load_digits_log
     from metaverify.simulators.inspection import inspect_log, render
 
+    _check_out(options.out)
     log = load_digits_log()
     if not options.json:
         print("Four classifiers of handwritten digits; a price is thousands of multiply-adds per prediction.\n")
@@ -102,6 +108,7 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
 
+    _check_out(options.out)
     log = _read(options)
     learner: Learner = LatticeLearner(bins=options.bins, abstain=options.abstain)
     if options.method == "counts":
@@ -134,19 +141,42 @@ def _fit(options: argparse.Namespace) -> None:
 def _replay(options: argparse.Namespace) -> None:
     from metaverify.policies.file import load_policy
     from metaverify.report import outcome_table
+    from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
+    from metaverify.simulators.reader import log_columns
 
     policy = load_policy(options.policy)
-    if options.context is None and policy.context:
-        options.context = ",".join(policy.context)
-    if options.tiers is None:
-        options.tiers = ",".join(tier.name for tier in policy.tiers)
-    log = _read(options)
+    columns = log_columns(options.log, group=options.group, weight=options.weight)
+    tiers, context = _names(options.tiers), _names(options.context)
+    _check_columns(options, policy, columns)
+    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context))
     outcome = replay(_dial(policy, options), log)
+    seen = policy.provenance.get("queries") == fingerprint_queries(log)
     if options.json:
-        _print_json(outcome.to_json())
-    else:
-        print(outcome_table(outcome))
+        _print_json({**outcome.to_json(), "in_sample": seen})
+        return
+    print(outcome_table(outcome))
+    if seen:
+        print("note: the policy was fitted on this log, so these figures are better than what new queries will show")
+
+
+def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
+    """Make sure that the log has what the policy routes to and decides by, where the options do not say otherwise."""
+    if options.tiers is None:
+        for tier in policy.tiers:
+            if columns.tiers and tier.name not in columns.tiers:
+                known = ", ".join(columns.tiers)
+                raise ValueError(
+                    f"{options.log}: the policy routes to {tier.name!r}, which the log does not have (it has {known}); "
+                    "replay it on a log of its own cascade"
+                )
+    if options.context is None:
+        for name in policy.context:
+            if name not in (*columns.used, *columns.ignored):
+                raise ValueError(
+                    f"{options.log}: the policy decides by the context column {name!r}, which the log does not have; "
+                    "name the columns with --context"
+                )
 
 
 def _decide(options: argparse.Namespace) -> None:
@@ -156,6 +186,8 @@ def _decide(options: argparse.Namespace) -> None:
     policy = _dial(load_policy(options.policy), options)
     readings = _readings(options.readings)
     known = {"context": options.context, "key": options.key}
+    if options.key is None and 0.0 < policy.point.share < 1.0:
+        raise ValueError("this policy mixes two decision graphs to meet its budget: give --key, the request's id")
     if options.explain:
         explanation = explain(policy, readings, **known)
         if options.json:
@@ -197,13 +229,13 @@ def _simulate(options: argparse.Namespace) -> None:
 # --------------------------------------------------------------------------------------------- reading options
 
 
-def _read(options: argparse.Namespace) -> Any:
+def _read(options: argparse.Namespace, tiers: Sequence[str] | None = None, context: Sequence[str] | None = None) -> Any:
     from metaverify.simulators.reader import read_log
 
     return read_log(
         options.log,
-        tiers=_names(options.tiers),
-        context=_names(options.context) or (),
+        tiers=tiers or _names(options.tiers),
+        context=context or _names(options.context) or (),
         costs=_costs(options.cost),
         scale=options.scale,
         group=options.group,
@@ -233,9 +265,28 @@ def _readings(text: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"the readings are no JSON ({error}); write '{{\"small\": 0.42}}' in quotes") from None
+    except (RecursionError, ValueError):
+        raise ValueError("the readings are no JSON that can be read: nested too deep, or too many digits") from None
     if not isinstance(value, dict):
         raise ValueError(f"the readings are {text}, not a JSON object such as '{{\"small\": 0.42}}'")
     return value
+
+
+def _check_out(path: str | None) -> None:
+    """Make sure, before any work is done, that there is a place for the file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if path is None:
+        return
+    target = pathlib.Path(path)
+    if target.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
 
 
 def _dial(policy: Any, options: argparse.Namespace) -> Any:
@@ -306,7 +357,9 @@ def _parser() -> argparse.ArgumentParser:
     _log(fit)
     goal = fit.add_mutually_exclusive_group(required=True)
     goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")
-    goal.add_argument("--price", type=float, help="instead of a budget: quality that a unit of cost must earn")
+    goal.add_argument(
+        "--price", type=_number("price", 0.0), help="instead of a budget: quality that a unit of cost must earn"
+    )
     fit.add_argument("-o", "--out", help="the policy file")
     fit.add_argument(
         "--method",
@@ -317,9 +370,15 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--readings", help="readings to use, by name (default: the first of a tier and those with a price)"
     )
-    fit.add_argument("--bins", type=int, default=8, help="the most bins of a reading (default: %(default)s)")
-    fit.add_argument("--abstain", type=float, help="worth of handing a query over, in quality (default: never)")
-    fit.add_argument("--folds", type=int, default=5, help="of the cross-fitting (default: %(default)s)")
+    fit.add_argument(
+        "--bins", type=_whole("bins", 1), default=8, help="the most bins of a reading (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--abstain",
+        type=_number("abstain", 0.0, 1.0),
+        help="worth of handing a query over, in quality (default: never)",
+    )
+    fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
     _seed(fit)
 
     replay = _command(
@@ -341,7 +400,9 @@ def _parser() -> argparse.ArgumentParser:
         """metaverify decide policy.json '{"small": 0.42}' --key 17 --explain""",
     )
     decide.add_argument("policy", help="a policy file")
-    decide.add_argument("readings", help='what has been read: \'{"tier": confidence}\' or \'{"tier": {"reading": …}}\'')
+    decide.add_argument(
+        "readings", help='what has been read: \'{"tier": confidence}\' or \'{"tier": {"reading": confidence}}\''
+    )
     decide.add_argument("--context", help="what is known of the query before any call")
     decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
     decide.add_argument("--explain", action="store_true", help="also say why")
@@ -365,12 +426,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORLD",
         help="%(choices)s",
     )
-    simulate.add_argument("-n", "--number", type=_positive, default=1000, help="of queries (default: %(default)s)")
+    simulate.add_argument(
+        "-n", "--number", type=_whole("number", 1), default=1000, help="of queries (default: %(default)s)"
+    )
     simulate.add_argument("-o", "--out", required=True, help="the log to write: .parquet, .csv, .jsonl (.gz)")
     simulate.add_argument(
         "--tiers", dest="tier_count", type=int, choices=(2, 3, 4, 5), default=3, help="how many (default: %(default)s)"
     )
-    simulate.add_argument("--levels", type=_positive, default=8, help="values of a confidence (default: %(default)s)")
+    simulate.add_argument(
+        "--levels", type=_whole("levels", 1), default=8, help="values of a confidence (default: %(default)s)"
+    )
     simulate.add_argument("--missing", type=float, default=0.0, help="share of readings missing (default: %(default)s)")
     _seed(simulate)
     return parser
@@ -410,15 +475,39 @@ def _log(parser: argparse.ArgumentParser) -> None:
 def _dials(parser: argparse.ArgumentParser) -> None:
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--budget", type=float, help="turn the dial to this mean cost per query")
-    goal.add_argument("--price", type=float, help="turn the dial to this quality per unit of cost")
+    goal.add_argument("--price", type=_number("price", 0.0), help="turn the dial to this quality per unit of cost")
 
 
 def _seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default: %(default)s)")
+    parser.add_argument("--seed", type=_whole("seed", 0), default=0, help="of everything drawn (default: %(default)s)")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def _whole(name: str, least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from ``least`` up."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{name} is {text}, not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{name} is {text}; give at least {least}")
+        return value
+
+    return parse
+
+
+def _number(name: str, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """The type of an option that is a finite number in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{name} is {text}, not a number") from None
+        if not (math.isfinite(value) and low <= value <= high):
+            upper = "" if high == math.inf else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"{name} is {text}; give a finite number of at least {low:g}{upper}")
+        return value
+
+    return parse

@@ -30,9 +30,8 @@ def fit_table(fitted: Fit) -> str:
     outcome, budget = fitted.outcome, fitted.policy.point.budget
     rows = [_row("this policy", outcome.cost, outcome.quality, outcome.gain)]
     rows += [_row(r.name, r.cost, r.quality, r.gain) for r in fitted.references]
-    spend = (
-        f"price {fitted.policy.vertices[fitted.policy.point.low].price:.4g}" if budget is None else f"budget {budget:g}"
-    )
+    price = fitted.policy.point.price
+    spend = f"price {price:g}" if budget is None and price is not None else f"budget {budget:g}"
     head = ["cross-fitted", "cost", "quality", "90 % interval", "gain, points", "90 % interval"]
     lines = [
         f"{spend}; {outcome.n:,} queries; gain is quality above the hull of fixed tiers at the same cost",
@@ -52,7 +51,11 @@ def outcome_table(outcome: Outcome) -> str:
         ["cost per query", f"{outcome.cost.mean:.5g}", _interval(outcome.cost, "{:.5g}")],
         ["quality", f"{outcome.quality.mean:.4f}", _interval(outcome.quality, "{:.4f}")],
         ["quality of the no-information hull at this cost", f"{outcome.hull:.4f}", ""],
-        ["gain over it, points", f"{100 * outcome.gain.mean:+.2f}", _interval(outcome.gain, "{:+.2f}", 100)],
+        [
+            "gain over it, points",
+            _signed(outcome.gain.mean),
+            f"[{_signed(outcome.gain.low)}, {_signed(outcome.gain.high)}]",
+        ],
     ]
     title = f"{outcome.n:,} queries" + ("" if outcome.groups == outcome.n else f" in {outcome.groups:,} groups")
     return "\n".join([table([title, "mean", "90 % interval"], rows), "", _routes(outcome), ""])
@@ -65,13 +68,19 @@ def _row(name: str, cost: Estimate, quality: Estimate, gain: Estimate | None) ->
         f"{cost.mean:.4g}",
         f"{quality.mean:.4f}",
         "" if exact else _interval(quality, "{:.4f}"),
-        "" if gain is None else f"{100 * gain.mean:+.2f}".replace("-0.00", "+0.00"),
-        "" if gain is None or gain.low == gain.high else _interval(gain, "{:+.2f}", 100),
+        "" if gain is None else _signed(gain.mean),
+        "" if gain is None or gain.low == gain.high else f"[{_signed(gain.low)}, {_signed(gain.high)}]",
     ]
 
 
-def _interval(estimate: Estimate, form: str, scale: float = 1) -> str:
-    return f"[{form.format(scale * estimate.low)}, {form.format(scale * estimate.high)}]"
+def _interval(estimate: Estimate, form: str) -> str:
+    return f"[{form.format(estimate.low)}, {form.format(estimate.high)}]"
+
+
+def _signed(gain: float) -> str:
+    """A gain in points, with its sign; nothing is +0.00."""
+    text = f"{100 * gain:+.2f}"
+    return "+0.00" if text == "-0.00" else text
 
 
 def _routes(outcome: Outcome) -> str:

@@ -222,4 +222,7 @@ def as_confidence(given: Any, tier: str, reading: str) -> float:
         return math.nan
     if isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
         raise TypeError(f"the reading {reading!r} of {tier!r} is {given!r}, not a number or None")
-    return float(given)
+    try:
+        return float(given)
+    except OverflowError:  # a whole number beyond all floats is outside [0, 1] like any other
+        return math.inf

@@ -96,6 +96,7 @@ class Policy:
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
+    _mixed: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_point(self)
@@ -106,7 +107,8 @@ class Policy:
         put(self, "_linked", compile_graph(self.nodes, firsts))
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
         put(self, "_arms", tuple(_roots(self, at) for at in (self.point.low, self.point.high)))
-        put(self, "_salt", self.salt.encode())
+        put(self, "_salt", self.salt.encode(errors="surrogatepass"))
+        put(self, "_mixed", self.point.low != self.point.high and 0.0 < self.point.share < 1.0)
 
     def decide(
         self, readings: Mapping[str, Any], *, context: str | None = None, key: str | bytes | int | None = None
@@ -127,13 +129,14 @@ class Policy:
         """
         if not readings.keys() <= self._names:
             raise ValueError(_unknown_tier(readings, self._names))
-        roots = self._arms[0] if self.point.share == 0.0 else self._arms[self._draw(key)]
+        roots = self._arms[self._draw(key)] if self._mixed else self._arms[self.point.share == 1.0]
         root = roots[0] if context is None else roots[1].get(context, roots[0])
         return walk(root, readings)
 
     def arm(self, key: str | bytes | int | None) -> int:
         """The vertex that a request follows."""
-        return self.point.high if self.point.share > 0.0 and self._draw(key) else self.point.low
+        high = self._draw(key) if self._mixed else self.point.share == 1.0
+        return self.point.high if high else self.point.low
 
     def _draw(self, key: str | bytes | int | None) -> bool:
         if key is None:
@@ -179,7 +182,7 @@ def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint
     high = bisect_right(costs, budget)
     if high == 0 or high == len(costs):
         end = min(high, len(costs) - 1)
-        return OperatingPoint(end, end, 0.0, budget)
+        return OperatingPoint(end, end, 0.0, budget if math.isfinite(budget) else None)
     low = high - 1
     return OperatingPoint(low, high, (budget - costs[low]) / (costs[high] - costs[low]), budget)
 

@@ -46,12 +46,16 @@ class KeyColumns:
 
 @dataclass(frozen=True, slots=True)
 class LogColumns:
-    """How a file's columns are understood: ``form`` is "wide" or "long"; every column is used or ignored."""
+    """How a file's columns are understood: ``form`` is "wide" or "long"; every column is used or ignored.
+
+    ``tiers`` are those of the wide form; the long form's stand in its rows.
+    """
 
     form: str
     keys: KeyColumns
     used: tuple[str, ...]
     ignored: tuple[str, ...]
+    tiers: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -65,9 +69,11 @@ class LogColumns:
         keys = _keys(file, columns, tuple(context), group, weight)
         form = _form(file, columns)
         wanted = {keys.query, keys.group, keys.weight, *keys.context}
-        wanted |= set(_LONG) if form == "long" else _wide_columns(tier_columns(file, columns))
+        tiers = [] if form == "long" else tier_columns(file, columns)
+        wanted |= set(_LONG) if form == "long" else _wide_columns(tiers)
         used = tuple(column for column in columns if column in wanted)
-        return cls(form, keys, used, tuple(column for column in columns if column not in wanted))
+        ignored = tuple(column for column in columns if column not in wanted)
+        return cls(form, keys, used, ignored, tuple(tier.name for tier in tiers))
 
 
 def tier_columns(file: str, columns: Sequence[str]) -> list[TierColumns]:

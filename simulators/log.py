@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LogError", "LoggedReading", "LoggedTier", "ReplayLog"]
+__all__ = ["LogError", "LoggedReading", "LoggedTier", "ReplayLog", "fingerprint", "fingerprint_queries"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -182,3 +182,34 @@ def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
         cost=tier.cost[rows],
         readings=tuple(LoggedReading(r.name, r.confidence[rows], r.price[rows]) for r in tier.readings),
     )
+
+
+def fingerprint(log: ReplayLog) -> str:
+    """A hash of all that the log holds; the order of its rows does not matter."""
+    rows = log.by_id()
+    columns = [rows.weights]
+    names = []
+    for tier in rows.tiers:
+        names.append(tier.name)
+        columns += [tier.correct, tier.cost]
+        for reading in tier.readings:
+            names.append(reading.name)
+            columns += [reading.confidence, reading.price]
+    texts = [rows.query_ids, rows.group_ids, *([] if rows.contexts is None else [rows.contexts])]
+    return _hash([names, *texts], columns)
+
+
+def fingerprint_queries(log: ReplayLog) -> str:
+    """A hash of which queries there are and how the tiers did on them, whatever else is known of them."""
+    rows = log.by_id()
+    columns = [column for tier in rows.tiers for column in (tier.correct, tier.cost)]
+    return _hash([rows.tier_names, rows.query_ids], columns)
+
+
+def _hash(texts: Sequence[Sequence[str] | Texts], columns: Sequence[Floats]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update("\0".join(map(str, text)).encode() + b"\1")
+    for column in columns:
+        digest.update((column + 0.0).astype("<f8").tobytes())
+    return f"sha256:{digest.hexdigest()}"

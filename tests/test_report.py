@@ -115,7 +115,7 @@ def test_the_report_of_a_replay_reads_so() -> None:
 
 
 def test_a_fit_at_a_price_says_the_price() -> None:
-    priced = replace(FIT, policy=replace(POLICY, point=OperatingPoint(0, 0, 0.0)))
+    priced = replace(FIT, policy=replace(POLICY, point=OperatingPoint(0, 0, 0.0, price=0.25)))
     assert fit_table(priced).startswith("price 0.25; 12,345 queries;")
 
 

@@ -214,7 +214,7 @@ def deciding() -> Section:
             Line(what, ours, bare, ours / bare, goal)
             for what, ours, bare in zip(codes, best[::2], best[1::2], strict=True)
         ),
-        ("the best of 25 turns",),
+        ("the best of 60 turns",),
     )
 
 
@@ -240,7 +240,7 @@ def _read_next(policy: Policy, readings: Mapping[str, float], tier: str) -> Read
     return node
 
 
-def _best_of(codes: list[str], known: Mapping[str, object], *, count: int = 25, calls: int = 10_000) -> list[float]:
+def _best_of(codes: list[str], known: Mapping[str, object], *, count: int = 60, calls: int = 2_000) -> list[float]:
     timers = [timeit.Timer(code, globals=dict(known)) for code in codes]
     taken = [[timer.timeit(calls) / calls for timer in timers] for _ in range(count)]
     return [min(turn[at] for turn in taken) for at in range(len(codes))]

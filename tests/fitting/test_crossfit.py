@@ -85,11 +85,33 @@ def test_fixed_tiers_spend_and_earn_their_plain_means(log: ReplayLog) -> None:
 
 
 def test_the_target_of_a_budget_is_where_unseen_queries_spend_it(crossed: CrossFit) -> None:
-    low, high = crossed.cost(0.0), crossed.cost(1e9)
+    everywhere = min(fold.targets[-1] for fold in crossed.folds)  # up to here every fold's dial turns
+    low, high = crossed.cost(0.0), crossed.cost(everywhere)
     for budget in np.linspace(low, high, 13):
-        assert crossed.cost(crossed.target(float(budget))) == pytest.approx(budget, rel=1e-9)
+        target = crossed.target(float(budget))
+        assert crossed.cost(target) == pytest.approx(budget, rel=1e-9)
+        assert crossed.outcome(target).cost.mean == pytest.approx(budget, rel=1e-9)
     assert crossed.cost(crossed.target(low / 2)) == pytest.approx(low, rel=1e-9)
-    assert crossed.cost(crossed.target(high * 2)) == pytest.approx(high, rel=1e-9)
+    assert crossed.target(1e9) == pytest.approx(max(fold.targets[-1] for fold in crossed.folds))
+
+
+def test_where_some_folds_end_the_cost_found_is_scaled_up_to_the_target() -> None:
+    """Two folds expect their dearest vertex to cost 2 and 3, and both really pay 2 for it."""
+    log = tiers_that_cost((1.0, 0.5), (2.0, 0.8))
+    expected = iter([(1.0, 2.0), (1.0, 3.0)])
+
+    class Uneven(Fixed):
+        def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+            self.expected = next(expected)
+            return super().policy(log)
+
+    crossed = cross_fit(Uneven(("t0", "t1")), log, folds=2)
+    first, second = (len(fold.rows) / 60 for fold in crossed.folds)
+    for target in (2.0, 2.5, 3.0):
+        spent = 2.0 * first + (1.0 + (target - 1.0) / 2.0) * second
+        assert crossed.outcome(target).cost.mean == pytest.approx(spent, abs=EXACT)
+        assert crossed.cost(target) == pytest.approx(spent * target / (2.0 * first + target * second), abs=EXACT)
+    assert crossed.cost(4.0) == pytest.approx(2.0, abs=EXACT)
 
 
 def test_an_outcome_is_the_join_of_what_each_folds_policy_replays_on_its_own_queries(crossed: CrossFit) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.fit import Fit, fingerprint, fit
+from metaverify.fitting.fit import Fit, fit
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.learner import LatticeLearner
 from metaverify.policies.file import dump_policy, parse_policy
 from metaverify.policies.graph import Read
 from metaverify.policies.policy import BudgetError
-from metaverify.simulators.log import LogError, ReplayLog
+from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.references import no_information_hull, oracle
 from metaverify.simulators.worlds import WorldMaker, shared_difficulty, token_prices, useless_verifier
@@ -212,6 +212,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_order(log: ReplayLog) 
         replace(log, group_ids=np.array(["one", "two"] * 250, dtype=object)),
     ]
     assert len({fingerprint(at) for at in (log, *changed)}) == 1 + len(changed)
+    assert [fingerprint_queries(at) == fingerprint_queries(log) for at in changed] == [False] * 4 + [True] * 4
 
 
 # Small and odd logs ---------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_every_action_has_plain_types_and_words(action: Action, plain: dict[str,
         (None, 0.5, "conf < 0.5"),
         (0.5, None, "conf >= 0.5"),
         (0.25, 0.5, "0.25 <= conf < 0.5"),
-        (0.0, 1.0, "0 <= conf < 1"),
+        (0.0, 1.0, "0.0 <= conf < 1.0"),
     ],
 )
 def test_an_interval_in_words(low: float | None, high: float | None, words: str) -> None:

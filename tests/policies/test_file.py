@@ -174,10 +174,9 @@ def test_whole_numbers_in_a_policy_leave_its_id_as_it_is() -> None:
     policy = Policy(
         (tier,),
         nodes,
-        (Vertex(0, 1, 1, 0),),
+        (Vertex(0, 1, 1, 0, {}, {1: (Belief(0, (1,), (2,)),) * 4}),),
         OperatingPoint(0, 0, 0, 2, 1),
         abstain=0,
-        beliefs={1: (Belief(0, (1,), (2,)),) * 4},
     )
     back = parse_policy(dump_policy(policy).encode())
     assert back == policy
@@ -302,6 +301,10 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         changed("vertices", 0, "beliefs", "3", 1, to=0.5),
         "vertices[0].beliefs.3[1]",
     )
+
+    for node in ("8", "99", "-1", "03", "x", "", "3.0", "²", "9" * 40):
+        change = changed("vertices", 0, "beliefs", node, to=[])
+        yield f"beliefs of node {node!r}", "E_SCHEMA", change, "vertices[0].beliefs"
 
     typed: dict[tuple[Any, ...], tuple[Any, ...]] = {
         ("version",): (True, 1.0, "1", None),
