@@ -90,7 +90,8 @@ class CrossFit:
     def cost(self, target: float) -> float:
         """What a dial at ``target`` is found to cost: what the folds' policies, their own dials there, really spent.
 
-        Where some fold's policies end below the target, the sum is scaled up by what that takes off the expectation.
+        Known at the targets at which some fold's dial turns, linear between them.  Where some fold's policies end below
+        the target, the sum is scaled up by what that takes off the expectation.
         """
         return float(np.interp(target, self._knots, self._spent))
 
