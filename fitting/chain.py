@@ -21,6 +21,9 @@ __all__ = ["Thresholds"]
 Floats = NDArray[np.float64]
 
 
+QUICK = 2_000_000  # queries times chains that take a moment
+
+
 @dataclass(frozen=True, slots=True)
 class _Chain:
     """Tiers in the order in which they are called; a tier's answer is kept from its cut on, the last one's always."""
@@ -34,7 +37,8 @@ class Thresholds:
     """Random search over chains: which tiers, by price, and a cut on each one's first reading; context is not used.
 
     Args:
-        trials: chains tried at random, then as many again near the best ones.
+        trials: the least number of chains tried at random, up to ten times that on small logs; then as many again
+            near the best ones.
         rows: the most queries on which they are tried.
         seed: of the search.
     """
@@ -60,11 +64,12 @@ class Thresholds:
         )
         rng = np.random.default_rng(self.seed)
         trial = _Trial(sample)
+        trials = max(self.trials, min(10 * self.trials, QUICK // len(sample)))
         tried = {_Chain((t,), ()): trial.run(_Chain((t,), ())) for t in range(len(log.tiers))}
-        for chain in _random_chains(trial, rng, self.trials):
+        for chain in _random_chains(trial, rng, trials):
             tried.setdefault(chain, trial.run(chain))
         for _ in range(2):
-            for chain in _nearby(trial, rng, _hull(tried), self.trials // 2):
+            for chain in _nearby(trial, rng, _hull(tried), trials // 2):
                 tried.setdefault(chain, trial.run(chain))
         return _export(log, [(chain, *tried[chain]) for chain in _hull(tried)])
 

@@ -98,6 +98,10 @@ class Lattice:
         abstain: the worth of handing a query over, in quality; None where that is not to be had.
         memory: bytes that may be taken.
 
+    Attributes:
+        cheapest: the least that any policy costs.
+        share: of traffic, a context row each.
+
     Raises:
         LatticeSizeError: the states would need more than ``memory``.
     """
@@ -118,17 +122,12 @@ class Lattice:
             for slab in self._slabs
         ]
 
+        self.cheapest = self._cheapest()
+
     @property
     def states(self) -> int:
         """How many information states there are, contexts counted apart."""
         return sum(len(slab.mass) for slab in self._slabs)
-
-    @property
-    def cheapest(self) -> float:
-        """The least that any policy costs: the solution where every answer, and abstention, is worth the same."""
-        stops = [np.where(np.isfinite(slab.stop), 0.0, -np.inf) for slab in self._slabs]
-        self._sweep(stops, 1.0)
-        return -float((self.share * self._value[-1]).sum())
 
     @property
     def dearest_price(self) -> float:
@@ -165,6 +164,11 @@ class Lattice:
                 np.multiply(move.expense, price * move.unit, out=charge)
                 np.subtract(total, charge, out=total)
                 np.maximum(value, total, out=value)
+
+    def _cheapest(self) -> float:
+        """The least that any policy costs: the solution where every answer, and abstention, is worth the same."""
+        self._sweep([np.where(np.isfinite(slab.stop), 0.0, -np.inf) for slab in self._slabs], 1.0)
+        return -float((self.share * self._value[-1]).sum())
 
     def _follow(self, price: float) -> Plan:
         """From the roots down, the states that the best decisions reach, with what they gain and spend there."""
