@@ -26,6 +26,9 @@ __all__ = ["Fit", "Reference", "fit"]
 
 Floats = NDArray[np.float64]
 
+VISIBLE = 5e-4  # a gain in quality that is worth a word
+FEW_GROUPS = 30  # below which intervals are rough
+
 ONE_ERROR = 0.6827
 """Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
 
@@ -115,7 +118,7 @@ def fit(
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
         raise LogError("the log has a single group: nothing is left to check a policy on")
-    job = _Job(rows, min(folds, groups), seed, progress, 3 if compare else 1)
+    job = _Job(rows, min(folds, groups), seed, learner.abstain, progress, 3 if compare else 1)
     with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
         return _fit(job, learner, budget, price, compare)
 
@@ -137,17 +140,18 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
         if better.low <= 0.0:
             chosen = blind
             notes.append(
-                "reading confidences does not pay here: on unseen queries routing with them gained only "
-                f"{100 * better.mean:+.2f} points more than without, no more than its standard error; "
-                "the policy reads nothing"
+                "reading confidences does not pay here: what it gained over routing without on unseen queries, "
+                f"{100 * better.mean:+.2f} points, is within its standard error; the policy reads nothing"
             )
         ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
-        if ahead.low > 0.0:
+        if ahead.low > 0.0 and ahead.mean >= VISIBLE:
             notes.append(
                 f"{rival_name} gained {100 * ahead.mean:.2f} points more on unseen queries, "
                 f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
                 f"try --method {'thresholds' if exact else 'copula'}"
             )
+    if chosen.outcome.groups < FEW_GROUPS:
+        notes.append(f"{chosen.outcome.groups} groups are few: take figures and intervals as rough")
     spent = chosen.outcome.cost.mean
     if budget is not None and spent < 0.98 * budget:
         notes.append(
@@ -171,25 +175,32 @@ class _Learnt:
     policy: Policy
     rows: ReplayLog  # in the order of the ledger
     ledger: Ledger
+    abstain: float | None  # the worth of handing over, to everything that is compared
 
     @property
     def outcome(self) -> Outcome:
-        return measure(self.policy, self.rows, self.ledger)
+        return measure(self.policy, self.rows, self.ledger, abstain=self.abstain)
 
     @property
     def gains(self) -> Floats:
         """What each query adds to the gain over the hull, [n]."""
-        hull = no_information_hull(self.rows, abstain=self.policy.abstain)
-        return gain_values(hull, self.ledger.quality, self.ledger.cost, self.rows, self.policy.abstain)
+        hull = no_information_hull(self.rows, abstain=self.abstain)
+        return gain_values(hull, self.ledger.quality, self.ledger.cost, self.rows, self.abstain)
 
 
 class _Job:
     """One log, its folds, and the progress made with learning from it."""
 
     def __init__(
-        self, log: ReplayLog, folds: int, seed: int, progress: Callable[[str, float], None], learners: int
+        self,
+        log: ReplayLog,
+        folds: int,
+        seed: int,
+        abstain: float | None,
+        progress: Callable[[str, float], None],
+        learners: int,
     ) -> None:
-        self.log, self.folds, self.seed = log, folds, seed
+        self.log, self.folds, self.seed, self.abstain = log, folds, seed, abstain
         self._tell, self._steps, self._done = progress, learners * (folds + 1), 0
 
     def learn(self, learner: Learner, budget: float | None, price: float | None, name: str) -> _Learnt:
@@ -206,7 +217,7 @@ class _Job:
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
-        return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled))
+        return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled), self.abstain)
 
     def _step(self, name: str) -> None:
         self._done += 1

@@ -57,6 +57,11 @@ def __getattr__(name: str) -> Any:
         return version("metaverify")
     if name not in _HOME:
         raise AttributeError(f"module 'metaverify' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"metaverify.{_HOME[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"metaverify.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "metaverify":
+            raise
+        raise ImportError(f"metaverify.{name} needs the extra `fit`: pip install 'metaverify[fit]'") from error
     globals()[name] = value
     return value

@@ -86,7 +86,7 @@ def _graphs(policy: Policy) -> Iterator[_Drawn]:
         [(point.high, point.share), (point.low, 1.0 - point.share)] if point.low != point.high else [(point.low, 1.0)]
     )
     for at, share in sorted(arms, key=lambda arm: -arm[1]):
-        if share > 0.0:
+        if share >= _FAINT:
             vertex = policy.vertices[at]
             for contexts, root in _roots(vertex):
                 yield _Drawn(policy, vertex, share, contexts, root)

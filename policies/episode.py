@@ -37,7 +37,9 @@ class Episode:
         True
     """
 
-    def __init__(self, policy: Policy, *, context: str | None = None, key: str | bytes | int | None = None) -> None:
+    def __init__(
+        self, policy: Policy, *, context: str | Mapping[str, str] | None = None, key: str | bytes | int | None = None
+    ) -> None:
         self.policy = policy
         self._context = context
         self._key = key

@@ -42,6 +42,8 @@ class Explanation:
     looks: tuple[Look, ...]
     quality: Mapping[str, float]
     worth: Mapping[str, float]
+    context: str | None = None
+    context_known: bool | None = None  # False: the pooled graph was taken; None: no context was given
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -55,7 +57,7 @@ def explain(
     policy: Policy,
     readings: Mapping[str, Any],
     *,
-    context: str | None = None,
+    context: str | Mapping[str, str] | None = None,
     key: str | bytes | int | None = None,
 ) -> Explanation:
     """The decision that `Policy.decide` makes on the same arguments, explained; raises as it does."""
@@ -63,7 +65,8 @@ def explain(
     vertex = policy.arm(key)
     corner = policy.vertices[vertex]
     looks: list[Look] = []
-    at = corner.root if context is None else corner.context_roots.get(context, corner.root)
+    label = None if context is None else policy.context_of(context)
+    at = corner.root if label is None else corner.context_roots.get(label, corner.root)
     while not isinstance(node := policy.nodes[at], Stop):
         if node.tier not in readings:
             break
@@ -81,7 +84,8 @@ def explain(
     share = 1.0 if point.low == point.high else point.share if vertex == point.high else 1.0 - point.share
     quality = {} if belief is None else dict(zip(names, belief.quality, strict=True))
     worth = {} if belief is None else _worth(policy, readings, names, belief)
-    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth)
+    known = None if label is None else label in corner.context_roots
+    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
 
 
 _UNREAD = object()
@@ -160,6 +164,9 @@ def interval_text(name: str, low: float | None, high: float | None) -> str:
 
 def _lines(explanation: Explanation) -> list[str]:
     lines = [action_text(explanation.action)]
+    if explanation.context is not None:
+        graph = "its own graph" if explanation.context_known else "not known to the policy, so the pooled graph"
+        lines.append(f"  context {explanation.context}: {graph}")
     for look in explanation.looks:
         where = "missing"
         if look.confidence is not None:

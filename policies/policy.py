@@ -14,7 +14,7 @@ from metaverify.policies.actions import Action
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
 from metaverify.policies.tiers import Tier
 
-__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex"]
+__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "context_label"]
 
 
 class BudgetError(ValueError):
@@ -73,7 +73,7 @@ class Policy:
         point: the operating point.
         salt: what keys the draw between two graphs.  It is the frontier's and not the operating point's, so that a
             request that took the dearer graph of a pair still takes it after its share is raised.
-        context: the columns whose values, joined by "/", name a context.
+        context: the columns whose values name a context (see `context_label`).
         abstain: what handing a query over is worth, in quality; None where the policy never does.
         evidence: how good it is and how that was found.
         provenance: what it was made from.
@@ -111,7 +111,11 @@ class Policy:
         put(self, "_mixed", self.point.low != self.point.high and 0.0 < self.point.share < 1.0)
 
     def decide(
-        self, readings: Mapping[str, Any], *, context: str | None = None, key: str | bytes | int | None = None
+        self,
+        readings: Mapping[str, Any],
+        *,
+        context: str | Mapping[str, str] | None = None,
+        key: str | bytes | int | None = None,
     ) -> Action:
         """What to do next, given what has been read: a pure function of its arguments.
 
@@ -119,19 +123,37 @@ class Policy:
             readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}.  An empty mapping means that
                 the tier has answered and nothing has been read yet; None, NaN or a number outside [0, 1] is a
                 reading that is missing.
-            context: what is known of the query before any call; None or an unknown one takes the pooled graph.
+            context: what is known of the query before any call: a label, or the values of the policy's context
+                columns by name.  None or an unknown one takes the pooled graph.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
                 for every step and in every process.
 
         Raises:
-            ValueError: a tier that the policy does not have, or no key where one is needed.
+            ValueError: a tier that the policy does not have, a context without one of its columns, or no key where
+                one is needed.
             TypeError: a confidence that is neither a number nor None.
         """
         if not readings.keys() <= self._names:
             raise ValueError(_unknown_tier(readings, self._names))
         roots = self._arms[self._draw(key)] if self._mixed else self._arms[self.point.share == 1.0]
-        root = roots[0] if context is None else roots[1].get(context, roots[0])
-        return walk(root, readings)
+        if context is None:
+            return walk(roots[0], readings)
+        label = context if type(context) is str else self.context_of(context)
+        return walk(roots[1].get(label, roots[0]), readings)
+
+    def context_of(self, context: str | Mapping[str, str]) -> str:
+        """The label of a context, given as itself or as the values of the policy's context columns by name.
+
+        Raises:
+            ValueError: one of the columns is not there.
+        """
+        if isinstance(context, str):
+            return context
+        missing = [name for name in self.context if name not in context] if isinstance(context, Mapping) else [""]
+        if missing:
+            wanted = ", ".join(self.context) or "no context"
+            raise ValueError(f"context {context!r} is neither a label nor the values of {wanted} by name")
+        return context_label([context[name] for name in self.context])
 
     def arm(self, key: str | bytes | int | None) -> int:
         """The vertex that a request follows."""
@@ -168,6 +190,20 @@ class Policy:
     def expected_quality(self) -> float:
         """Mean quality at the operating point."""
         return _mix(self.point, [vertex.quality for vertex in self.vertices])
+
+
+def context_label(values: Sequence[str]) -> str:
+    """The name of a context from the values of its columns: the value itself, or several joined with "/".
+
+    A "/" or a backslash within one of several values is written with a backslash before it.
+
+    Example:
+        >>> context_label(["math/algebra"]), context_label(["a/b", "c"])
+        ('math/algebra', 'a\\\\/b/c')
+    """
+    if len(values) == 1:
+        return values[0]
+    return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
 
 
 def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint:

@@ -108,11 +108,15 @@ def replay(policy: Policy, log: ReplayLog) -> Outcome:
     return measure(policy, log, ledger_of([(1.0 - point.share, low), (point.share, high)]))
 
 
-def measure(policy: Policy, log: ReplayLog, ledger: Ledger) -> Outcome:
-    """The outcome that a ledger over the log's queries amounts to."""
+def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | None = None) -> Outcome:
+    """The outcome that a ledger over the log's queries amounts to.
+
+    ``abstain`` is what handing over is worth to the hull; as the policy has it where not given.
+    """
     total = float(log.weights.sum())
     names = [tier.name for tier in policy.tiers]
-    hull = no_information_hull(log, abstain=policy.abstain)
+    worth = policy.abstain if abstain is None else abstain
+    hull = no_information_hull(log, abstain=worth)
     cost = mean_with_interval(ledger.cost, log)
     return Outcome(
         n=len(log),
@@ -120,7 +124,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger) -> Outcome:
         quality=mean_with_interval(ledger.quality, log),
         cost=cost,
         hull=hull.quality(cost.mean),
-        gain=mean_with_interval(gain_values(hull, ledger.quality, ledger.cost, log, policy.abstain), log),
+        gain=mean_with_interval(gain_values(hull, ledger.quality, ledger.cost, log, worth), log),
         calls=_shares(names, ledger.calls, total),
         reads={
             tier.name: _shares([r.name for r in tier.readings], reads, total)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from metaverify.policies.policy import context_label
 from metaverify.simulators.columns import (
     KeyColumns,
     LogColumns,
@@ -53,7 +54,7 @@ def read_log(
     Args:
         path: the file; its suffix says the format.
         tiers: the tiers to keep; the others' values are not looked at.
-        context: columns known before any call; several are joined with "/".
+        context: columns known before any call; several make one label (see `context_label`).
         costs: price per call by tier, instead of the cost columns.
         scale: what the confidences are divided by (100 for percent).
         group: the column that names what is drawn together, instead of ``group_id``.
@@ -234,10 +235,11 @@ def _labels(sheet: Sheet, column: str, index: _Index, *, empty: str | None = Non
 def _contexts(sheet: Sheet, columns: Sequence[str], index: _Index) -> Texts | None:
     if not columns:
         return None
-    first, *others = (_labels(sheet, column, index, empty="") for column in columns)
-    for other in others:
-        first = first + "/" + other
-    return first
+    values = [_labels(sheet, column, index, empty="") for column in columns]
+    if len(values) == 1:
+        return values[0]
+    labels = {row: context_label(row) for row in set(zip(*values, strict=True))}
+    return np.array([labels[row] for row in zip(*values, strict=True)], dtype=object)
 
 
 def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
