@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,7 @@ class _Trial:
         self.share = log.weights / float(log.weights.sum())
         self.correct = [tier.correct for tier in log.tiers]
         self.confidence = [_first_reading(tier) for tier in log.tiers]
+        self.ranked = [None if c is None else np.sort(c[~np.isnan(c)]) for c in self.confidence]
         self.read = [tier.cost + tier.readings[0].price if tier.readings else tier.cost for tier in log.tiers]
         self.unread = [tier.cost for tier in log.tiers]
 
@@ -109,9 +111,9 @@ class _Trial:
 
     def cut(self, tier: int, rank: float) -> float:
         """The reading that a share ``rank`` of the queries is below."""
-        confidence = self.confidence[tier]
-        assert confidence is not None, "only readable tiers are cut"
-        return float(np.quantile(confidence[~np.isnan(confidence)], rank, method="higher"))
+        ranked = self.ranked[tier]
+        assert ranked is not None, "only readable tiers are cut"
+        return float(ranked[math.ceil(rank * (len(ranked) - 1))])
 
 
 def _dot(first: Floats, second: Floats) -> float:
@@ -141,9 +143,9 @@ def _nearby(trial: _Trial, rng: np.random.Generator, best: Sequence[_Chain], cou
 
 
 def _rank(trial: _Trial, tier: int, cut: float) -> float:
-    confidence = trial.confidence[tier]
-    assert confidence is not None, "only readable tiers are cut"
-    return float(np.mean(confidence[~np.isnan(confidence)] < cut))
+    ranked = trial.ranked[tier]
+    assert ranked is not None, "only readable tiers are cut"
+    return float(np.searchsorted(ranked, cut) / len(ranked))
 
 
 def _hull(tried: dict[_Chain, tuple[float, float]]) -> list[_Chain]:

@@ -146,7 +146,9 @@ def cross_fit(
 
 def _run(learner: Learner, log: ReplayLog, rows: Ints) -> FoldRun:
     unseen = log.take(rows)
-    policy = learner.policy(log.take(np.setdiff1d(np.arange(len(log)), rows)))
+    others = np.ones(len(log), dtype=bool)
+    others[rows] = False
+    policy = learner.policy(log.take(np.flatnonzero(others)))
     routes = tuple(route(policy, unseen, vertex) for vertex in range(len(policy.vertices)))
     return FoldRun(
         rows,

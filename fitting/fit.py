@@ -137,7 +137,7 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
         rival = job.learn(Thresholds(seed=job.seed) if exact else LatticeLearner(), budget, price, rival_name)
         references += [_reference(rival_name, rival.outcome), _reference(blind_name, blind.outcome)]
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
-        if better.low <= 0.0:
+        if better.low <= 1e-9:
             chosen = blind
             notes.append(
                 "reading confidences does not pay here: what it gained over routing without on unseen queries, "

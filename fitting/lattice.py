@@ -183,20 +183,19 @@ class Lattice:
             climb = np.full(len(states), -1)
             value = self._value[at][states]
             floor = value - TIE * np.maximum(slab.mass[states], np.abs(value))
-            undecided = slab.stop[states] < floor
+            left = np.flatnonzero(slab.stop[states] < floor)  # positions among the states, undecided as yet
             for move in slab.moves:
-                if not undecided.any():
+                if len(left) == 0:
                     break
-                open_states = states[undecided]
-                children = _children(open_states, move)
-                spent = move.unit * move.expense[open_states]
+                children = _children(states[left], move)
+                spent = move.unit * move.expense[states[left]]
                 worth = self._value[move.child][children].sum(axis=1) - price * spent
-                taken = worth >= floor[undecided]
-                climb[np.flatnonzero(undecided)[taken]] = move.source
-                cost += float(row_share[undecided][taken] @ spent[taken])
+                taken = worth >= floor[left]
                 if taken.any():
+                    climb[left[taken]] = move.source
+                    cost += float(row_share[left[taken]] @ spent[taken])
                     reached.setdefault(move.child, []).append(children[taken].ravel())
-                undecided &= climb < 0
+                    left = left[~taken]
             stops = climb < 0
             quality += float(row_share[stops] @ slab.stop[states[stops]])
             answer = np.where(stops, slab.answer[states], ABSTAIN).astype(np.int64)
@@ -257,19 +256,17 @@ def check_size(ladders: Sequence[Ladder], *, contexts: int = 0, token_prices: in
 
 def _sum_outcomes(axis: Floats, out: Floats) -> None:
     """Sum [outer, outcomes, inner] over its middle into ``out`` [outer * inner]."""
-    outer, outcomes, inner = axis.shape
+    outer, _, inner = axis.shape
     target = out.reshape(outer, inner)
-    if inner >= 8 or outcomes == 1:
+    if inner < 256:
+        np.einsum("oki->oi", axis, out=target)
+    else:
         np.add.reduce(axis, axis=1, out=target)
-        return
-    np.add(axis[:, 0], axis[:, 1], out=target)
-    for outcome in range(2, outcomes):
-        np.add(target, axis[:, outcome], out=target)
 
 
 def _children(states: Ints, move: _Move) -> Ints:
-    first = (states // move.inner) * (move.outcomes * move.inner) + states % move.inner
-    return np.asarray(first[:, None] + np.arange(move.outcomes) * move.inner)
+    first = states + states // move.inner * (move.outcomes - 1) * move.inner
+    return np.asarray(first[:, None] + np.arange(0, move.outcomes * move.inner, move.inner))
 
 
 def _legal(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:

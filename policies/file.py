@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +62,8 @@ def save_policy(policy: Policy, path: str | os.PathLike[str]) -> str:
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``path`` in one step: a synced temporary file beside it, renamed over it."""
+    import tempfile  # only for writing, which routers never do
+
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
     try:

@@ -188,7 +188,7 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
     """The next action from a compiled node, given ``readings``: tier -> confidence, or {reading: confidence}."""
     while True:
         tier, reading, first, cuts, branches, missing, action = node
-        if tier is None or tier not in readings:
+        if tier not in readings:  # nor is None, the tier of a stop
             return action  # type: ignore[no-any-return]
         if reading is None:
             node = missing
@@ -196,11 +196,11 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
         confidence = readings[tier]
         if type(confidence) is dict:
             confidence = confidence.get(reading, _UNREAD)
-        else:
+        elif not first or type(confidence) is not float:
             confidence = _lookup(confidence, reading, first)
-        if confidence is _UNREAD:
-            return action  # type: ignore[no-any-return]
         if type(confidence) is not float:
+            if confidence is _UNREAD:
+                return action  # type: ignore[no-any-return]
             confidence = as_confidence(confidence, tier, reading)
         node = branches[bisect_right(cuts, confidence)] if 0.0 <= confidence <= 1.0 else missing
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from bisect import bisect_right
@@ -133,8 +132,9 @@ class Policy:
                 one is needed.
             TypeError: a confidence that is neither a number nor None.
         """
-        if not readings.keys() <= self._names:
-            raise ValueError(_unknown_tier(readings, self._names))
+        for tier in readings:
+            if tier not in self._names:
+                raise ValueError(_unknown_tier(readings, self._names))
         roots = self._arms[self._draw(key)] if self._mixed else self._arms[self.point.share == 1.0]
         if context is None:
             return walk(roots[0], readings)
@@ -247,6 +247,8 @@ def _roots(policy: Policy, at: int) -> tuple[Any, dict[str, Any]]:
 
 
 def _unknown_tier(readings: Mapping[str, Any], names: frozenset[str]) -> str:
+    import difflib  # only for this message, and slow to import
+
     unknown = sorted(str(name) for name in readings.keys() - names)[0]
     near = difflib.get_close_matches(unknown, sorted(names), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -77,18 +77,18 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
             continue
         match policy.nodes[at]:
             case Stop(Accept(tier)):
-                quality[rows] = columns[position[tier]].correct[rows]
+                quality[rows] = columns[position[tier]].correct.take(rows)
                 accepted[rows] = position[tier]
-                accepts[position[tier]] += float(log.weights[rows].sum())
+                accepts[position[tier]] += float(log.weights.take(rows).sum())
             case Ask(tier, then):
-                cost[rows] += columns[position[tier]].cost[rows]
-                calls[position[tier]] += float(log.weights[rows].sum())
+                cost[rows] += columns[position[tier]].cost.take(rows)
+                calls[position[tier]] += float(log.weights.take(rows).sum())
                 waiting.setdefault(then, []).append(rows)
             case Read(tier, reading, cuts, then, missing):
                 column = readings[tier, reading]
                 if column.price.any():
                     cost[rows] += column.price[rows]
-                reads[position[tier]][listed[tier, reading]] += float(log.weights[rows].sum())
+                reads[position[tier]][listed[tier, reading]] += float(log.weights.take(rows).sum())
                 for child, group in _divide(column, rows, cuts, then, missing):
                     waiting.setdefault(child, []).append(group)
     return Routes(quality, cost, accepted, tuple(calls), tuple(map(tuple, reads)), tuple(accepts))
@@ -117,13 +117,13 @@ def _divide(
     column: LoggedReading, rows: Ints, cuts: tuple[float, ...], then: tuple[int, ...], missing: int
 ) -> list[tuple[int, Ints]]:
     """The rows by the node that their reading leads to."""
-    confidence = column.confidence[rows]
+    confidence = column.confidence.take(rows)
     place = np.zeros(len(rows), dtype=np.uint8 if len(cuts) < 255 else np.int64)
     for cut in cuts:
         np.add(place, confidence >= cut, out=place)
     absent = ~((confidence >= 0.0) & (confidence <= 1.0))
     groups = []
     if absent.any():
-        groups.append((missing, rows[absent]))
-        rows, place = rows[~absent], place[~absent]
-    return groups + [(child, rows[place == branch]) for branch, child in enumerate(then)]
+        groups.append((missing, rows.take(np.flatnonzero(absent))))
+        place[absent] = len(then)
+    return groups + [(child, rows.take(np.flatnonzero(place == branch))) for branch, child in enumerate(then)]
