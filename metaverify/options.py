@@ -1,0 +1,221 @@
+"""The options of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = ["build_parser"]
+
+Run = Callable[[argparse.Namespace], None]
+
+
+def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``run`` has what each command does."""
+    parser = argparse.ArgumentParser(
+        prog="metaverify",
+        description="Learn from logs when to trust a cheap model, look again, or pay for a better one.",
+        epilog="Start with: metaverify demo",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo(commands, run["demo"])
+    _inspect(commands, run["inspect"])
+    _fit(commands, run["fit"])
+    _replay(commands, run["replay"])
+    _decide(commands, run["decide"])
+    _show(commands, run["show"])
+    _simulate(commands, run["simulate"])
+    return parser
+
+
+def _demo(commands: Any, run: Run) -> None:
+    demo = _command(commands, "demo", run, "the whole road on a log that ships with the package", "metaverify demo")
+    demo.add_argument("--budget", type=float, default=2.0, help="mean cost per query (default: %(default)g)")
+    demo.add_argument("-o", "--out", default="digits-policy.json", help="the policy file (default: %(default)s)")
+    _seed(demo)
+
+
+def _inspect(commands: Any, run: Run) -> None:
+    inspect = _command(
+        commands, "inspect", run, "what is in a log, and what is wrong with it", "metaverify inspect log.parquet"
+    )
+    _log(inspect)
+
+
+def _fit(commands: Any, run: Run) -> None:
+    fit = _command(
+        commands,
+        "fit",
+        run,
+        "learn a policy from a log",
+        "metaverify fit log.parquet --budget 2.2 --context task -o policy.json",
+    )
+    _log(fit)
+    goal = fit.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")
+    goal.add_argument(
+        "--price", type=_number("price", 0.0), help="instead of a budget: quality that a unit of cost must earn"
+    )
+    fit.add_argument("-o", "--out", help="the policy file")
+    fit.add_argument(
+        "--method",
+        choices=("copula", "counts", "thresholds"),
+        default="copula",
+        help="copula: exact solution of the default model; counts: of the raw counts; thresholds: one cut a tier",
+    )
+    fit.add_argument(
+        "--readings", help="readings to use, by name (default: the first of a tier and those with a price)"
+    )
+    fit.add_argument(
+        "--bins", type=_whole("bins", 1), default=8, help="the most bins of a reading (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--abstain",
+        type=_number("abstain", 0.0, 1.0),
+        help="worth of handing a query over, in quality (default: never)",
+    )
+    fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
+    _seed(fit)
+
+
+def _replay(commands: Any, run: Run) -> None:
+    replay = _command(
+        commands,
+        "replay",
+        run,
+        "what a policy would have earned on a log",
+        "metaverify replay policy.json log.parquet --budget 3",
+    )
+    replay.add_argument("policy", help="a policy file")
+    _log(replay)
+    _dials(replay)
+
+
+def _decide(commands: Any, run: Run) -> None:
+    decide = _command(
+        commands,
+        "decide",
+        run,
+        "one decision",
+        """metaverify decide policy.json '{"small": 0.42}' --key 17 --explain""",
+    )
+    decide.add_argument("policy", help="a policy file")
+    decide.add_argument(
+        "readings", help='what has been read: \'{"tier": confidence}\' or \'{"tier": {"reading": confidence}}\''
+    )
+    decide.add_argument(
+        "--context", help="what is known of the query before any call; the values of several columns with / between"
+    )
+    decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
+    decide.add_argument("--explain", action="store_true", help="also say why")
+    _dials(decide)
+
+
+def _show(commands: Any, run: Run) -> None:
+    show = _command(commands, "show", run, "draw a policy", "metaverify show policy.json --format mermaid")
+    show.add_argument("policy", help="a policy file")
+    show.add_argument("--format", choices=("text", "mermaid"), default="text", help="default: %(default)s")
+    _dials(show)
+
+
+def _simulate(commands: Any, run: Run) -> None:
+    simulate = _command(
+        commands,
+        "simulate",
+        run,
+        "draw a log from a synthetic world",
+        "metaverify simulate shared_difficulty -n 5000 -o log.parquet",
+    )
+    simulate.add_argument(
+        "world",
+        choices=("shared_difficulty", "hopeless", "independent", "useless_verifier", "token_prices"),
+        metavar="WORLD",
+        help="%(choices)s",
+    )
+    simulate.add_argument(
+        "-n", "--number", type=_whole("number", 1), default=1000, help="of queries (default: %(default)s)"
+    )
+    simulate.add_argument("-o", "--out", required=True, help="the log to write: .parquet, .csv, .jsonl (.gz)")
+    simulate.add_argument(
+        "--tiers", dest="tier_count", type=int, choices=(2, 3, 4, 5), default=3, help="how many (default: %(default)s)"
+    )
+    simulate.add_argument(
+        "--levels", type=_whole("levels", 1), default=8, help="values of a confidence (default: %(default)s)"
+    )
+    simulate.add_argument("--missing", type=float, default=0.0, help="share of readings missing (default: %(default)s)")
+    _seed(simulate)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"metaverify {version('metaverify')}")
+        parser.exit()
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str) -> Any:
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", help="a log: .parquet, .csv or .jsonl, wide or long")
+    parser.add_argument("--tiers", help="the tiers to use, by name, separated by commas (default: all)")
+    parser.add_argument("--context", help="columns known before any call, separated by commas")
+    parser.add_argument("--cost", action="append", default=[], metavar="TIER=PRICE", help="a tier's price per call")
+    parser.add_argument("--scale", type=float, default=1.0, help="divide confidences by this (100 for percent)")
+    parser.add_argument("--group", help="column of what is drawn together (default: group_id, where there is one)")
+    parser.add_argument("--weight", help="column of how many queries a row stands for (default: weight)")
+
+
+def _dials(parser: argparse.ArgumentParser) -> None:
+    goal = parser.add_mutually_exclusive_group()
+    goal.add_argument("--budget", type=float, help="turn the dial to this mean cost per query")
+    goal.add_argument("--price", type=_number("price", 0.0), help="turn the dial to this quality per unit of cost")
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_whole("seed", 0), default=0, help="of everything drawn (default: %(default)s)")
+
+
+def _whole(name: str, least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from ``least`` up."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{name} is {text}, not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{name} is {text}; give at least {least}")
+        return value
+
+    return parse
+
+
+def _number(name: str, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """The type of an option that is a finite number in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{name} is {text}, not a number") from None
+        if not (math.isfinite(value) and low <= value <= high):
+            upper = "" if high == math.inf else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"{name} is {text}; give a finite number of at least {low:g}{upper}")
+        return value
+
+    return parse
