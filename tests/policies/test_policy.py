@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.graph import Ask, GraphError, Node, Read, Stop
-from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
+from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex, context_label
 from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
@@ -90,6 +90,27 @@ def test_a_context_takes_its_own_graph_and_an_unknown_one_the_pooled_graph() -> 
     assert policy.decide({}, context="code") == Call("large")
     for context in ("prose", "verse", "", None):
         assert policy.decide({}, context=context) == Call("small")
+
+
+def test_a_context_may_be_given_by_the_names_of_its_columns() -> None:
+    nodes = (Ask("small", 2), Ask("large", 3), Stop(Accept("small")), Stop(Accept("large")))
+    vertex = Vertex(0.0, 1.0, 0.5, 0, {context_label(["a/b", "c"]): 1})
+    policy = Policy(
+        (Tier("small", 1.0), Tier("large", 5.0)), nodes, (vertex,), OperatingPoint(0, 0, 0.0), context=("x", "y")
+    )
+    assert policy.decide({}, context={"y": "c", "x": "a/b", "z": "ignored"}) == Call("large")
+    assert policy.decide({}, context={"x": "a", "y": "b/c"}) == Call("small")
+    with pytest.raises(ValueError, match="neither a label nor the values of x, y"):
+        policy.decide({}, context={"x": "a"})
+
+
+@given(
+    st.lists(st.text("ab/\\", max_size=4), min_size=2, max_size=3),
+    st.lists(st.text("ab/\\", max_size=4), min_size=2, max_size=3),
+)
+def test_no_two_contexts_of_several_columns_have_one_label(first: list[str], second: list[str]) -> None:
+    if len(first) == len(second):
+        assert (context_label(first) == context_label(second)) == (first == second)
 
 
 def test_one_request_has_one_context_at_every_step() -> None:

@@ -179,6 +179,14 @@ def test_a_tier_left_out_is_not_looked_at(tmp_path: Path) -> None:
     assert log.tier("a").correct.tolist() == [1.0, 0.0]
 
 
+def test_contexts_of_several_columns_cannot_collide(tmp_path: Path) -> None:
+    path = write(tmp_path, "query_id,x,y,correct_a,cost_a\nq1,a/b,c,1,1\nq2,a,b/c,0,1\n")
+    log = read_log(path, context=("x", "y"))
+    assert log.contexts is not None
+    assert len(set(log.contexts)) == 2
+    assert log.context_names == ("x", "y")
+
+
 def test_groups_weights_and_contexts_may_have_other_names(tmp_path: Path) -> None:
     path = write(tmp_path, "user,times,lang,task,correct_a,cost_a\nu,2,en,qa,1,1\nv,3,,qa,1,1\n")
     log = read_log(path, group="user", weight="times", context=("lang", "task"))
