@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 from metaverify.policies.actions import Action
@@ -95,6 +95,7 @@ class Policy:
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
     _salt: bytes = field(init=False, repr=False, compare=False)
+    _cut: bytes = field(init=False, repr=False, compare=False)  # draws below it, as big-endian bytes, go high
     _mixed: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +108,7 @@ class Policy:
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
         put(self, "_arms", tuple(_roots(self, at) for at in (self.point.low, self.point.high)))
         put(self, "_salt", self.salt.encode(errors="surrogatepass"))
+        put(self, "_cut", math.ceil(self.point.share * 2.0**56).to_bytes(8)[1:])
         put(self, "_mixed", self.point.low != self.point.high and 0.0 < self.point.share < 1.0)
 
     def decide(
@@ -163,9 +165,8 @@ class Policy:
     def _draw(self, key: str | bytes | int | None) -> bool:
         if key is None:
             raise ValueError("this policy mixes two decision graphs to meet its budget: pass key=<the request's id>")
-        raw = key if type(key) is bytes else str(key).encode()
-        digest = hashlib.blake2b(raw, digest_size=7, key=self._salt).digest()
-        return int.from_bytes(digest) < self.point.share * 2.0**56
+        raw = key.encode() if type(key) is str else key if type(key) is bytes else str(key).encode()
+        return blake2b(raw, digest_size=7, key=self._salt).digest() < self._cut
 
     def at(self, *, budget: float | None = None, price: float | None = None) -> Policy:
         """The same frontier with the dial turned to a mean cost per query, or to a price in quality per unit cost.
