@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import ladders_of
-from metaverify.fitting.export import tiers_of
+from metaverify.fitting.export import salt_of, tiers_of
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
@@ -170,7 +170,8 @@ def _export(log: ReplayLog, found: list[tuple[_Chain, float, float]]) -> Policy:
     for chain, cost, quality in found:
         vertices.append(Vertex(0.0, cost, quality, len(nodes)))
         nodes += _chain_nodes(log, chain, len(nodes))
-    return Policy(tiers_of(log, ladders_of(log, 8)), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0))
+    salt = salt_of(nodes, [vertex.root for vertex in vertices])
+    return Policy(tiers_of(log, ladders_of(log, 8)), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0), salt)
 
 
 def _chain_nodes(log: ReplayLog, chain: _Chain, start: int) -> list[Node]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
-from metaverify.fitting.coding import CodedLog, Floats
-from metaverify.fitting.table import JointTable, average
+from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.table import JointTable, average, combine
 
 __all__ = ["KAPPA", "TableEstimator", "contextual_table"]
 
@@ -41,30 +40,5 @@ def contextual_table(estimator: TableEstimator, coded: CodedLog, *, kappa: float
         rows.append(weight)
         tables.append(pooled if len(own) < FEWEST else average([estimator.table(own), pooled], [weight, kappa]))
     rows[0] = float(coded.weights.sum()) - sum(rows)
-    return _stack(tables, coded.contexts, tuple(r / float(coded.weights.sum()) for r in rows))
-
-
-def _stack(tables: list[JointTable], contexts: tuple[str, ...], share: tuple[float, ...]) -> JointTable:
-    def stacked(arrays: list[Floats]) -> Floats:
-        return np.concatenate(arrays, axis=0)
-
-    def price(prices: list[float | Floats]) -> float | Floats:
-        if all(isinstance(p, float) and p == prices[0] for p in prices):
-            return prices[0]
-        return stacked([p if isinstance(p, np.ndarray) else p * t.mass for p, t in zip(prices, tables, strict=True)])
-
-    first = tables[0]
-    return replace(
-        first,
-        mass=stacked([t.mass for t in tables]),
-        quality=tuple(
-            None if first.quality[s] is None else stacked([q for t in tables if (q := t.quality[s]) is not None])
-            for s in range(len(first.ladders))
-        ),
-        price=tuple(
-            tuple(price([t.price[s][j] for t in tables]) for j in range(len(ladder.rungs)))
-            for s, ladder in enumerate(first.ladders)
-        ),
-        contexts=contexts,
-        share=share,
-    )
+    share = tuple(r / float(coded.weights.sum()) for r in rows)
+    return combine(tables, np.concatenate, contexts=coded.contexts, share=share)

@@ -14,12 +14,12 @@ from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.survey import survey
 from metaverify.policies.file import dump_policy
-from metaverify.policies.graph import Graph, renumbered, successors
+from metaverify.policies.graph import Graph, Node, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 
-__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "thin", "tiers_of"]
+__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "salt_of", "thin", "tiers_of"]
 
 FILE_TARGET = 60_000
 """Bytes of a policy file that thinning aims at."""
@@ -45,7 +45,7 @@ def policy_of(
             vertices.pop()
         by_context = dict(zip(contexts, roots[1:], strict=True))
         vertices.append(Vertex(plan.price, found.cost, found.quality, roots[0], by_context, found.beliefs))
-    salt = hashlib.sha256(repr((reduction.nodes, reduction.roots)).encode()).hexdigest()[:16]
+    salt = salt_of(reduction.nodes, reduction.roots)
     nodes, kept = _compact(reduction.nodes, vertices)
     return Policy(
         tiers_of(log, lattice.table.ladders),
@@ -55,6 +55,11 @@ def policy_of(
         salt,
         abstain=lattice.abstain,
     )
+
+
+def salt_of(nodes: Sequence[Node], roots: Sequence[object]) -> str:
+    """What keys the draws of a policy, so that two policies draw independently: a hash of its graphs."""
+    return hashlib.sha256(repr((tuple(nodes), tuple(roots))).encode()).hexdigest()[:16]
 
 
 def tiers_of(log: ReplayLog, ladders: Sequence[Ladder]) -> tuple[Tier, ...]:

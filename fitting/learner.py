@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,6 @@ class LatticeLearner:
         names = ("bins", "kappa", "gap", "slack", "abstain", "read")
         options = {name: getattr(self, name) for name in names}
         return {"method": type(self.estimator).__name__.lower(), "options": options}
-
-    def without_readings(self) -> LatticeLearner:
-        """The same, reading nothing: context-only routing."""
-        return replace(self, read=False)
 
 
 def _contexts(log: ReplayLog) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Ladder, leaf_shape
 
-__all__ = ["UNSEEN", "JointTable", "average", "back_off"]
+__all__ = ["UNSEEN", "JointTable", "average", "back_off", "combine"]
 
 Floats = NDArray[np.float64]
 
@@ -46,31 +46,45 @@ class JointTable:
             raise ValueError(f"share needs {shape[0]} entries that sum to 1, not {self.share}")
 
 
-def average(tables: Sequence[JointTable], weights: Sequence[float]) -> JointTable:
-    """The average of tables over the same ladders, contexts and constant prices."""
+def combine(
+    tables: Sequence[JointTable],
+    how: Callable[[list[Floats]], Floats],
+    *,
+    contexts: tuple[str, ...] = (),
+    share: tuple[float, ...] = (1.0,),
+) -> JointTable:
+    """The table whose every array is what ``how`` makes of the tables' arrays; a constant that all share stays one."""
     first = tables[0]
-    total = sum(weights)
 
-    def mean(arrays: Sequence[Floats]) -> Floats:
-        return np.asarray(sum(w * a for w, a in zip(weights, arrays, strict=True)) / total)
-
-    def mean_price(prices: Sequence[float | Floats]) -> float | Floats:
+    def price(prices: list[float | Floats]) -> float | Floats:
         if all(isinstance(p, float) and p == prices[0] for p in prices):
             return prices[0]
-        return mean([p if isinstance(p, np.ndarray) else p * t.mass for p, t in zip(prices, tables, strict=True)])
+        return how([p if isinstance(p, np.ndarray) else p * t.mass for p, t in zip(prices, tables, strict=True)])
 
-    return replace(
-        first,
-        mass=mean([t.mass for t in tables]),
-        quality=tuple(
-            None if first.quality[s] is None else mean([q for t in tables if (q := t.quality[s]) is not None])
+    return JointTable(
+        first.ladders,
+        how([t.mass for t in tables]),
+        tuple(
+            None if first.quality[s] is None else how([q for t in tables if (q := t.quality[s]) is not None])
             for s in range(len(first.ladders))
         ),
-        price=tuple(
-            tuple(mean_price([t.price[s][j] for t in tables]) for j in range(len(ladder.rungs)))
+        tuple(
+            tuple(price([t.price[s][j] for t in tables]) for j in range(len(ladder.rungs)))
             for s, ladder in enumerate(first.ladders)
         ),
+        contexts,
+        share,
     )
+
+
+def average(tables: Sequence[JointTable], weights: Sequence[float]) -> JointTable:
+    """The average of tables over the same ladders and contexts."""
+    total = sum(weights)
+
+    def mean(arrays: list[Floats]) -> Floats:
+        return np.asarray(sum(w * a for w, a in zip(weights, arrays, strict=True)) / total)
+
+    return combine(tables, mean, contexts=tables[0].contexts, share=tables[0].share)
 
 
 def back_off(table: JointTable) -> JointTable:

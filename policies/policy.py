@@ -155,7 +155,7 @@ class Policy:
         if missing:
             wanted = ", ".join(self.context) or "no context"
             raise ValueError(f"context {context!r} is neither a label nor the values of {wanted} by name")
-        return context_label([context[name] for name in self.context])
+        return context_label([str(context[name]) for name in self.context])
 
     def arm(self, key: str | bytes | int | None) -> int:
         """The vertex that a request follows."""

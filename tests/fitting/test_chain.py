@@ -113,3 +113,9 @@ def test_a_tier_whose_readings_are_all_missing_is_not_read() -> None:
     policy = Thresholds().policy(replace(log, tiers=(silent, *log.tiers[1:])))
     assert not [node for node in policy.nodes if isinstance(node, Read) and node.tier == "tier0"]
     assert [node for node in policy.nodes if isinstance(node, Ask) and node.tier == "tier0"]
+
+
+def test_two_searches_over_different_logs_draw_independently() -> None:
+    first, second = (Thresholds(trials=20).policy(random_log(60, seed)) for seed in (0, 1))
+    assert first.salt
+    assert first.salt != second.salt

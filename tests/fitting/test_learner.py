@@ -54,7 +54,7 @@ def test_the_gap_bounds_what_a_policy_misses() -> None:
 
 def test_without_readings_nothing_is_read_and_contexts_still_tell_queries_apart() -> None:
     log = random_log(300, 3, contexts=2)
-    policy = LatticeLearner().without_readings().policy(log)
+    policy = LatticeLearner(read=False).policy(log)
     assert not [node for node in policy.nodes if isinstance(node, Read)]
     assert all(set(vertex.context_roots) == {"c0", "c1"} for vertex in policy.vertices)
     assert all(not tier.readings for tier in policy.tiers)
