@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import code_log, ladders_of
-from metaverify.fitting.context import KAPPA, TableEstimator, contextual_table
+from metaverify.fitting.context import KAPPA, contextual_table
 from metaverify.fitting.export import policy_of
 from metaverify.fitting.frontier import complete_near, trace_frontier
 from metaverify.fitting.lattice import Lattice, check_size, lattice_bytes
+from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.copula import Copula
 from metaverify.fitting.table import back_off
 from metaverify.policies.policy import Policy
@@ -34,7 +35,7 @@ class LatticeLearner:
     """The exact solution of an estimated table.
 
     Args:
-        estimator: makes the table.
+        model: estimates the table.
         bins: the most bins of a reading.
         kappa: rows of pooled evidence that stand beside each context's own.
         gap: no policy lies more than this, in quality, above the frontier.
@@ -44,7 +45,7 @@ class LatticeLearner:
         memory: bytes that the solver may take.
     """
 
-    estimator: TableEstimator = field(default_factory=Copula)
+    model: TableModel = field(default_factory=Copula)
     bins: int = 8
     kappa: float = KAPPA
     gap: float = 1e-3
@@ -69,7 +70,7 @@ class LatticeLearner:
         contexts = _contexts(log)
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
-        table = contextual_table(self.estimator, code_log(used, ladders, contexts), kappa=self.kappa)
+        table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
         return Lattice(back_off(table), abstain=self.abstain, memory=self.memory)
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
@@ -103,7 +104,7 @@ class LatticeLearner:
         """The method's name and options, for the record."""
         names = ("bins", "kappa", "gap", "slack", "abstain", "read")
         options = {name: getattr(self, name) for name in names}
-        return {"method": type(self.estimator).__name__.lower(), "options": options}
+        return {"method": type(self.model).__name__.lower(), "options": options}
 
 
 def _contexts(log: ReplayLog) -> tuple[str, ...]:

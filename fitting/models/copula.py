@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.ladders import leaf_shape
+from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.table import JointTable
 
 __all__ = ["Copula"]
@@ -31,8 +32,8 @@ NODES = 21  # of the quadrature over the shared factor
 TIER_NODES = 9  # of the one over a tier's own
 
 
-@dataclass(frozen=True, slots=True)
-class Copula:
+@dataclass(eq=False, repr=False)
+class Copula(TableModel):
     """The estimator's options: ridge penalties, in units of one row's log-likelihood (the inverse of a prior variance).
 
     Args:

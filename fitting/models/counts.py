@@ -8,13 +8,14 @@ import numpy as np
 
 from metaverify.fitting.coding import CodedLog, Floats
 from metaverify.fitting.ladders import leaf_shape
+from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.table import JointTable
 
 __all__ = ["Counts"]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+@dataclass(eq=False, repr=False)
+class Counts(TableModel):
     """Shares and means of the log's own cells.
 
     Exact on the log that it is made from: the solver's value is what replay earns.  On new queries it is right only
