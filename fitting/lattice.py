@@ -206,6 +206,11 @@ class Lattice:
         """The states [m, outcomes] that climbing ``source``'s next rung leads to from ``states`` [m] of a slab."""
         return _children(states, self._move(depths, source))
 
+    def child(self, depths: Depths, source: int, states: Ints, outcome: Ints) -> Ints:
+        """The states [m] that ``outcome`` [m] of ``source``'s next rung leads to from ``states`` [m] of a slab."""
+        move = self._move(depths, source)
+        return np.asarray(states + (states // move.inner * (move.outcomes - 1) + outcome) * move.inner)
+
     def charge(self, depths: Depths, source: int, states: Ints) -> Floats:
         """E[price of ``source``'s next rung · 1{x}] in ``states`` [m] of a slab."""
         move = self._move(depths, source)

@@ -10,9 +10,12 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
+
+if TYPE_CHECKING:
+    from metaverify.fitting.crossfit import Learner
 
 __all__ = ["main"]
 
@@ -97,29 +100,44 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"\ncolumns not used: {', '.join(columns.ignored)}")
 
 
-def _fit(options: argparse.Namespace) -> None:
+def _learner(options: argparse.Namespace) -> Learner | None:
+    """The way of learning that was named; None leaves the choice to cross-fitting."""
     from metaverify.fitting.chain import Thresholds
-    from metaverify.fitting.crossfit import Learner
-    from metaverify.fitting.fit import fit
-    from metaverify.fitting.learner import LatticeLearner
+    from metaverify.fitting.learner import TableLearner
+    from metaverify.fitting.models.copula import Copula
     from metaverify.fitting.models.counts import Counts
+    from metaverify.fitting.select import TIERS
+
+    if options.method == "auto":
+        return None
+    if options.method == "thresholds":
+        return Thresholds(options.bins)
+    return TableLearner(
+        Counts() if options.method == "counts" else Copula(),
+        policies="chain" if options.method == "chain" else "lattice",
+        bins=options.bins or 8,
+        tiers=TIERS,
+        abstain=options.abstain,
+        budget=options.budget,
+    )
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from metaverify.fitting.fit import fit
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
 
     _check_out(options.out)
     log = _read(options)
-    learner: Learner = LatticeLearner(bins=options.bins, abstain=options.abstain)
-    if options.method == "counts":
-        learner = LatticeLearner(Counts(), bins=options.bins, abstain=options.abstain)
-    elif options.method == "thresholds":
-        learner = Thresholds(seed=options.seed)
     with _progress() as tell:
         fitted = fit(
             log,
             budget=options.budget,
             price=options.price,
-            learner=learner,
+            learner=_learner(options),
             readings=_names(options.readings),
+            abstain=options.abstain,
+            bins=options.bins,
             folds=options.folds,
             seed=options.seed,
             progress=tell,

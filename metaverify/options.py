@@ -62,15 +62,16 @@ def _fit(commands: Any, run: Run) -> None:
     fit.add_argument("-o", "--out", help="the policy file")
     fit.add_argument(
         "--method",
-        choices=("copula", "counts", "thresholds"),
-        default="copula",
-        help="copula: exact solution of the default model; counts: of the raw counts; thresholds: one cut a tier",
+        choices=("auto", "chain", "lattice", "counts", "thresholds"),
+        default="auto",
+        help="auto: what cross-fitting prefers; chain, lattice: cuts on the default model, or its exact solution; "
+        "counts: exact solution of the raw counts; thresholds: cuts on the log's rows",
     )
+    fit.add_argument("--readings", help="readings to use, by name (default: all)")
     fit.add_argument(
-        "--readings", help="readings to use, by name (default: the first of a tier and those with a price)"
-    )
-    fit.add_argument(
-        "--bins", type=_whole("bins", 1), default=8, help="the most bins of a reading (default: %(default)s)"
+        "--bins",
+        type=_whole("bins", 1),
+        help="the most bins of a reading (default: 8, as many as are useful for thresholds)",
     )
     fit.add_argument(
         "--abstain",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.graph import Ask, Read, Stop, as_confidence
+from metaverify.policies.graph import Ask, Read, Stop, Unread, as_confidence, reading_in_hand
 from metaverify.policies.policy import Belief, Policy, Vertex
 
 __all__ = ["Explanation", "Look", "explain", "interval_text"]
@@ -65,6 +65,7 @@ def explain(
     vertex = policy.arm(key)
     corner = policy.vertices[vertex]
     looks: list[Look] = []
+    tiers = {tier.name: tier for tier in policy.tiers}
     label = None if context is None else policy.context_of(context)
     at = corner.root if label is None else corner.context_roots.get(label, corner.root)
     while not isinstance(node := policy.nodes[at], Stop):
@@ -73,8 +74,8 @@ def explain(
         if isinstance(node, Ask):
             at = node.then
             continue
-        given = _given(policy, readings[node.tier], node)
-        if given is _UNREAD:
+        given = reading_in_hand(tiers[node.tier], node.reading, readings[node.tier])
+        if isinstance(given, Unread):
             break
         look, at = _look(corner, at, node, given)
         looks.append(look)
@@ -86,16 +87,6 @@ def explain(
     worth = {} if belief is None else _worth(policy, readings, names, belief)
     known = None if label is None else label in corner.context_roots
     return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
-
-
-_UNREAD = object()
-
-
-def _given(policy: Policy, given: Any, node: Read) -> Any:
-    if isinstance(given, Mapping):
-        return given.get(node.reading, _UNREAD)
-    first = next(tier for tier in policy.tiers if tier.name == node.tier).readings[0].name
-    return given if first == node.reading else _UNREAD
 
 
 def _look(vertex: Vertex, at: int, node: Read, given: Any) -> tuple[Look, int]:

@@ -102,9 +102,8 @@ class Policy:
         _check_point(self)
         roots = [root for vertex in self.vertices for root in (vertex.root, *vertex.context_roots.values())]
         check_graph(self.nodes, roots, {tier.name: [r.name for r in tier.readings] for tier in self.tiers})
-        firsts = {tier.name: tier.readings[0].name for tier in self.tiers if tier.readings}
         put = object.__setattr__
-        put(self, "_linked", compile_graph(self.nodes, firsts))
+        put(self, "_linked", compile_graph(self.nodes, self.tiers))
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
         put(self, "_arms", tuple(_roots(self, at) for at in (self.point.low, self.point.high)))
         put(self, "_salt", self.salt.encode(errors="surrogatepass"))

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LogError", "LoggedReading", "LoggedTier", "ReplayLog", "fingerprint", "fingerprint_queries"]
+from metaverify.policies.tiers import Points
+
+__all__ = [
+    "FUSED",
+    "LogError",
+    "LoggedReading",
+    "LoggedTier",
+    "ReplayLog",
+    "fingerprint",
+    "fingerprint_queries",
+    "fuse",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Texts = NDArray[Any]  # of str
+
+FUSED = "fused"
+"""The name of the reading that is made of a tier's others."""
 
 
 class LogError(ValueError):
@@ -27,11 +41,13 @@ class LoggedReading:
 
     ``confidence`` is in [0, 1] and NaN where the reading is missing; ``price`` is what buying it cost,
     in the log's unit, zero where it came with the answer.  Both have one entry a query.
+    ``parts`` says how it was made of other readings of the same answer, if it was.
     """
 
     name: str
     confidence: Floats  # [n]
     price: Floats  # [n]
+    parts: tuple[Points, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +141,14 @@ class ReplayLog:
             ),
         )
 
+    def without_contexts(self) -> ReplayLog:
+        """The same queries, their contexts not told."""
+        return replace(self, contexts=None, context_names=())
+
+    def fused(self, cards: Mapping[str, tuple[Points, ...]]) -> ReplayLog:
+        """The same queries, where each tier named in ``cards`` has a reading ``fused`` more, made of its others."""
+        return replace(self, tiers=tuple(_fuse_tier(t, cards[t.name]) if t.name in cards else t for t in self.tiers))
+
     def take(self, rows: Ints | NDArray[np.bool_]) -> ReplayLog:
         """The queries at ``rows`` (positions or a mask), in that order."""
         query_ids = self.query_ids[rows]
@@ -175,12 +199,29 @@ class ReplayLog:
         return np.asarray(draws[member], dtype=np.float64)
 
 
+def _fuse_tier(tier: LoggedTier, parts: tuple[Points, ...]) -> LoggedTier:
+    fused = LoggedReading(FUSED, fuse(parts, tier), np.zeros(len(tier.cost)), parts)
+    return replace(tier, readings=(*tier.readings, fused))
+
+
+def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
+    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order."""
+    readings = {reading.name: reading.confidence for reading in tier.readings}
+    score = np.zeros(len(tier.cost))
+    for part in parts:
+        confidence = readings[part.reading]
+        place = np.searchsorted(np.asarray(part.cuts, dtype=np.float64), confidence, side="right")
+        known = (confidence >= 0.0) & (confidence <= 1.0)
+        score = score + np.where(known, np.asarray(part.points)[np.where(known, place, 0)], part.missing)
+    return score
+
+
 def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
     return LoggedTier(
         name=tier.name,
         correct=tier.correct[rows],
         cost=tier.cost[rows],
-        readings=tuple(LoggedReading(r.name, r.confidence[rows], r.price[rows]) for r in tier.readings),
+        readings=tuple(replace(r, confidence=r.confidence[rows], price=r.price[rows]) for r in tier.readings),
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import LogError, LoggedReading, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog, fuse
 
 __all__ = ["ABSTAINED", "Routes", "arms", "check_match", "route"]
 
@@ -44,12 +44,14 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
                 f"the policy routes to {tier.name!r}, which the log does not have "
                 f"(it has {', '.join(log.tier_names)}); replay it on a log of its own cascade"
             )
+    made_of = {(tier.name, r.name): [part.reading for part in r.parts] for tier in policy.tiers for r in tier.readings}
     for node in policy.nodes:
         if isinstance(node, Read):
             names = [reading.name for reading in log.tier(node.tier).readings]
-            if node.reading not in names:
-                has = ", ".join(names) or "no reading"
-                raise LogError(f"the policy reads {node.reading!r} of {node.tier!r}, of which the log has {has}")
+            for wanted in made_of[node.tier, node.reading] or [node.reading]:
+                if wanted not in names and node.reading not in names:
+                    has = ", ".join(names) or "no reading"
+                    raise LogError(f"the policy reads {wanted!r} of {node.tier!r}, of which the log has {has}")
     if policy.context and log.contexts is None:
         raise LogError(f"the policy decides by context: read the log with --context {','.join(policy.context)}")
 
@@ -62,7 +64,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     n = len(log)
     position = {tier.name: at for at, tier in enumerate(policy.tiers)}
     columns = [log.tier(tier.name) for tier in policy.tiers]
-    readings = {(tier.name, r.name): r for tier in columns for r in tier.readings}
+    readings = _readings(policy, columns)
     listed = {(tier.name, r.name): at for tier in policy.tiers for at, r in enumerate(tier.readings)}
     quality, cost = np.full(n, policy.abstain or 0.0), np.zeros(n)
     accepted = np.full(n, ABSTAINED, dtype=np.int8)
@@ -97,6 +99,17 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
 def arms(policy: Policy, log: ReplayLog) -> Ints:
     """The vertex that each query follows, [n], drawn from its id as `decide` draws it from the request's key."""
     return np.fromiter((policy.arm(str(key)) for key in log.query_ids), dtype=np.int64, count=len(log))
+
+
+def _readings(policy: Policy, columns: list[LoggedTier]) -> dict[tuple[str, str], LoggedReading]:
+    """The log's readings by tier and name, and the scores that the policy makes of them."""
+    known = {(tier.name, reading.name): reading for tier in columns for reading in tier.readings}
+    for tier, column in zip(policy.tiers, columns, strict=True):
+        for reading in tier.readings:
+            if reading.parts and (tier.name, reading.name) not in known:
+                score = fuse(reading.parts, column)
+                known[tier.name, reading.name] = LoggedReading(reading.name, score, np.zeros(len(score)))
+    return known
 
 
 def _start(policy: Policy, log: ReplayLog, vertex: int) -> dict[int, list[Ints]]:

@@ -28,13 +28,17 @@ from metaverify.policies.graph import (
     walk,
 )
 from metaverify.policies.policy import Policy
+from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
 from .strategies import confidences, examples, nonsense, policies, told
 
 ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
 READINGS = {"small": ["conf", "judge"], "large": ["vote"]}
-FIRST = {"small": "conf"}
+TIERS = (
+    Tier("small", 1.0, (Reading("conf", 0.0, (), (0, 0)), Reading("judge", 0.5, (), (0, 0)))),
+    Tier("large", 10.0),
+)
 TREE: tuple[Node, ...] = (
     Ask("small", 1),
     Read("small", "conf", (0.3, 0.7), (3, 2, 5), 3),
@@ -46,7 +50,7 @@ TREE: tuple[Node, ...] = (
 
 
 def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
-    return walk(compile_graph(nodes, FIRST)[0], readings)
+    return walk(compile_graph(nodes, TIERS)[0], readings)
 
 
 # ---------------------------------------------------------------------------------------------------- walking
@@ -55,7 +59,7 @@ def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
 def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
     """Every root of the policy gives the same action, or the same TypeError, as the plain loop."""
     first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
-    linked = compile_graph(policy.nodes, first)
+    linked = compile_graph(policy.nodes, policy.tiers)
     for root in {r for vertex in policy.vertices for r in (vertex.root, *vertex.context_roots.values())}:
         try:
             expected = plain_action(policy.nodes, root, first, readings)

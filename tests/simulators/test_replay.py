@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
@@ -200,7 +200,7 @@ def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool)
 def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
     log = drawn_log(world, 300, 7, contexts=True, **VARIANTS[variant])
     known = log.take(np.flatnonzero(log.contexts != CONTEXTS[2]))
-    policy = LatticeLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
+    policy = TableLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
     assert set(policy.vertices[0].context_roots) == set(CONTEXTS[:2])
     agrees_at_every_vertex(replace(policy, context=("task",)), log.take(np.arange(120)))
 
@@ -350,7 +350,7 @@ def test_a_confidence_outside_the_unit_interval_is_missing_to_replay_too(outside
 
 def test_a_log_that_lacks_what_the_policy_uses_is_refused_by_name() -> None:
     log = drawn_log("shared_difficulty", 30, 4, contexts=True, reading_prices=(0.0, 0.25))
-    policy = LatticeLearner(bins=3, gap=0.02).policy(log)
+    policy = TableLearner(bins=3, gap=0.02).policy(log)
     check_match(policy, log)
     with pytest.raises(LogError, match=r"'tier2'.*tier1, tier3"):
         check_match(policy, log.with_tiers(["tier1", "tier3"]))
