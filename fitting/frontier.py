@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from metaverify.fitting.lattice import Lattice, Plan
 
-__all__ = ["Frontier", "InfeasibleBudgetError", "Mixture", "complete_near", "mixture_at", "trace_frontier"]
+__all__ = [
+    "Frontier",
+    "InfeasibleBudgetError",
+    "Mixture",
+    "complete_near",
+    "concave_hull",
+    "mixture_at",
+    "trace_frontier",
+]
 
 
 SAME = 1e-10
@@ -80,7 +89,7 @@ def trace_frontier(lattice: Lattice, *, gap: float = 1e-3) -> Frontier:
     between them (Eisner & Severance 1976).  Grows with the number of vertices found, twice that many solutions.
     """
     first, last = _cheapest(lattice), _best(lattice)
-    return Frontier(_concave([first, *_between(lattice, first, last, gap), last]))
+    return Frontier(concave_hull([first, *_between(lattice, first, last, gap), last]))
 
 
 def _cheapest(lattice: Lattice) -> Plan:
@@ -113,7 +122,7 @@ def complete_near(lattice: Lattice, frontier: Frontier, cost: float) -> Frontier
             return Frontier(plans)
         left, right = plans[mix.low], plans[mix.high]
         middle = lattice.solve((right.quality - left.quality) / (right.cost - left.cost))
-        grown = _concave([*plans, middle])
+        grown = concave_hull([*plans, middle])
         if _above(left, middle, right) <= 1e-12 or grown == plans:
             return Frontier(plans)
         plans = grown
@@ -140,7 +149,7 @@ def _above(left: Plan, middle: Plan, right: Plan) -> float:
     return middle.quality - left.quality - _slope(left, right) * (middle.cost - left.cost)
 
 
-def _concave(plans: list[Plan]) -> tuple[Plan, ...]:
+def concave_hull(plans: Sequence[Plan]) -> tuple[Plan, ...]:
     """The plans on the upper concave hull, costs and qualities both rising."""
     hull: list[Plan] = []
     for plan in sorted(plans, key=lambda p: (p.cost, -p.quality)):

@@ -15,7 +15,7 @@ from metaverify.fitting.frontier import complete_near, trace_frontier
 from metaverify.fitting.lattice import Lattice, check_size, lattice_bytes
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.copula import Copula
-from metaverify.fitting.table import back_off
+from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 
@@ -60,8 +60,8 @@ class LatticeLearner:
         if self.abstain is not None and not 0.0 <= self.abstain <= 1.0:
             raise ValueError(f"abstain is {self.abstain}; the worth of handing over is a quality in [0, 1]")
 
-    def lattice(self, log: ReplayLog) -> Lattice:
-        """The log's table over every information state.
+    def table(self, log: ReplayLog) -> JointTable:
+        """The log's table, a row a context.
 
         Raises:
             LatticeSizeError: too many tiers, readings or bins for ``memory``.
@@ -70,8 +70,11 @@ class LatticeLearner:
         contexts = _contexts(log)
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
-        table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
-        return Lattice(back_off(table), abstain=self.abstain, memory=self.memory)
+        return contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
+
+    def lattice(self, log: ReplayLog) -> Lattice:
+        """The log's table over every information state; raises as `table`."""
+        return Lattice(back_off(self.table(log)), abstain=self.abstain, memory=self.memory)
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
         """The frontier learnt from a log; around the expected cost ``near`` complete, small, and with its beliefs."""
