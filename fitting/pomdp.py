@@ -131,7 +131,7 @@ class CascadePOMDP:
         """The one state that follows, [A, S]."""
         hidden, end = len(self.prior), self.size[0] - 1
         after = self.successor[:, :, None] * hidden + np.arange(hidden)
-        return np.minimum(after.reshape(len(self.actions), -1)[:, : end + 1], end)
+        return np.asarray(np.minimum(after.reshape(len(self.actions), -1)[:, : end + 1], end))
 
     def observation(self) -> Floats:
         """P(observation | the state that follows, the action), [A, S, O]."""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.cuts import tune_cuts
+from metaverify.fitting.cuts import CutChain, tune_cuts
 from metaverify.fitting.lattice import LatticeSizeError
-from metaverify.fitting.planner import Planner
 from metaverify.fitting.pomdp import CascadePOMDP, Information
 from metaverify.policies.actions import Action
 
@@ -33,8 +32,14 @@ Floats = NDArray[np.float64]
 MOST_STEPS = 2e8
 """Steps of the inner loop of value iteration, each a third of a microsecond or more."""
 
-EXPLORATION = 0.25
-"""The exploration constant of PO-UCT, as a share of the range of returns."""
+EXPLORATION = 0.05
+"""The exploration constant of PO-UCT, as a share of the range of rewards."""
+
+VISITS = 100
+"""Simulations that an action's value under the chain of cuts counts for."""
+
+Preferences = list[tuple[Any, int, float]]
+"""Actions with the visits and the value that a search begins with."""
 
 
 class _Named:
@@ -124,12 +129,14 @@ class CascadeRewards(pomdp_py.RewardModel):  # type: ignore[misc]
 
 
 class CascadePolicyModel(pomdp_py.RolloutPolicy):  # type: ignore[misc]
-    """What can be done, and what is done in simulations: whatever a planner says, the tuned chain of cuts by default.
+    """What can be done, and what is done in simulations: the chain of cuts, the best on the model where not given.
 
     ``information`` is what is known where the history begins.
     """
 
-    def __init__(self, model: CascadePOMDP, information: Information | None = None, chain: Planner | None = None) -> None:
+    def __init__(
+        self, model: CascadePOMDP, information: Information | None = None, chain: CutChain | None = None
+    ) -> None:
         self._model = model
         self._information = model.root if information is None else information
         self._chain = chain
@@ -146,10 +153,18 @@ class CascadePolicyModel(pomdp_py.RolloutPolicy):  # type: ignore[misc]
         """The action of the chain after this history of (action, observation)."""
         if self._chain is None:
             self._chain = tune_cuts(self._model)
+        return self.named(self._chain(self.after(history or ())))
+
+    def after(self, history: Any) -> Information:
+        """What is known after this history of (action, observation)."""
         information = self._information
-        for action, observation in history or ():
+        for action, observation in history:
             information = self._model.advance(information, action.action, observation.number)
-        return self._actions[self._model.number[self._chain(information)]]
+        return information
+
+    def named(self, action: Action) -> Any:
+        """An action as pomdp-py knows it."""
+        return self._actions[self._model.number[action]]
 
 
 class _Belief(pomdp_py.GenerativeDistribution):  # type: ignore[misc]
@@ -194,6 +209,21 @@ class _Simulator(pomdp_py.BlackboxModel):  # type: ignore[misc]
         return CascadeState(after * self._hidden + z), self._observations[outcome], reward, 1
 
 
+class _Prior(pomdp_py.ActionPrior):  # type: ignore[misc]
+    """Each action's value where the chain goes on after it, counted as some visits; ``values`` keeps what was found."""
+
+    def __init__(self, policy: CascadePolicyModel, chain: CutChain, values: dict[Information, Preferences]) -> None:
+        self._policy, self._chain, self._values = policy, chain, values
+
+    def get_preferred_actions(self, state: Any, history: Any) -> Preferences:
+        """(action, visits, value) for all that can be done."""
+        information = self._policy.after(history)
+        if information not in self._values:
+            found = self._chain.action_values(information)
+            self._values[information] = [(self._policy.named(action), VISITS, found[action]) for action in found]
+        return self._values[information]
+
+
 def agent_of(model: CascadePOMDP, *, seed: int = 0) -> Any:
     """A ``pomdp_py.Agent`` with explicit models, for planners that enumerate; draws are keyed by ``seed``."""
     transitions = CascadeTransitions(model)
@@ -221,39 +251,39 @@ def problem_of(model: CascadePOMDP, *, seed: int = 0) -> Any:
 class PouctPlanner:
     """PO-UCT (Silver & Veness 2010) from the exact belief, anew in every information state.
 
-    Simulations end with the chain of cuts that is best on the model; with actions at random the search is poor.
+    The search begins, at each node of its tree, with what every action earns if the chain of cuts goes on after it,
+    and simulations end with the chain; with actions at random it would be poor.
 
     Args:
         model: the cascade at a price.
         simulations: how many are run for one decision.
         seed: of the draws, which depend on the information state too and on nothing else.
-        rollout: what simulations do beyond the tree, if not the chain.
+        chain: the chain of cuts; the best on the model where not given.
     """
 
     def __init__(
-        self, model: CascadePOMDP, *, simulations: int = 1000, seed: int = 0, rollout: Planner | None = None
+        self, model: CascadePOMDP, *, simulations: int = 1000, seed: int = 0, chain: CutChain | None = None
     ) -> None:
         if simulations < 1:
             raise ValueError(f"simulations is {simulations}; give at least 1")
         self._model, self._simulations, self._seed = model, simulations, seed
-        self._rollout = tune_cuts(model) if rollout is None else rollout
-        self._exploration = EXPLORATION * float(model.gain.max() - model.gain.min())
+        self._chain = tune_cuts(model) if chain is None else chain
+        self._values: dict[Information, Preferences] = {}
 
     def __call__(self, information: Information) -> Action:
         """The action whose simulations earned most."""
         rng = random.Random(f"{self._seed} {information}")
-        policy = CascadePolicyModel(self._model, information, self._rollout)
-        agent = pomdp_py.Agent(
-            _Belief(self._model, information, rng), policy, blackbox_model=_Simulator(self._model, rng)
-        )
+        policy = CascadePolicyModel(self._model, information, self._chain)
         search = pomdp_py.POUCT(
             max_depth=self._model.horizon,
             num_sims=self._simulations,
             discount_factor=1.0,
-            exploration_const=self._exploration,
+            exploration_const=EXPLORATION * float(self._model.gain.max() - self._model.gain.min()),
             rollout_policy=policy,
+            action_prior=_Prior(policy, self._chain, self._values),
         )
-        action: Action = search.plan(agent).action
+        belief, simulator = _Belief(self._model, information, rng), _Simulator(self._model, rng)
+        action: Action = search.plan(pomdp_py.Agent(belief, policy, blackbox_model=simulator)).action
         return action
 
 

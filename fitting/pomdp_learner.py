@@ -1,0 +1,110 @@
+"""Learning with a POMDP solver in place of the exact one: the same tables, the same kind of policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from metaverify.fitting.context import KAPPA
+from metaverify.fitting.export import policy_of
+from metaverify.fitting.frontier import Frontier, concave_hull
+from metaverify.fitting.lattice import Lattice, Plan
+from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.copula import Copula
+from metaverify.fitting.observation import observation_model
+from metaverify.fitting.planner import Planner, plan_of
+from metaverify.fitting.pomdp import CascadePOMDP, cascade_pomdp
+from metaverify.fitting.table import JointTable, back_off
+from metaverify.policies.policy import Policy
+from metaverify.simulators.log import ReplayLog
+
+__all__ = ["PomdpLearner", "PomdpSolver"]
+
+PomdpSolver = Literal["pouct", "value-iteration"]
+
+
+@dataclass(frozen=True, slots=True)
+class PomdpLearner:
+    """A planner of pomdp-py, asked in every information state that it reaches, at each of a few prices of cost.
+
+    What its decisions cost and earn is exact, so plans that others dominate are dropped and the rest is a frontier.
+    Needs pomdp-py.
+
+    Args:
+        model: estimates the table.
+        solver: "pouct", search by simulation; or "value-iteration", exact, for toys of two tiers and 2 bins.
+        simulations: of a decision of "pouct".
+        bins: the most bins of a reading.
+        kappa: rows of pooled evidence that stand beside each context's own.
+        slack: the quality, net of price x cost, that a state may lose to a smaller graph.
+        abstain: the worth of handing a query over; None where that is not to be had.
+        prices: how many prices the frontier is traced at.
+        seed: of the simulations.
+    """
+
+    model: TableModel = field(default_factory=Copula)
+    solver: PomdpSolver = "pouct"
+    simulations: int = 1000
+    bins: int = 8
+    kappa: float = KAPPA
+    slack: float = 2e-3
+    abstain: float | None = None
+    prices: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.solver not in get_args(PomdpSolver):
+            raise ValueError(f"solver is {self.solver!r}; give one of {', '.join(map(repr, get_args(PomdpSolver)))}")
+        for name in ("simulations", "prices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        self._tables()  # says what is wrong with the other options
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        """The frontier learnt from a log; its beliefs are kept where a cost ``near`` which it is used is given.
+
+        Raises:
+            ImportError: pomdp-py is not installed.
+            LatticeSizeError: the problem is too large for the solver.
+        """
+        table = self._tables().table(log)
+        lattice = Lattice(back_off(table), abstain=self.abstain)
+        frontier = Frontier(
+            concave_hull([self._plan(lattice, table, price) for price in _prices(lattice, self.prices)])
+        )
+        believe = () if near is None else range(len(frontier.plans))
+        return policy_of(lattice, frontier, log, slack=self.slack, believe=believe)
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options, for the record."""
+        names = ("solver", "simulations", "bins", "kappa", "slack", "abstain", "prices", "seed")
+        options = {name: getattr(self, name) for name in names}
+        return {"method": type(self.model).__name__.lower(), "options": options}
+
+    def _tables(self) -> LatticeLearner:
+        return LatticeLearner(self.model, bins=self.bins, kappa=self.kappa, abstain=self.abstain)
+
+    def _plan(self, lattice: Lattice, table: JointTable, price: float) -> Plan:
+        models = [
+            cascade_pomdp(observation_model(table, row), price, abstain=self.abstain) for row in range(len(table.share))
+        ]
+        return plan_of(lattice, [self._planner(model) for model in models], price)
+
+    def _planner(self, model: CascadePOMDP) -> Planner:
+        from metaverify.fitting.pomdp_py_bridge import PouctPlanner, ValueIterationPlanner  # only where it is used
+
+        if self.solver == "value-iteration":
+            return ValueIterationPlanner(model)
+        return PouctPlanner(model, simulations=self.simulations, seed=self.seed)
+
+
+def _prices(lattice: Lattice, count: int) -> list[float]:
+    """Prices that only the cheapest policy can pay, that every policy can, and others evenly spread in between on a log
+    scale."""
+    everything = max(lattice.everything, 1e-300)
+    if count == 1:
+        return [1.0 / everything]
+    return [*np.geomspace(lattice.dearest_price, 1e-2 / everything, count)]
