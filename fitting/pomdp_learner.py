@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, get_args
-
-import numpy as np
 
 from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import policy_of
@@ -41,7 +42,7 @@ class PomdpLearner:
         kappa: rows of pooled evidence that stand beside each context's own.
         slack: the quality, net of price x cost, that a state may lose to a smaller graph.
         abstain: the worth of handing a query over; None where that is not to be had.
-        prices: how many prices the frontier is traced at.
+        prices: at most so many are solved for, the cheapest policy's and the best one's first.
         seed: of the simulations.
     """
 
@@ -64,7 +65,7 @@ class PomdpLearner:
         self._tables()  # says what is wrong with the other options
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
-        """The frontier learnt from a log; its beliefs are kept where a cost ``near`` which it is used is given.
+        """The frontier learnt from a log; with its beliefs where a cost ``near`` which it is used is given.
 
         Raises:
             ImportError: pomdp-py is not installed.
@@ -72,9 +73,8 @@ class PomdpLearner:
         """
         table = self._tables().table(log)
         lattice = Lattice(back_off(table), abstain=self.abstain)
-        frontier = Frontier(
-            concave_hull([self._plan(lattice, table, price) for price in _prices(lattice, self.prices)])
-        )
+        last = 1e-2 / max(lattice.everything, 1e-300)  # all that is given up then is a hundredth of quality
+        frontier = _trace(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
         believe = () if near is None else range(len(frontier.plans))
         return policy_of(lattice, frontier, log, slack=self.slack, believe=believe)
 
@@ -101,10 +101,16 @@ class PomdpLearner:
         return PouctPlanner(model, simulations=self.simulations, seed=self.seed)
 
 
-def _prices(lattice: Lattice, count: int) -> list[float]:
-    """Prices that only the cheapest policy can pay, that every policy can, and others evenly spread in between on a log
-    scale."""
-    everything = max(lattice.everything, 1e-300)
-    if count == 1:
-        return [1.0 / everything]
-    return [*np.geomspace(lattice.dearest_price, 1e-2 / everything, count)]
+def _trace(solve: Callable[[float], Plan], first: float, last: float, count: int) -> Frontier:
+    """The hull of plans at ``count`` prices or fewer: the two ends, then ever the slope of the span that rises most."""
+    plans, tried = [solve(first)], {first}
+    while len(plans) < count:
+        hull = concave_hull(plans)
+        spans = [(b.quality - a.quality, (b.quality - a.quality) / (b.cost - a.cost)) for a, b in pairwise(hull)]
+        spans = [(rise, slope) for rise, slope in spans if slope not in tried]
+        if len(plans) > 1 and not spans:
+            break
+        price = max(spans)[1] if len(plans) > 1 else last
+        tried.add(price)
+        plans.append(solve(price))
+    return Frontier(concave_hull(plans))
