@@ -43,9 +43,13 @@ Preferences = list[tuple[Any, int, float]]
 
 
 class _Named:
-    """What is told apart by a number."""
+    """What is told apart by a number, and written as a letter and that number."""
 
+    letter: str
     number: int
+
+    def __str__(self) -> str:
+        return f"{self.letter}{self.number}"
 
     def __hash__(self) -> int:
         return self.number
@@ -57,12 +61,16 @@ class _Named:
 class CascadeState(_Named, pomdp_py.State):  # type: ignore[misc]
     """A row of the model's tables: progress x Z + z, or the end."""
 
+    letter = "s"
+
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 class CascadeAction(_Named, pomdp_py.Action):  # type: ignore[misc]
     """An action, by its position among the model's."""
+
+    letter = "a"
 
     def __init__(self, number: int, action: Action) -> None:
         self.number = number
@@ -71,6 +79,8 @@ class CascadeAction(_Named, pomdp_py.Action):  # type: ignore[misc]
 
 class CascadeObservation(_Named, pomdp_py.Observation):  # type: ignore[misc]
     """An outcome."""
+
+    letter = "o"
 
     def __init__(self, number: int) -> None:
         self.number = number
