@@ -22,7 +22,7 @@ __all__ = ["CascadePOMDP", "Environment", "Information", "cascade_pomdp"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MOST = 100_000_000
+MOST = 30_000_000
 """Numbers in the largest array of a model."""
 
 

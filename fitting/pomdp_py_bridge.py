@@ -197,11 +197,11 @@ class _Belief(pomdp_py.GenerativeDistribution):  # type: ignore[misc]
 class _Simulator(pomdp_py.BlackboxModel):  # type: ignore[misc]
     """The model as one draw; an action that ends the query takes all the steps that are left."""
 
-    def __init__(self, model: CascadePOMDP, rng: random.Random) -> None:
+    def __init__(self, model: CascadePOMDP, edges: Floats, rng: random.Random) -> None:
         self._hidden = len(model.prior)
         self._next = model.successor.tolist()
         self._gain = model.gain
-        self._edges = model.emission.cumsum(axis=2)
+        self._edges = edges  # [A, Z, O], the emissions summed up
         self._observations = [CascadeObservation(number) for number in range(model.size[2])]
         self._all = model.horizon + 1
         self._end = len(model.progress)
@@ -278,6 +278,7 @@ class PouctPlanner:
             raise ValueError(f"simulations is {simulations}; give at least 1")
         self._model, self._simulations, self._seed = model, simulations, seed
         self._chain = tune_cuts(model) if chain is None else chain
+        self._edges = model.emission.cumsum(axis=2)
         self._values: dict[Information, Preferences] = {}
 
     def __call__(self, information: Information) -> Action:
@@ -292,7 +293,7 @@ class PouctPlanner:
             rollout_policy=policy,
             action_prior=_Prior(policy, self._chain, self._values),
         )
-        belief, simulator = _Belief(self._model, information, rng), _Simulator(self._model, rng)
+        belief, simulator = _Belief(self._model, information, rng), _Simulator(self._model, self._edges, rng)
         action: Action = search.plan(pomdp_py.Agent(belief, policy, blackbox_model=simulator)).action
         return action
 
