@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["Frontier", "InfeasibleBudgetError", "Mixture", "Solver", "complete_near", "mixture_at", "trace_frontier"]
+__all__ = [
+    "Frontier",
+    "InfeasibleBudgetError",
+    "Mixture",
+    "Solver",
+    "complete_near",
+    "concave_hull",
+    "mixture_at",
+    "trace_frontier",
+]
 
 
 SAME = 1e-10
@@ -120,7 +130,7 @@ def trace_frontier(solver: Solver[P], *, gap: float = 1e-3) -> Frontier[P]:
     between them (Eisner & Severance 1976).  Grows with the number of vertices found, twice that many solutions.
     """
     first, last = _cheapest(solver), _best(solver)
-    return Frontier(_concave([first, *_between(solver, first, last, gap), last]))
+    return Frontier(concave_hull([first, *_between(solver, first, last, gap), last]))
 
 
 def _cheapest(solver: Solver[P]) -> P:
@@ -153,7 +163,7 @@ def complete_near(solver: Solver[P], frontier: Frontier[P], cost: float) -> Fron
             return Frontier(plans)
         left, right = plans[mix.low], plans[mix.high]
         middle = solver.solve((right.quality - left.quality) / (right.cost - left.cost))
-        grown = _concave([*plans, middle])
+        grown = concave_hull([*plans, middle])
         if _above(left, middle, right) <= 1e-12 or grown == plans:
             return Frontier(plans)
         plans = grown
@@ -180,7 +190,7 @@ def _above(left: Solved, middle: Solved, right: Solved) -> float:
     return middle.quality - left.quality - _slope(left, right) * (middle.cost - left.cost)
 
 
-def _concave(plans: list[P]) -> tuple[P, ...]:
+def concave_hull(plans: Sequence[P]) -> tuple[P, ...]:
     """The plans on the upper concave hull, costs and qualities both rising."""
     hull: list[P] = []
     for plan in sorted(plans, key=lambda p: (p.cost, -p.quality)):

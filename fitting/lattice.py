@@ -21,7 +21,19 @@ from numpy.typing import NDArray
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.table import JointTable
 
-__all__ = ["ABSTAIN", "Lattice", "LatticeSizeError", "Plan", "Stage", "check_size", "deeper", "lattice_bytes"]
+__all__ = [
+    "ABSTAIN",
+    "Depths",
+    "Lattice",
+    "LatticeSizeError",
+    "Plan",
+    "Stage",
+    "check_size",
+    "deeper",
+    "lattice_bytes",
+    "legal_climbs",
+    "reachable_depths",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -274,7 +286,7 @@ def _children(states: Ints, move: _Move) -> Ints:
     return np.asarray(first[:, None] + np.arange(0, move.outcomes * move.inner, move.inner))
 
 
-def _legal(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
+def legal_climbs(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
     """The sources with a rung that can be climbed now."""
     depth = {ladder.source: d for ladder, d in zip(ladders, depths, strict=True)}
     for source, ladder in enumerate(ladders):
@@ -282,12 +294,12 @@ def _legal(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
             yield source
 
 
-def _reachable(ladders: Sequence[Ladder]) -> list[Depths]:
+def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
     """Every tuple of depths that legal climbing reaches, deepest first."""
     seen = {(0,) * len(ladders)}
     fresh = list(seen)
     while fresh:
-        grown = {deeper(depths, source) for depths in fresh for source in _legal(ladders, depths)}
+        grown = {deeper(depths, source) for depths in fresh for source in legal_climbs(ladders, depths)}
         fresh = sorted(grown - seen)
         seen |= grown
     return sorted(seen, key=lambda depths: (-sum(depths), depths))
@@ -330,7 +342,7 @@ def _inner(ladders: Sequence[Ladder], depths: Depths, source: int) -> int:
 
 def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
     ladders = table.ladders
-    depths_list = _reachable(ladders)
+    depths_list = reachable_depths(ladders)
     position = {depths: at for at, depths in enumerate(depths_list)}
     mass_of = _Marginals(ladders, table.mass)
     mass = [mass_of(depths) for depths in depths_list]
@@ -358,7 +370,7 @@ def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
                     position[deeper(depths, source)],
                     *expense[source, depths],
                 )
-                for source in _legal(ladders, depths)
+                for source in legal_climbs(ladders, depths)
             ),
         )
         for at, depths in enumerate(depths_list)

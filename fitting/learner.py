@@ -107,7 +107,7 @@ class TableLearner:
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
         table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
-        return Study(self, used, cards, kept, back_off(table))
+        return Study(self, used, cards, kept, table)
 
     def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: Memo) -> Rehearsal:
         """The frontier learnt from ``known``, run on ``unseen``; learners that differ in ``policies`` share a study."""
@@ -162,7 +162,7 @@ class Study:
         log: fused, with the tiers and contexts that are used.
         cards: the scorecards of what was fused, by tier.
         kept: the tiers.
-        table: joint, over every information state of every context.
+        table: joint, a row a context.
     """
 
     def __init__(self, learner: TableLearner, log: ReplayLog, cards: Cards, kept: Subset, table: JointTable) -> None:
@@ -177,7 +177,7 @@ class Study:
     @cached_property
     def lattice(self) -> Lattice:
         """Every information state."""
-        return Lattice(self.table, abstain=self._learner.abstain, memory=self._learner.memory)
+        return Lattice(back_off(self.table), abstain=self._learner.abstain, memory=self._learner.memory)
 
     @cached_property
     def chains(self) -> Chains:
