@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
@@ -132,14 +133,15 @@ def fit(
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
         raise LogError("the log has a single group: nothing is left to check a policy on")
-    with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
+    # the arrays are small: more threads only wait for one another, and checks take longer than the sums
+    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         return _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
 
 
 def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
     at, compared = choose([c.name for c in job.tried], [job.crossed[c.name] for c in job.tried], budget_grid(job.log))
     chosen = own = job.learn(job.tried[at], budget, price)
-    notes = [*_shortcuts(chosen.candidate.learner, job.log)]
+    notes = [*chosen.shortcuts]
     if at > 0:
         gain = compared[at].gain
         notes.append(
@@ -181,10 +183,6 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
     return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes), tuple(compared))
 
 
-def _shortcuts(learner: Learner, log: ReplayLog) -> Sequence[str]:
-    return learner.study(log).shortcuts() if isinstance(learner, TableLearner) else ()
-
-
 @dataclass(frozen=True, slots=True)
 class _Learnt:
     """A calibrated policy at its operating point, and what its cross-fitted likes earned there."""
@@ -194,6 +192,7 @@ class _Learnt:
     rows: ReplayLog  # in the order of the ledger
     ledger: Ledger
     abstain: float | None  # the worth of handing over, to everything that is compared
+    shortcuts: tuple[str, ...]  # taken on the way
 
     @property
     def outcome(self) -> Outcome:
@@ -239,18 +238,23 @@ class _Job:
     def learn(self, candidate: Candidate, budget: float | None, price: float | None) -> _Learnt:
         """A candidate's policy, its dial set where its likes, cross-fitted, spend the budget."""
         crossed, learner = self.crossed[candidate.name], candidate.learner
+        shortcuts: tuple[str, ...] = ()
+        learnt = learner.policy
+        if isinstance(learner, TableLearner):
+            study = learner.study(self.log)
+            learnt, shortcuts = partial(learner.policy, study=study), study.shortcuts()
         if budget is not None:
             near = crossed.target(budget)
         else:
-            first, targets = calibrate(learner.policy(self.log), crossed)
+            first, targets = calibrate(learnt(self.log), crossed)
             near = targets[first.at(price=price).point.low]
-        policy, targets = calibrate(learner.policy(self.log, near=near), crossed)
+        policy, targets = calibrate(learnt(self.log, near=near), crossed)
         self._step(candidate.name)
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
-        return _Learnt(candidate, dial, crossed.rows(), crossed.ledger(settled), self.abstain)
+        return _Learnt(candidate, dial, crossed.rows(), crossed.ledger(settled), self.abstain, shortcuts)
 
     def _step(self, name: str) -> None:
         self._done += 1

@@ -22,7 +22,7 @@ from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Points, Tier
 from metaverify.simulators.log import LoggedReading, ReplayLog, fuse
 
-__all__ = ["Cards", "cards_of", "cross_fused", "fuse_log", "with_inputs"]
+__all__ = ["Cards", "cross_fused", "fuse_log", "with_inputs"]
 
 Floats = NDArray[np.float64]
 Cards = dict[str, tuple[Points, ...]]
@@ -37,20 +37,24 @@ def cross_fused(log: ReplayLog, *, aim: float = 0.0) -> tuple[ReplayLog, Cards]:
 
     A row's score comes from a card that was fitted without the row's fold, so that what is learnt from it holds for
     rows that the card has not seen.
+
+    Args:
+        log: what they are fitted on.
+        aim: 0 asks how good an answer is, 1 how much better it is than the best tier's, which is what a router needs
+            to know and takes more rows to learn.
     """
-    cards = cards_of(log, aim=aim)
+    drafts = _drafts(log, aim)
+    cards = {name: draft.card(log.weights) for name, draft in drafts.items()}
     if not cards:
         return log, cards
-    whole = log.fused(cards)
     fold = log.folds(min(FOLDS, len(np.unique(log.group_ids))), seed=0)
-    columns = {tier.name: tier.readings[-1].confidence.copy() for tier in whole.tiers if tier.name in cards}
+    columns = {name: np.empty(len(log)) for name in cards}
     for at in range(int(fold.max()) + 1):
-        others = cards_of(log.take(np.flatnonzero(fold != at)), aim=aim)
         here = np.flatnonzero(fold == at)
         part = log.take(here)
-        for name, column in columns.items():
-            if name in others:
-                column[here] = fuse(others[name], part.tier(name))
+        for name, draft in drafts.items():
+            columns[name][here] = fuse(draft.card(np.where(fold == at, 0.0, log.weights)), part.tier(name))
+    whole = log.fused(cards)
     tiers = tuple(
         replace(t, readings=(*t.readings[:-1], replace(t.readings[-1], confidence=columns[t.name])))
         if t.name in cards
@@ -89,83 +93,86 @@ def _scores_only(log: ReplayLog) -> ReplayLog:
     return replace(log, tiers=tuple(tiers))
 
 
-def cards_of(log: ReplayLog, *, aim: float = 0.0) -> Cards:
-    """The scorecard of each tier with several free readings: the higher the score, the better its answer is.
-
-    Args:
-        log: what they are fitted on.
-        aim: 0 asks how good an answer is, 1 how much better it is than the best tier's, which is what a router needs
-            to know and takes more rows to learn.
-    """
+def _drafts(log: ReplayLog, aim: float) -> dict[str, _Draft]:
+    """What the scorecard of each tier with several free readings is fitted on."""
     best = max(log.tiers, key=lambda tier: log.mean(tier.correct))
-    cards: Cards = {}
+    drafts = {}
     for tier in log.tiers:
         free = [r for r in tier.readings if not r.price.any() and not np.isnan(r.confidence).all()]
         if len(free) >= 2:
             against = 0.0 if tier.name == best.name else aim
-            cards[tier.name] = _card(log, free, (against + tier.correct - against * best.correct) / (1.0 + against))
-    return cards
+            target = (against + tier.correct - against * best.correct) / (1.0 + against)
+            drafts[tier.name] = _Draft(log, free, target)
+    return drafts
 
 
-def _card(log: ReplayLog, free: list[LoggedReading], target: Floats) -> tuple[Points, ...]:
-    scales = [_Scale(reading, log.weights) for reading in free]
-    design = np.hstack([scale.design() for scale in scales] + [_contexts(log)])
-    penalty = np.concatenate([scale.penalty() for scale in scales] + [np.full(_contexts(log).shape[1], LINEAR)])
-    coefficients = _logistic(design / np.sqrt(penalty), target, log.weights) / np.sqrt(penalty)
-    points, start = [], 0
-    for scale in scales:
-        width = scale.basis.shape[1]
-        points.append(scale.basis @ coefficients[start : start + width])
-        start += width
-    low, high = sum(p.min() for p in points), sum(p.max() for p in points)
-    span = max(high - low, 1e-9)
-    share = [(p - p.min()) / span for p in points]
-    return tuple(
-        Points(r.name, s.cuts, tuple(round(float(x), 4) for x in p[:-1]), round(float(p[-1]), 4))
-        for r, s, p in zip(free, scales, share, strict=True)
-    )
+class _Draft:
+    """One tier's readings in fine bins, and a target in [0, 1]; rows alike in all are counted together."""
+
+    def __init__(self, log: ReplayLog, free: list[LoggedReading], target: Floats) -> None:
+        self._scales = [_Scale(reading, log.weights) for reading in free]
+        self._target = target
+        columns = [scale.codes for scale in self._scales]
+        if log.contexts is not None:  # what contexts explain is not the score's to explain
+            columns.append(np.unique(log.contexts, return_inverse=True)[1])
+        sizes = [int(column.max()) + 1 for column in columns]
+        cells = np.ravel_multi_index(columns, sizes)
+        found, self._member = np.unique(cells, return_inverse=True)
+        codes = np.unravel_index(found, sizes)
+        blocks = [scale.basis[code] for scale, code in zip(self._scales, codes, strict=False)]
+        penalties = [scale.penalty for scale in self._scales]
+        if log.contexts is not None:
+            blocks.append(np.eye(sizes[-1])[codes[-1]])
+            penalties.append(np.full(sizes[-1], LINEAR))
+        self._scale = 1.0 / np.sqrt(np.concatenate(penalties))
+        self._design = np.hstack(blocks) * self._scale
+
+    def card(self, weights: Floats) -> tuple[Points, ...]:
+        """The scorecard of the rows with these weights [n]: the higher the score, the higher the target."""
+        count = len(self._design)
+        good = np.asarray(np.bincount(self._member, weights * self._target, count), np.float64)
+        bad = np.maximum(np.asarray(np.bincount(self._member, weights, count), np.float64) - good, 0.0)
+        coefficients = _logistic(self._design, good, bad) * self._scale
+        points, start = [], 0
+        for scale in self._scales:
+            width = scale.basis.shape[1]
+            points.append(scale.basis @ coefficients[start : start + width])
+            start += width
+        span = max(sum(float(np.ptp(p)) for p in points), 1e-9)
+        share = [(p - p.min()) / span for p in points]
+        return tuple(
+            Points(scale.name, scale.cuts, tuple(round(float(x), 4) for x in p[:-1]), round(float(p[-1]), 4))
+            for scale, p in zip(self._scales, share, strict=True)
+        )
 
 
 class _Scale:
-    """A reading in fine bins, the missing one last, and a smooth basis over them."""
+    """A reading in fine bins, the missing one last, and a smooth basis over them [bins + 1, terms]."""
 
     def __init__(self, reading: LoggedReading, weights: Floats) -> None:
+        self.name = reading.name
         self.cuts = balanced_cuts(reading.confidence, weights, FINE)
-        bins = len(self.cuts) + 1
-        confidence = reading.confidence
-        seen = (confidence >= 0.0) & (confidence <= 1.0)
-        self._codes = np.where(seen, np.searchsorted(np.asarray(self.cuts), confidence, side="right"), bins)
-        share = np.bincount(self._codes, weights=weights, minlength=bins + 1)[:-1] + 0.5 / bins
-        middle = (np.cumsum(share) - 0.5 * share) / share.sum()
-        score = np.append(ndtri(middle), 0.0)
-        missing = np.append(np.zeros(bins), 1.0)
-        columns = [score, np.append(score[:-1] ** 2 - 1.0, 0.0)]
-        self.basis = np.column_stack([*columns, missing] if (~seen).any() else columns)  # [bins + 1, terms]
-
-    def design(self) -> Floats:
-        return np.asarray(self.basis[self._codes])
-
-    def penalty(self) -> Floats:
-        return np.array([LINEAR, CURVED, LINEAR])[: self.basis.shape[1]]
+        rung = Rung(reading.name, self.cuts)
+        self.codes = rung.code(reading.confidence)
+        bins = rung.size - 1
+        share = np.bincount(self.codes, weights=weights, minlength=rung.size)[:-1] + 0.5 / bins
+        score = ndtri((np.cumsum(share) - 0.5 * share) / share.sum())
+        columns = [np.append(score, 0.0), np.append(score**2 - 1.0, 0.0)]
+        if (self.codes == bins).any():
+            columns.append(np.append(np.zeros(bins), 1.0))
+        self.basis = np.column_stack(columns)
+        self.penalty = np.array([LINEAR, CURVED, LINEAR])[: len(columns)]
 
 
-def _contexts(log: ReplayLog) -> Floats:
-    """An indicator a context, [n, contexts]: what they explain is not the score's to explain."""
-    if log.contexts is None:
-        return np.empty((len(log), 0))
-    labels = np.unique(log.contexts)
-    return np.asarray((log.contexts[:, None] == labels[None, :]).astype(np.float64))
-
-
-def _logistic(design: Floats, target: Floats, weights: Floats) -> Floats:
-    """Coefficients of a ridge-logistic regression on targets in [0, 1]."""
-    if design.shape[1] == 0 or np.ptp(target) == 0.0:
+def _logistic(design: Floats, good: Floats, bad: Floats) -> Floats:
+    """Coefficients of a ridge-logistic regression on weights of good and bad outcomes [rows]."""
+    if design.shape[1] == 0 or min(good.sum(), bad.sum()) <= 1e-9 * (good.sum() + bad.sum()):
         return np.zeros(design.shape[1])
-    label = np.repeat([1, 0], len(design))
+    weight = np.concatenate([good, bad])
+    kept = weight > 0
     model = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-6, max_iter=100)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weight = np.concatenate([weights * target, weights * (1.0 - target)])
-        kept = weight > 0
+        label = np.repeat([1, 0], len(design))
         model.fit(np.vstack([design, design])[kept], label[kept], sample_weight=weight[kept])
     return np.asarray(np.round(model.coef_[0], 6))

@@ -52,8 +52,8 @@ class TableLearner:
         bins: the most bins of a reading.
         context: whether contexts are told apart.
         kappa: rows of pooled evidence that stand beside each context's own.
-        fuse: the aim (see `cards_of`) of the score that several free readings of an answer are fused into; None leaves
-            them apart.
+        fuse: the aim (see `cross_fused`) of the score that several free readings of an answer are fused into; None
+            leaves them apart.
         first: whether only the first free reading of a tier is used.
         tiers: how many tiers may be kept; the best ones are, where there are more.
         gap: no policy lies more than this, in quality, above the frontier.
@@ -117,9 +117,12 @@ class TableLearner:
         plans = trace_frontier(study.lattice, gap=self.gap).plans
         return rehearse_plans(study.lattice, plans, tiers_of(study.log, study.ladders), study.code(unseen))
 
-    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
-        """The frontier learnt from a log; around the expected cost ``near`` complete, small, and with its beliefs."""
-        study = self.study(log)
+    def policy(self, log: ReplayLog, *, near: float | None = None, study: Study | None = None) -> Policy:
+        """The frontier learnt from a log; around the expected cost ``near`` complete, small, and with its beliefs.
+
+        ``study`` is the log's, where it is there already.
+        """
+        study = study or self.study(log)
         if self.policies == "lattice":
             policy = self._lattice_policy(study, near)
         else:
