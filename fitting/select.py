@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner
-from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.learner import Policies, TableLearner
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.references import no_information_hull
 
-__all__ = ["Candidate", "Comparison", "budget_grid", "candidates", "choose"]
+__all__ = ["Candidate", "Comparison", "budget_grid", "candidates", "choose", "context_only", "reading_pays"]
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +30,9 @@ HALFWAY = 200.0  # queries at which a fused score aims half way between own qual
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
+
+ONE_ERROR = 0.6827
+"""Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
 
 TWO_ERRORS = 0.9545
 """Level of an interval of two standard errors to each side: by that much a candidate must be better than the first."""
@@ -80,6 +83,20 @@ def candidates(
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
     return tuple(found)
+
+
+def context_only(log: ReplayLog, *, abstain: float | None = None) -> Candidate:
+    """Routing that reads nothing: the best tier of each context, or of all queries where there are none."""
+    policies: Policies = "chain" if abstain is None else "lattice"
+    name = "no readings" if log.contexts is None else "context only"
+    return Candidate(name, TableLearner(policies=policies, read=False, abstain=abstain))
+
+
+def reading_pays(own: CrossFit, blind: CrossFit, budget: float) -> bool:
+    """Whether a policy earns more than one that reads nothing, by more than a standard error, at a budget."""
+    rows = own.rows()
+    ahead = _values(own, rows, [budget]) - _values(blind, rows, [budget])
+    return mean_with_interval(ahead, rows, level=ONE_ERROR).low > 1e-9
 
 
 def budget_grid(log: ReplayLog) -> tuple[float, ...]:
