@@ -1,0 +1,268 @@
+"""Latent classes: queries of a few hidden kinds, found by expectation maximisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.special import expit, logsumexp, xlogy
+
+from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.models.base import HiddenStateModel
+from metaverify.fitting.models.performance import patterns, prices_given, quality_given, rungs_of, subject
+from metaverify.fitting.observation import ObservationModel
+
+__all__ = ["LatentClasses", "Mixture"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SHORT = 20  # steps of each start, before the best of them goes on
+MOST_STEPS = 1000
+CLOSE = 1e-7  # a step that gains less log-likelihood a row is the last
+FAINTEST = 1e-300  # a probability whose logarithm is still finite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """Latent classes as they were found; A counts the answers, Z the classes."""
+
+    share: Floats  # [Z]
+    right: Floats  # [Z, A], P(right | z)
+    emission: tuple[Floats, ...]  # a rung: P(outcome | z, wrong or right) [Z, 2, outcomes]
+    history: tuple[float, ...] = ()  # the penalised log-likelihood a row before each step, never falling
+
+
+@dataclass(eq=False, repr=False)
+class LatentClasses(HiddenStateModel):
+    """Queries are of a few hidden kinds (easy, hard, hopeless, a trap …), whatever shape these have.
+
+    Given the kind, tiers are right or wrong independently of each other, and a reading depends on the kind and on
+    whether its own answer is right.  One class is conditional independence given correctness *with independent
+    tiers*; more of them carry how tiers and readings depend on each other.
+
+    Fitted by expectation maximisation from seeded starts, emissions with a Dirichlet penalty towards those that own
+    correctness alone has.  A missing reading is an outcome like any other: what it says is learnt.  An answer of
+    unknown quality (NaN) is summed over right and wrong, which is right where qualities are missing at random given
+    what is known of the query.  A quality of q counts as right with the share q (Bernoulli pseudo-likelihood).
+
+    Args:
+        classes: how many kinds.
+        strength: rows of each class's penalties.
+        starts: random ones, beside one that orders queries by how many answers are right.
+        seed: of the random starts.
+    """
+
+    classes: int = 4
+    strength: float = 4.0
+    starts: int = 3
+    seed: int = 0
+
+    def observe(self, coded: CodedLog) -> ObservationModel:
+        """A hidden state for each class and pattern of right and wrong."""
+        rows = _distinct(coded)
+        found, step = self._fit(rows)
+        right, _ = patterns(np.zeros((1, len(rows.answers))))
+        chance = np.where(right[None, :, :] > 0.5, found.right[:, None, :], 1.0 - found.right[:, None, :])
+        prior = (found.share[:, None] * chance.prod(axis=2)).reshape(-1)  # [Z x patterns]
+
+        def spread(given: Floats, about: int | None) -> Floats:  # [Z, 2, ...] to [Z x patterns, ...]
+            side = np.zeros(len(right), np.int64) if about is None else right[:, about].astype(np.int64)
+            return np.asarray(given[:, side].reshape(len(prior), *given.shape[2:]))
+
+        def price(source: int, column: Floats) -> Floats:
+            total = np.bincount(rows.member, weights=coded.weights * column)
+            mean = total.sum() / rows.weight.sum()
+            about = rows.place(source)
+            split = step.split(about)
+            count = np.stack([rows.weight @ side for side in split], axis=1)
+            sums = np.stack([total @ side for side in split], axis=1)
+            return spread((sums + self.strength * mean) / (count + self.strength), about)
+
+        return ObservationModel(
+            coded.ladders,
+            prior / prior.sum(),
+            tuple(
+                spread(given, rows.place(source))
+                for given, (source, _, _) in zip(found.emission, rungs_of(coded), strict=True)
+            ),
+            quality_given(coded, np.tile(right, (self.classes, 1))),
+            prices_given(coded, price),
+        )
+
+    def mixture(self, coded: CodedLog) -> Mixture:
+        """The classes behind these rows."""
+        return self._fit(_distinct(coded))[0]
+
+    def _fit(self, rows: _Rows) -> tuple[Mixture, _Step]:
+        if self.classes < 1 or self.strength <= 0.0:
+            raise ValueError(f"classes is {self.classes} and strength {self.strength}; give at least 1, and above 0")
+        em = _EM(rows, self.strength)
+        rng = np.random.default_rng(self.seed)
+        first = [_ordered(rows, self.classes)]
+        first += [rng.dirichlet(np.ones(self.classes), len(rows.weight)) for _ in range(self.starts)]
+        begun = [em.run(em.maximise(_Step.unsplit(rows, belief)), SHORT) for belief in first]
+        best = max(begun, key=lambda found: found.history[-1])  # the first of equals
+        found = em.run(best, MOST_STEPS)
+        return found, em.expect(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The distinct rows of a log, in ascending order."""
+
+    coded: CodedLog
+    answers: tuple[int, ...]  # the sources with an answer
+    member: Ints  # [n], the distinct row of each query
+    weight: Floats  # [R]
+    codes: tuple[Ints, ...]  # a rung: [R]
+    quality: Floats  # [R, A], NaN where it is not known
+    outcomes: tuple[csr_array, ...] = field(repr=False)  # a rung: which rows had each outcome [outcomes, R]
+
+    def place(self, source: int) -> int | None:
+        """Whose correctness a source's readings depend on: a position among the answers."""
+        about = subject(self.coded, source)
+        return None if about is None else self.answers.index(about)
+
+
+def _distinct(coded: CodedLog) -> _Rows:
+    answers = tuple(source for source, quality in enumerate(coded.quality) if quality is not None)
+    quality = np.stack([q for q in coded.quality if q is not None], axis=1)
+    keys = np.column_stack([np.where(np.isnan(quality), -1.0, quality), *coded.codes])
+    _, first, member = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    codes = tuple(code[first] for code in coded.codes)
+    at = np.arange(len(first))
+    return _Rows(
+        coded,
+        answers,
+        member.reshape(-1),
+        np.bincount(member.reshape(-1), weights=coded.weights),
+        codes,
+        quality[first],
+        tuple(
+            csr_array((np.ones(len(at)), (code, at)), shape=(size, len(at)))
+            for code, (_, _, size) in zip(codes, rungs_of(coded), strict=True)
+        ),
+    )
+
+
+def _ordered(rows: _Rows, classes: int) -> Floats:
+    """Beliefs [R, Z] that put rows in classes of equal weight by their mean quality, softly."""
+    known = ~np.isnan(rows.quality)
+    mean = np.where(known, rows.quality, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    values, level = np.unique(mean, return_inverse=True)
+    weight = np.bincount(level, weights=rows.weight, minlength=len(values))
+    rank = ((np.cumsum(weight) - weight / 2) / weight.sum())[level]
+    near = np.exp(-((classes * rank[:, None] - 0.5 - np.arange(classes)) ** 2))
+    return np.asarray(near / near.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """What is believed of every distinct row."""
+
+    belief: Floats  # [R, Z], P(z | row)
+    right: tuple[Floats, ...]  # an answer: P(right | z, row), or its quality where that is known, [R, Z] or [R, 1]
+    value: float = -np.inf  # the penalised log-likelihood a row
+
+    @classmethod
+    def unsplit(cls, rows: _Rows, belief: Floats) -> _Step:
+        """The beliefs that a start has; unknown answers are right by half."""
+        return cls(belief, tuple(np.where(np.isnan(q), 0.5, q)[:, None] for q in rows.quality.T))
+
+    def split(self, about: int | None) -> tuple[Floats, Floats]:
+        """P(z, wrong | row) and P(z, right | row) of an answer, [R, Z] each; all on the wrong side where none is."""
+        if about is None:
+            return self.belief, np.zeros_like(self.belief)
+        right = self.belief * self.right[about]
+        return self.belief - right, right
+
+
+class _EM:
+    """Expectation maximisation for a mixture of products, penalised."""
+
+    def __init__(self, rows: _Rows, strength: float) -> None:
+        self._rows, self._strength = rows, strength
+        self._about = [rows.place(source) for source, _, _ in rungs_of(rows.coded)]
+        start = _Step.unsplit(rows, np.ones((len(rows.weight), 1)))
+        self._mean = np.array([rows.weight @ right[:, 0] for right in start.right]) / rows.weight.sum()
+        self._mean = np.clip(self._mean, 1e-3, 1.0 - 1e-3)
+        self._centre = [
+            _dirichlet(given, given.sum(axis=1, keepdims=True) / rows.weight.sum(), strength)
+            for given in self._counts(start)
+        ]  # a rung: P(outcome | wrong or right), [1, 2, outcomes]
+
+    def run(self, found: Mixture, steps: int) -> Mixture:
+        """At most so many steps on from a mixture."""
+        history = list(found.history)
+        for _ in range(steps):
+            step = self.expect(found)
+            history.append(step.value)
+            if len(history) > 1 and history[-1] - history[-2] < CLOSE:
+                break
+            found = self.maximise(step)
+        return Mixture(found.share, found.right, found.emission, tuple(history))
+
+    def expect(self, found: Mixture) -> _Step:
+        """Beliefs by a mixture, and its penalised log-likelihood."""
+        rows = self._rows
+        log = np.log(found.share)[None, :] + np.zeros((len(rows.weight), 1))
+        sides: list[list[Floats]] = [
+            [np.log(1.0 - right)[None, :], np.log(right)[None, :]] for right in found.right.T
+        ]  # an answer: of wrong and of right [R, Z]
+        for about, emission, code in zip(self._about, found.emission, rows.codes, strict=True):
+            by_outcome = np.log(np.maximum(emission, FAINTEST)).transpose(1, 2, 0)  # [2, outcomes, Z]
+            if about is None:
+                log = log + by_outcome[0][code]
+            else:
+                sides[about] = [side + given[code] for side, given in zip(sides[about], by_outcome, strict=True)]
+        right = []
+        for quality, (low, high) in zip(rows.quality.T, sides, strict=True):
+            q, unknown = np.nan_to_num(quality)[:, None], np.isnan(quality)[:, None]
+            log = log + np.where(unknown, np.logaddexp(low, high), q * high + (1.0 - q) * low)
+            right.append(np.where(unknown, expit(high - low), q) if unknown.any() else q)
+        total = logsumexp(log, axis=1, keepdims=True)
+        value = (rows.weight @ total[:, 0] + self._penalty(found)) / rows.weight.sum()
+        return _Step(np.exp(log - total), tuple(right), float(value))
+
+    def maximise(self, step: _Step) -> Mixture:
+        """The mixture that is likeliest by these beliefs."""
+        weight, strength = self._rows.weight, self._strength
+        count = weight @ step.belief
+        right = np.stack([weight @ step.split(a)[1] for a in range(len(self._mean))], axis=1)
+        return Mixture(
+            (count + 1.0) / (count + 1.0).sum(),
+            (right + strength * self._mean) / (count[:, None] + strength),
+            tuple(
+                _dirichlet(given, centre, strength)
+                for given, centre in zip(self._counts(step), self._centre, strict=True)
+            ),
+        )
+
+    def _counts(self, step: _Step) -> list[Floats]:
+        """How many rows had each outcome of a rung, by class and own correctness, [Z, 2, outcomes]."""
+        weight = self._rows.weight[:, None]
+        return [
+            np.stack([(outcomes @ (weight * side)).T for side in step.split(about)], axis=1)
+            for about, outcomes in zip(self._about, self._rows.outcomes, strict=True)
+        ]
+
+    def _penalty(self, found: Mixture) -> float:
+        """The logarithm of the prior density of a mixture, but for a constant."""
+        total = float(np.log(found.share).sum())
+        total += self._strength * float(xlogy(self._mean, found.right).sum())
+        total += self._strength * float(xlogy(1.0 - self._mean, 1.0 - found.right).sum())
+        sides = zip(self._about, self._centre, found.emission, strict=True)
+        return total + self._strength * sum(
+            float(xlogy(centre, emission)[:, : 1 if about is None else 2].sum()) for about, centre, emission in sides
+        )
+
+
+def _dirichlet(count: Floats, towards: Floats, strength: float) -> Floats:
+    """Shares of outcomes, with ``strength`` rows of the shares ``towards`` beside the counts."""
+    given = count + strength * towards
+    return np.asarray(given / given.sum(axis=-1, keepdims=True))
+
+
