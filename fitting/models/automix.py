@@ -16,7 +16,14 @@ from scipy.spatial.distance import cdist
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.models.base import HiddenStateModel
-from metaverify.fitting.models.performance import MOST_STATES, Performances, performances, prices_given, quality_given, rungs_of
+from metaverify.fitting.models.performance import (
+    MOST_STATES,
+    Performances,
+    performances,
+    prices_given,
+    quality_given,
+    rungs_of,
+)
 from metaverify.fitting.observation import ObservationModel
 
 __all__ = ["AutoMixCounts", "AutoMixKDE"]

@@ -13,7 +13,15 @@ from sklearn.linear_model import LogisticRegression
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.models.base import HiddenStateModel
-from metaverify.fitting.models.performance import patterns, performances, prices_given, quality_given, rungs_of, subject
+from metaverify.fitting.models.performance import (
+    patterns,
+    performances,
+    prices_given,
+    quality_given,
+    rungs_of,
+    subject,
+    summed,
+)
 from metaverify.fitting.observation import ObservationModel
 
 __all__ = ["Calibrated"]
@@ -50,10 +58,10 @@ class Calibrated(HiddenStateModel):
         def emission(source: int, position: int, size: int) -> Floats:
             about = subject(coded, source)
             quality = None if about is None else coded.quality[about]
-            count = np.bincount(coded.codes[position], weights=coded.weights, minlength=size)
+            count = summed(coded.codes[position], coded.weights, size)
             if about is None or quality is None or size == 1:
                 return np.tile(count / count.sum(), (len(weight), 1))
-            good = np.bincount(coded.codes[position], weights=coded.weights * quality, minlength=size)
+            good = summed(coded.codes[position], coded.weights * quality, size)
             chance = self._calibrate(count, good)
             either = np.stack([count * (1.0 - chance), count * chance])
             given = np.where(either.sum(axis=1, keepdims=True) > 0.0, either, count)

@@ -11,7 +11,15 @@ from scipy.special import expit, logsumexp, xlogy
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.models.base import HiddenStateModel
-from metaverify.fitting.models.performance import patterns, prices_given, quality_given, rungs_of, subject
+from metaverify.fitting.models.performance import (
+    patterns,
+    prices_given,
+    quality_given,
+    rungs_of,
+    shrunk,
+    subject,
+    summed,
+)
 from metaverify.fitting.observation import ObservationModel
 
 __all__ = ["LatentClasses", "Mixture"]
@@ -21,7 +29,9 @@ Ints = NDArray[np.int64]
 
 SHORT = 20  # steps of each start, before the best of them goes on
 MOST_STEPS = 1000
-CLOSE = 1e-7  # a step that gains less log-likelihood a row is the last
+CLOSE = 1e-6  # a step that gains less log-likelihood a row is the last
+ONE_ROW = 1.0  # beside each class's share, and beside how often each tier is right in it
+LEAST = 1e-3  # P(right) of a tier that never is, and of one that always is but for as much
 FAINTEST = 1e-300  # a probability whose logarithm is still finite
 
 
@@ -50,13 +60,15 @@ class LatentClasses(HiddenStateModel):
 
     Args:
         classes: how many kinds.
-        strength: rows of each class's penalties.
+        own: rows of evidence from own correctness alone, beside those of each class, in what readings show.
+        marginal: rows of evidence from the outcome's share, beside those of own correctness.
         starts: random ones, beside one that orders queries by how many answers are right.
         seed: of the random starts.
     """
 
     classes: int = 4
-    strength: float = 4.0
+    own: float = 20.0
+    marginal: float = 20.0
     starts: int = 3
     seed: int = 0
 
@@ -73,13 +85,13 @@ class LatentClasses(HiddenStateModel):
             return np.asarray(given[:, side].reshape(len(prior), *given.shape[2:]))
 
         def price(source: int, column: Floats) -> Floats:
-            total = np.bincount(rows.member, weights=coded.weights * column)
+            total = summed(rows.member, coded.weights * column, len(rows.weight))
             mean = total.sum() / rows.weight.sum()
             about = rows.place(source)
             split = step.split(about)
             count = np.stack([rows.weight @ side for side in split], axis=1)
             sums = np.stack([total @ side for side in split], axis=1)
-            return spread((sums + self.strength * mean) / (count + self.strength), about)
+            return spread(shrunk(sums, count, mean, self.own), about)
 
         return ObservationModel(
             coded.ladders,
@@ -97,13 +109,16 @@ class LatentClasses(HiddenStateModel):
         return self._fit(_distinct(coded))[0]
 
     def _fit(self, rows: _Rows) -> tuple[Mixture, _Step]:
-        if self.classes < 1 or self.strength <= 0.0:
-            raise ValueError(f"classes is {self.classes} and strength {self.strength}; give at least 1, and above 0")
-        em = _EM(rows, self.strength)
+        if self.classes < 1 or self.own <= 0.0 or self.marginal <= 0.0:
+            raise ValueError(
+                f"classes is {self.classes}, own {self.own} and marginal {self.marginal}; "
+                "give at least 1, and rows above 0"
+            )
+        em = _EM(rows, self.own, self.marginal)
         rng = np.random.default_rng(self.seed)
         first = [_ordered(rows, self.classes)]
         first += [rng.dirichlet(np.ones(self.classes), len(rows.weight)) for _ in range(self.starts)]
-        begun = [em.run(em.maximise(_Step.unsplit(rows, belief)), SHORT) for belief in first]
+        begun = [em.run(em.start(belief), SHORT) for belief in first]
         best = max(begun, key=lambda found: found.history[-1])  # the first of equals
         found = em.run(best, MOST_STEPS)
         return found, em.expect(found)
@@ -138,7 +153,7 @@ def _distinct(coded: CodedLog) -> _Rows:
         coded,
         answers,
         member.reshape(-1),
-        np.bincount(member.reshape(-1), weights=coded.weights),
+        summed(member.reshape(-1), coded.weights, len(first)),
         codes,
         quality[first],
         tuple(
@@ -153,7 +168,7 @@ def _ordered(rows: _Rows, classes: int) -> Floats:
     known = ~np.isnan(rows.quality)
     mean = np.where(known, rows.quality, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     values, level = np.unique(mean, return_inverse=True)
-    weight = np.bincount(level, weights=rows.weight, minlength=len(values))
+    weight = summed(level, rows.weight, len(values))
     rank = ((np.cumsum(weight) - weight / 2) / weight.sum())[level]
     near = np.exp(-((classes * rank[:, None] - 0.5 - np.arange(classes)) ** 2))
     return np.asarray(near / near.sum(axis=1, keepdims=True))
@@ -167,11 +182,6 @@ class _Step:
     right: tuple[Floats, ...]  # an answer: P(right | z, row), or its quality where that is known, [R, Z] or [R, 1]
     value: float = -np.inf  # the penalised log-likelihood a row
 
-    @classmethod
-    def unsplit(cls, rows: _Rows, belief: Floats) -> _Step:
-        """The beliefs that a start has; unknown answers are right by half."""
-        return cls(belief, tuple(np.where(np.isnan(q), 0.5, q)[:, None] for q in rows.quality.T))
-
     def split(self, about: int | None) -> tuple[Floats, Floats]:
         """P(z, wrong | row) and P(z, right | row) of an answer, [R, Z] each; all on the wrong side where none is."""
         if about is None:
@@ -183,16 +193,25 @@ class _Step:
 class _EM:
     """Expectation maximisation for a mixture of products, penalised."""
 
-    def __init__(self, rows: _Rows, strength: float) -> None:
-        self._rows, self._strength = rows, strength
+    def __init__(self, rows: _Rows, own: float, marginal: float) -> None:
+        self._rows, self._own = rows, own
         self._about = [rows.place(source) for source, _, _ in rungs_of(rows.coded)]
-        start = _Step.unsplit(rows, np.ones((len(rows.weight), 1)))
-        self._mean = np.array([rows.weight @ right[:, 0] for right in start.right]) / rows.weight.sum()
-        self._mean = np.clip(self._mean, 1e-3, 1.0 - 1e-3)
-        self._centre = [
-            _dirichlet(given, given.sum(axis=1, keepdims=True) / rows.weight.sum(), strength)
-            for given in self._counts(start)
-        ]  # a rung: P(outcome | wrong or right), [1, 2, outcomes]
+        known = rows.weight[:, None] * ~np.isnan(rows.quality)  # [R, A]
+        if not known.any(axis=0).all():
+            name = rows.coded.ladders[rows.answers[int((~known.any(axis=0)).argmax())]].source
+            raise ValueError(f"{name!r}: no quality is known in any row; leave the tier out")
+        right = known * np.nan_to_num(rows.quality)
+        self.mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
+        self._centre = []  # a rung: P(outcome | wrong or right) [2, outcomes]
+        for about, outcomes in zip(self._about, rows.outcomes, strict=True):
+            share = outcomes @ rows.weight / rows.weight.sum()
+            sides = [known[:, 0] * 0.0] * 2 if about is None else [known[:, about] - right[:, about], right[:, about]]
+            self._centre.append(_shares(np.stack([outcomes @ side for side in sides]), share, marginal))
+
+    def start(self, belief: Floats) -> Mixture:
+        """The mixture that is likeliest by beliefs [R, Z], an unknown answer being right as often as known ones."""
+        quality = np.where(np.isnan(self._rows.quality), self.mean, self._rows.quality)
+        return self.maximise(_Step(belief, tuple(quality.T[:, :, None])))
 
     def run(self, found: Mixture, steps: int) -> Mixture:
         """At most so many steps on from a mixture."""
@@ -220,23 +239,28 @@ class _EM:
                 sides[about] = [side + given[code] for side, given in zip(sides[about], by_outcome, strict=True)]
         right = []
         for quality, (low, high) in zip(rows.quality.T, sides, strict=True):
-            q, unknown = np.nan_to_num(quality)[:, None], np.isnan(quality)[:, None]
-            log = log + np.where(unknown, np.logaddexp(low, high), q * high + (1.0 - q) * low)
-            right.append(np.where(unknown, expit(high - low), q) if unknown.any() else q)
+            q, unknown = np.nan_to_num(quality)[:, None], np.isnan(quality)
+            part = q * high + (1.0 - q) * low
+            if unknown.any():
+                part[unknown] = np.logaddexp(low[unknown], high[unknown])
+                q = q + np.zeros_like(low)
+                q[unknown] = expit(high[unknown] - low[unknown])
+            log = log + part
+            right.append(q)
         total = logsumexp(log, axis=1, keepdims=True)
         value = (rows.weight @ total[:, 0] + self._penalty(found)) / rows.weight.sum()
         return _Step(np.exp(log - total), tuple(right), float(value))
 
     def maximise(self, step: _Step) -> Mixture:
         """The mixture that is likeliest by these beliefs."""
-        weight, strength = self._rows.weight, self._strength
+        weight = self._rows.weight
         count = weight @ step.belief
-        right = np.stack([weight @ step.split(a)[1] for a in range(len(self._mean))], axis=1)
+        right = np.stack([weight @ step.split(a)[1] for a in range(len(self.mean))], axis=1)
         return Mixture(
-            (count + 1.0) / (count + 1.0).sum(),
-            (right + strength * self._mean) / (count[:, None] + strength),
+            (count + ONE_ROW) / (count + ONE_ROW).sum(),
+            shrunk(right, count[:, None], self.mean, ONE_ROW),
             tuple(
-                _dirichlet(given, centre, strength)
+                _shares(given, centre, self._own)
                 for given, centre in zip(self._counts(step), self._centre, strict=True)
             ),
         )
@@ -251,18 +275,15 @@ class _EM:
 
     def _penalty(self, found: Mixture) -> float:
         """The logarithm of the prior density of a mixture, but for a constant."""
-        total = float(np.log(found.share).sum())
-        total += self._strength * float(xlogy(self._mean, found.right).sum())
-        total += self._strength * float(xlogy(1.0 - self._mean, 1.0 - found.right).sum())
+        total = ONE_ROW * float(np.log(found.share).sum())
+        total += ONE_ROW * float(xlogy(self.mean, found.right).sum())
+        total += ONE_ROW * float(xlogy(1.0 - self.mean, 1.0 - found.right).sum())
         sides = zip(self._about, self._centre, found.emission, strict=True)
-        return total + self._strength * sum(
+        return total + self._own * sum(
             float(xlogy(centre, emission)[:, : 1 if about is None else 2].sum()) for about, centre, emission in sides
         )
 
 
-def _dirichlet(count: Floats, towards: Floats, strength: float) -> Floats:
-    """Shares of outcomes, with ``strength`` rows of the shares ``towards`` beside the counts."""
-    given = count + strength * towards
-    return np.asarray(given / given.sum(axis=-1, keepdims=True))
-
-
+def _shares(count: Floats, towards: Floats, rows: float) -> Floats:
+    """Shares of outcomes by counts [..., outcomes], shrunk."""
+    return shrunk(count, count.sum(axis=-1, keepdims=True), towards, rows)

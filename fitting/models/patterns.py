@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.models.base import HiddenStateModel
-from metaverify.fitting.models.performance import patterns, performances, prices_given, quality_given, rungs_of, subject
+from metaverify.fitting.models.performance import (
+    patterns,
+    performances,
+    prices_given,
+    quality_given,
+    rungs_of,
+    shrunk,
+    subject,
+)
 from metaverify.fitting.observation import ObservationModel
 
 __all__ = ["Patterns"]
@@ -33,8 +41,8 @@ class Patterns(HiddenStateModel):
     """
 
     independent: float = 4.0
-    own: float = 20.0
-    marginal: float = 5.0
+    own: float = 50.0
+    marginal: float = 20.0
 
     def observe(self, coded: CodedLog) -> ObservationModel:
         """A hidden state for each pattern of right and wrong."""
@@ -53,12 +61,12 @@ class Patterns(HiddenStateModel):
             about = subject(coded, source)
             side = np.zeros(len(right), np.int64) if about is None else right[:, found.answers.index(about)].astype(int)
             by_side = np.stack([count[side == s].sum(axis=0) for s in (0, 1)])
-            given = _shrunk(by_side, by_side.sum(axis=0) / rows, self.marginal)
-            return _shrunk(count, given[side], self.own)
+            given = _shares(by_side, by_side.sum(axis=0) / rows, self.marginal)
+            return _shares(count, given[side], self.own)
 
         def price(_: int, column: Floats) -> Floats:
             total = found.total(column)
-            return np.asarray((total @ member + self.own * total.sum() / rows) / (weight + self.own))
+            return shrunk(total @ member, weight, total.sum() / rows, self.own)
 
         return ObservationModel(
             coded.ladders,
@@ -69,8 +77,6 @@ class Patterns(HiddenStateModel):
         )
 
 
-def _shrunk(count: Floats, towards: Floats, strength: float) -> Floats:
-    """Shares of outcomes [..., outcomes], with ``strength`` rows of the shares ``towards`` beside each row of counts;
-    these alone where nothing was counted."""
-    total = count.sum(axis=-1, keepdims=True) + strength
-    return np.where(total > 0.0, (count + strength * towards) / np.where(total > 0.0, total, 1.0), towards)
+def _shares(count: Floats, towards: Floats, rows: float) -> Floats:
+    """Shares of outcomes by counts [..., outcomes], shrunk."""
+    return shrunk(count, count.sum(axis=-1, keepdims=True), towards, rows)

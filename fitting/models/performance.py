@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
 
-__all__ = ["MOST_STATES", "Performances", "patterns", "performances", "prices_given", "quality_given", "rungs_of", "subject"]
+__all__ = [
+    "MOST_STATES",
+    "Performances",
+    "patterns",
+    "performances",
+    "prices_given",
+    "quality_given",
+    "rungs_of",
+    "shrunk",
+    "subject",
+    "summed",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,13 +44,12 @@ class Performances:
 
     def total(self, values: Floats) -> Floats:
         """The weighted sum of ``values`` [n] over the queries of each vector, [S]."""
-        return np.bincount(self.member, weights=self.coded.weights * values, minlength=len(self.weight))
+        return summed(self.member, self.coded.weights * values, len(self.weight))
 
     def tally(self, position: int, size: int) -> Floats:
         """How many queries of each vector had each outcome of the rung at ``position``, [S, size]."""
         cell = self.member * size + self.coded.codes[position]
-        count = np.bincount(cell, weights=self.coded.weights, minlength=len(self.weight) * size)
-        return np.asarray(count, dtype=np.float64).reshape(-1, size)
+        return summed(cell, self.coded.weights, len(self.weight) * size).reshape(-1, size)
 
 
 def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
@@ -66,8 +76,8 @@ def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
         value, member = np.unique(np.round(quality * grid), axis=0, return_inverse=True)
         grid //= 2
     member = member.reshape(-1)
-    weight = np.bincount(member, weights=coded.weights)
-    mean = [np.bincount(member, weights=coded.weights * column) / weight for column in columns]
+    weight = summed(member, coded.weights, len(value))
+    mean = [summed(member, coded.weights * column, len(value)) / weight for column in columns]
     return Performances(coded, answers, np.stack(mean, axis=1), weight, member)
 
 
@@ -108,11 +118,20 @@ def quality_given(coded: CodedLog, value: Floats) -> tuple[Floats | None, ...]:
     return tuple(None if quality is None else next(columns) for quality in coded.quality)
 
 
-def prices_given(
-    coded: CodedLog, expected: Callable[[int, Floats], Floats]
-) -> tuple[tuple[float | Floats, ...], ...]:
+def prices_given(coded: CodedLog, expected: Callable[[int, Floats], Floats]) -> tuple[tuple[float | Floats, ...], ...]:
     """For each source and rung its price where that never varies, ``expected`` of source and prices [n] elsewhere."""
     return tuple(
         tuple(float(p[0]) if (p == p[0]).all() else expected(source, p) for p in rungs)
         for source, rungs in enumerate(coded.price)
     )
+
+
+def summed(member: Ints, values: Floats, count: int) -> Floats:
+    """The sum of ``values`` [n] over the members of each of ``count`` cells, [count]."""
+    return np.asarray(np.bincount(member, weights=values, minlength=count), dtype=np.float64)
+
+
+def shrunk(total: Floats, count: Floats, towards: Floats, rows: float) -> Floats:
+    """Means, total / count, with ``rows`` rows of ``towards`` beside the counted; that alone where there are none."""
+    beside = count + rows
+    return np.where(beside > 0.0, (total + rows * towards) / np.where(beside > 0.0, beside, 1.0), towards)
