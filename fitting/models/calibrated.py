@@ -100,6 +100,8 @@ def _platt(count: Floats, right: Floats) -> Floats:
     score = ndtri((np.cumsum(count) - count / 2) / rows)[:, None]
     high, low = (good + 1.0) / (good + 2.0), 1.0 / (rows - good + 2.0)
     hit = right * high + (count - right) * low
+    if len(count) == 1:
+        return hit / count
     model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=200)
     label = np.repeat([1, 0], len(count))
     model.fit(np.vstack([score, score]), label, sample_weight=np.concatenate([hit, count - hit]))
