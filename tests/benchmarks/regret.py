@@ -37,6 +37,7 @@ from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.calibrated import Calibrated
 from metaverify.fitting.models.copula import Copula
 from metaverify.fitting.models.counts import Counts
+from metaverify.fitting.models.kernel import RankKernel
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.patterns import Patterns
 from metaverify.policies.policy import Policy
@@ -68,7 +69,10 @@ CANDIDATES: Mapping[str, Learner] = {
     "Calibrated isotonic": _alone(Calibrated("isotonic")),
     "Patterns": _alone(Patterns()),
     "LatentClasses": _alone(LatentClasses()),
-    "Copula + LatentClasses": _alone(Average((Copula(), LatentClasses()))),
+    "RankKernel": _alone(RankKernel()),
+    "Copula + Patterns": _alone(Average((Copula(), Patterns()))),
+    "Copula + RankKernel": _alone(Average((Copula(), RankKernel()))),
+    "Average of four": _alone(Average((Copula(), RankKernel(), Patterns(), LatentClasses()))),
 }
 """What is compared, by name; anything that learns a policy from a log can stand here."""
 
