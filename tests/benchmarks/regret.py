@@ -1,6 +1,6 @@
 """Regret: what a policy learnt from a drawn log falls short of the true optimum, in worlds whose truth is known.
 
-python -m tests.benchmarks.regret [--rows 50,200] [--worlds hopeless-3] [--only Copula] [--draws 3] [--json]
+python -m tests.benchmarks.regret [--rows 50,200] [--worlds hopeless-3] [--only Copula] [--draws 6] [--json]
 
 A policy is valued exactly: it routes a log that holds every combination of readings once, weighted with its
 probability under the world, with expected correctness and price.  At budgets 10, 20, 40, 60 and 80 % of the way from
@@ -23,7 +23,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
@@ -157,10 +157,10 @@ def run(cell: Cell, learner: Learner) -> float:
 
 
 def sweep(cells: list[Cell], candidates: Mapping[str, Learner]) -> dict[Cell, float]:
-    """The regret of every cell, in points, in the order given."""
+    """The regret of every cell, in points, in the order given; runs under the caller's joblib ``parallel_config``."""
     console = Console(stderr=True)
     tasks = (delayed(run)(cell, candidates[cell.candidate]) for cell in cells)
-    done = Parallel(n_jobs=-1, return_as="generator", batch_size=4)(tasks)
+    done = Parallel(return_as="generator", batch_size=4)(tasks)
     bar = track(done, "fits", total=len(cells), console=console, disable=not console.is_terminal)
     return dict(zip(cells, bar, strict=True))
 
@@ -173,7 +173,8 @@ def main() -> None:
     rows = [int(n) for n in options.rows.split(",")]
     # The dearest first, so that no core is left with one at the end.
     cells = [Cell(w, n, d, c) for n, w, d, c in product(sorted(rows)[::-1], worlds, range(options.draws), names)]
-    found = sweep(cells, CANDIDATES)
+    with parallel_config(n_jobs=-1):
+        found = sweep(cells, CANDIDATES)
     if options.json:
         json.dump([{**{f: getattr(c, f) for f in Cell.__slots__}, "regret": r} for c, r in found.items()], sys.stdout)
         return
@@ -195,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default=",".join(map(str, ROWS)))
     parser.add_argument("--worlds", default=",".join(WORLDS_COMPARED))
     parser.add_argument("--only", help="names of candidates, by commas")
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=6)
     parser.add_argument("--json", action="store_true", help="every fit's regret instead of tables")
     return parser
 
