@@ -20,7 +20,9 @@ class Counts(TableModel):
     """Shares and means of the log's own cells.
 
     Exact on the log that it is made from: the solver's value is what replay earns.  On new queries it is right only
-    where every cell has many rows, so few tiers, few bins, much data.
+    where every cell has many rows, so few tiers, few bins, much data: mean regret (see `tests/benchmarks/regret.py`) in
+    15 known worlds is 9.5 / 6.2 / 3.7 / 1.5 points at n = 50 / 200 / 1,000 / 5,000, where `Copula` has
+    2.2 / .9 / .4 / .3; with a strength of 200 it is 4.2 / 1.9 / 1.3 / .7.
 
     Args:
         strength: rows, beside the log's own, of a log in which sources have nothing to do with each other: each has

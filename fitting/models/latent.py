@@ -16,6 +16,7 @@ from metaverify.fitting.models.performance import (
     prices_given,
     quality_given,
     rungs_of,
+    shares,
     shrunk,
     subject,
     summed,
@@ -57,6 +58,14 @@ class LatentClasses(HiddenStateModel):
     correctness alone has.  A missing reading is an outcome like any other: what it says is learnt.  An answer of
     unknown quality (NaN) is summed over right and wrong, which is right where qualities are missing at random given
     what is known of the query.  A quality of q counts as right with the share q (Bernoulli pseudo-likelihood).
+
+    Wins where confidence is not monotone in correctness: in three worlds with hopeless queries and traps its mean
+    regret is 1.7 / .46 / .10 points at n = 200 / 1,000 / 5,000, where `Copula` has 2.7 / 1.1 / .94.  In twelve others
+    it loses: .77 / .37 / .19 to .42 / .19 / .09, much of it in a world of two tiers whose prices rise with difficulty,
+    which classes are too coarse to follow.  On halves of seven real logs it lost .1 point to `Copula` at n = 200,
+    1,000 and with all rows: .9 there on a log of language models, while it won .1 to .3 on two others.  Classes whose
+    readings do not depend on own correctness do worse (by .3 point at n = 200 and .2 at 1,000 in five known worlds);
+    8 classes are better than 4 with thousands of rows only.
 
     Args:
         classes: how many kinds.
@@ -201,16 +210,16 @@ class _EM:
             name = rows.coded.ladders[rows.answers[int((~known.any(axis=0)).argmax())]].source
             raise ValueError(f"{name!r}: no quality is known in any row; leave the tier out")
         right = known * np.nan_to_num(rows.quality)
-        self.mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
+        self._mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
         self._centre = []  # a rung: P(outcome | wrong or right) [2, outcomes]
         for about, outcomes in zip(self._about, rows.outcomes, strict=True):
             share = outcomes @ rows.weight / rows.weight.sum()
             sides = [known[:, 0] * 0.0] * 2 if about is None else [known[:, about] - right[:, about], right[:, about]]
-            self._centre.append(_shares(np.stack([outcomes @ side for side in sides]), share, marginal))
+            self._centre.append(shares(np.stack([outcomes @ side for side in sides]), share, marginal))
 
     def start(self, belief: Floats) -> Mixture:
         """The mixture that is likeliest by beliefs [R, Z], an unknown answer being right as often as known ones."""
-        quality = np.where(np.isnan(self._rows.quality), self.mean, self._rows.quality)
+        quality = np.where(np.isnan(self._rows.quality), self._mean, self._rows.quality)
         return self.maximise(_Step(belief, tuple(quality.T[:, :, None])))
 
     def run(self, found: Mixture, steps: int) -> Mixture:
@@ -255,13 +264,12 @@ class _EM:
         """The mixture that is likeliest by these beliefs."""
         weight = self._rows.weight
         count = weight @ step.belief
-        right = np.stack([weight @ step.split(a)[1] for a in range(len(self.mean))], axis=1)
+        right = np.stack([weight @ step.split(a)[1] for a in range(len(self._mean))], axis=1)
         return Mixture(
             (count + ONE_ROW) / (count + ONE_ROW).sum(),
-            shrunk(right, count[:, None], self.mean, ONE_ROW),
+            shrunk(right, count[:, None], self._mean, ONE_ROW),
             tuple(
-                _shares(given, centre, self._own)
-                for given, centre in zip(self._counts(step), self._centre, strict=True)
+                shares(given, centre, self._own) for given, centre in zip(self._counts(step), self._centre, strict=True)
             ),
         )
 
@@ -276,14 +284,9 @@ class _EM:
     def _penalty(self, found: Mixture) -> float:
         """The logarithm of the prior density of a mixture, but for a constant."""
         total = ONE_ROW * float(np.log(found.share).sum())
-        total += ONE_ROW * float(xlogy(self.mean, found.right).sum())
-        total += ONE_ROW * float(xlogy(1.0 - self.mean, 1.0 - found.right).sum())
+        total += ONE_ROW * float(xlogy(self._mean, found.right).sum())
+        total += ONE_ROW * float(xlogy(1.0 - self._mean, 1.0 - found.right).sum())
         sides = zip(self._about, self._centre, found.emission, strict=True)
         return total + self._own * sum(
             float(xlogy(centre, emission)[:, : 1 if about is None else 2].sum()) for about, centre, emission in sides
         )
-
-
-def _shares(count: Floats, towards: Floats, rows: float) -> Floats:
-    """Shares of outcomes by counts [..., outcomes], shrunk."""
-    return shrunk(count, count.sum(axis=-1, keepdims=True), towards, rows)

@@ -18,6 +18,7 @@ __all__ = [
     "prices_given",
     "quality_given",
     "rungs_of",
+    "shares",
     "shrunk",
     "subject",
     "summed",
@@ -135,3 +136,8 @@ def shrunk(total: Floats, count: Floats, towards: Floats, rows: float) -> Floats
     """Means, total / count, with ``rows`` rows of ``towards`` beside the counted; that alone where there are none."""
     beside = count + rows
     return np.where(beside > 0.0, (total + rows * towards) / np.where(beside > 0.0, beside, 1.0), towards)
+
+
+def shares(count: Floats, towards: Floats, rows: float) -> Floats:
+    """Shares of outcomes by counts [..., outcomes], with ``rows`` rows of the shares ``towards`` beside them."""
+    return shrunk(count, count.sum(axis=-1, keepdims=True), towards, rows)
