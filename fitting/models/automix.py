@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from metaverify.fitting.coding import CodedLog
-from metaverify.fitting.models.base import HiddenStateModel
+from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
     MOST_STATES,
     Performances,
@@ -29,6 +29,8 @@ from metaverify.fitting.observation import ObservationModel
 __all__ = ["AutoMixCounts", "AutoMixKDE"]
 
 Floats = NDArray[np.float64]
+
+NARROWEST = 1e-9  # bandwidth
 
 
 @dataclass(eq=False, repr=False)
@@ -66,7 +68,7 @@ class AutoMixKDE(HiddenStateModel):
 
     Args:
         bandwidth: a factor on Scott's rule.
-        states: the most hidden states; above it performance is rounded.
+        states: the most hidden states; above it performance is rounded as far as needed, to right or wrong at the most.
     """
 
     bandwidth: float = 1.0
@@ -74,6 +76,8 @@ class AutoMixKDE(HiddenStateModel):
 
     def observe(self, coded: CodedLog) -> ObservationModel:
         """A hidden state for each distinct performance vector."""
+        at_least(NARROWEST, self, "bandwidth")
+        at_least(1, self, "states")
         found = performances(coded, self.states)
         return _observe(found, _kernel(found, self.bandwidth))
 

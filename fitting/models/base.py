@@ -12,7 +12,7 @@ from metaverify.fitting.observation import ObservationModel
 from metaverify.fitting.table import JointTable
 from metaverify.simulators.log import ReplayLog
 
-__all__ = ["HiddenStateModel", "TableModel"]
+__all__ = ["HiddenStateModel", "TableModel", "at_least"]
 
 BINS = 8  # of a reading, where a log is given uncoded
 
@@ -54,3 +54,15 @@ class HiddenStateModel(TableModel):
     def table(self, coded: CodedLog) -> JointTable:
         """The joint table of the coded rows, summed over the hidden states."""
         return self.observe(coded).table()
+
+
+def at_least(least: float, model: TableModel, *options: str) -> None:
+    """Make sure that these options of a model are no less than that.
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    for option in options:
+        value = getattr(model, option)
+        if not value >= least:
+            raise ValueError(f"{option} of {type(model).__name__} is {value}; give at least {least:g}")

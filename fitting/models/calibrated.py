@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -54,6 +55,8 @@ class Calibrated(HiddenStateModel):
 
     def observe(self, coded: CodedLog) -> ObservationModel:
         """A hidden state for each pattern of right and wrong that has some weight."""
+        if self.curve not in CURVES:
+            raise ValueError(f"curve of Calibrated is {self.curve!r}; give one of {', '.join(CURVES)}")
         found = performances(coded)
         right, member = patterns(found.value)
         weight = found.weight @ member
@@ -90,8 +93,7 @@ class Calibrated(HiddenStateModel):
         chance = right / np.maximum(count, 1e-300)
         seen = np.flatnonzero(count[:-1] > 0.0)
         if len(seen) > 0:
-            curve = _platt if self.curve == "platt" else _isotonic
-            chance[seen] = curve(count[seen], right[seen])
+            chance[seen] = CURVES[self.curve](count[seen], right[seen])
         return np.clip(chance, 0.0, 1.0)
 
 
@@ -111,3 +113,6 @@ def _platt(count: Floats, right: Floats) -> Floats:
     label = np.repeat([1, 0], len(count))
     model.fit(np.vstack([score, score]), label, sample_weight=np.concatenate([hit, count - hit]))
     return np.asarray(model.predict_proba(score)[:, 1])
+
+
+CURVES = MappingProxyType({"isotonic": _isotonic, "platt": _platt})

@@ -9,7 +9,7 @@ import numpy as np
 
 from metaverify.fitting.coding import CodedLog, Floats
 from metaverify.fitting.ladders import leaf_shape
-from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.base import TableModel, at_least
 from metaverify.fitting.table import JointTable, average
 
 __all__ = ["Counts"]
@@ -34,6 +34,7 @@ class Counts(TableModel):
 
     def table(self, coded: CodedLog) -> JointTable:
         """The joint table of the coded rows, contexts not told apart."""
+        at_least(0.0, self, "strength")
         counted = _count(coded)
         if self.strength == 0.0:
             return counted

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
-from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.base import TableModel, at_least
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.models.performance import rungs_of, summed
 from metaverify.fitting.table import JointTable, combine
@@ -19,6 +19,7 @@ __all__ = ["RankKernel"]
 Floats = NDArray[np.float64]
 
 UNIFORM = 1.0 / math.sqrt(12.0)  # the standard deviation of ranks
+NARROWEST = 1e-9  # bandwidth
 STAYS = 1e-12  # the least of a row that stays in its bin
 
 
@@ -43,6 +44,7 @@ class RankKernel(TableModel):
 
     def table(self, coded: CodedLog) -> JointTable:
         """The joint table of the coded rows, contexts not told apart."""
+        at_least(NARROWEST, self, "bandwidth")
         read = sum(size > 1 for _, _, size in rungs_of(coded))
         width = self.bandwidth * UNIFORM * float(coded.weights.sum()) ** (-1.0 / (read + 4))
         spread = {

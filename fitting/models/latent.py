@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, xlogy
 
 from metaverify.fitting.coding import CodedLog
-from metaverify.fitting.models.base import HiddenStateModel
+from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
     patterns,
     prices_given,
@@ -31,6 +31,7 @@ Ints = NDArray[np.int64]
 SHORT = 20  # steps of each start, before the best of them goes on
 MOST_STEPS = 1000
 CLOSE = 1e-6  # a step that gains less log-likelihood a row is the last
+FEWEST = 1e-9  # rows of a penalty
 ONE_ROW = 1.0  # beside each class's share, and beside how often each tier is right in it
 LEAST = 1e-3  # P(right) of a tier that never is, and of one that always is but for as much
 FAINTEST = 1e-300  # a probability whose logarithm is still finite
@@ -118,11 +119,9 @@ class LatentClasses(HiddenStateModel):
         return self._fit(_distinct(coded))[0]
 
     def _fit(self, rows: _Rows) -> tuple[Mixture, _Step]:
-        if self.classes < 1 or self.own <= 0.0 or self.marginal <= 0.0:
-            raise ValueError(
-                f"classes is {self.classes}, own {self.own} and marginal {self.marginal}; "
-                "give at least 1, and rows above 0"
-            )
+        at_least(1, self, "classes")
+        at_least(0, self, "starts", "seed")
+        at_least(FEWEST, self, "own", "marginal")
         em = _EM(rows, self.own, self.marginal)
         rng = np.random.default_rng(self.seed)
         first = [_ordered(rows, self.classes)]

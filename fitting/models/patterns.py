@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
-from metaverify.fitting.models.base import HiddenStateModel
+from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
     patterns,
     performances,
@@ -54,6 +54,7 @@ class Patterns(HiddenStateModel):
 
     def observe(self, coded: CodedLog) -> ObservationModel:
         """A hidden state for each pattern of right and wrong."""
+        at_least(0.0, self, "independent", "own", "marginal")
         found = performances(coded)
         right, member = patterns(found.value)
         weight = found.weight @ member  # [patterns]

@@ -56,8 +56,8 @@ class Performances:
 def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
     """The distinct performance vectors of a log.
 
-    Where there are more than ``most``, qualities are rounded to a grid of 1/64, or the coarsest of 1/32, 1/16, … that
-    is needed; vectors that then are equal become one, at their mean.
+    Where there are more than ``most``, qualities are rounded to a grid of 1/64, or 1/32, 1/16, … until there are not,
+    at the coarsest to right or wrong; vectors that are equal then become one, at their mean.
 
     Raises:
         ValueError: some query's quality is not known.

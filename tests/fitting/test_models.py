@@ -183,6 +183,25 @@ def test_a_quality_that_is_not_known_is_refused_with_its_place(name: str) -> Non
         MODELS[name].table(replace(coded, quality=(coded.quality[0], unknown, coded.quality[2])))
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Counts(strength=-1.0), "strength of Counts is -1.0; give at least 0"),
+        (Patterns(own=math.nan), "own of Patterns is nan; give at least 0"),
+        (RankKernel(bandwidth=0.0), "bandwidth of RankKernel is 0.0; give at least 1e-09"),
+        (AutoMixKDE(bandwidth=0.0), "bandwidth of AutoMixKDE is 0.0; give at least 1e-09"),
+        (AutoMixKDE(states=0), "states of AutoMixKDE is 0; give at least 1"),
+        (LatentClasses(classes=0), "classes of LatentClasses is 0; give at least 1"),
+        (LatentClasses(own=0.0), "own of LatentClasses is 0.0; give at least 1e-09"),
+        (LatentClasses(starts=-1), "starts of LatentClasses is -1; give at least 0"),
+        (Calibrated("probit"), "curve of Calibrated is 'probit'; give one of isotonic, platt"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_with_its_value(model: TableModel, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.table(coded_log(20))
+
+
 # Counts ---------------------------------------------------------------------------------------------------------------
 
 TINY = CodedLog(  # four queries, two tiers with one reading each: low, high, missing
@@ -557,12 +576,6 @@ def test_a_tier_of_which_no_quality_is_known_is_refused() -> None:
     coded = coded_log(20)
     with pytest.raises(ValueError, match=r"'tier2': no quality is known in any row; leave the tier out"):
         LatentClasses().table(replace(coded, quality=(*coded.quality[:2], np.full(20, np.nan))))
-
-
-@pytest.mark.parametrize("options", [{"classes": 0}, {"own": 0.0}, {"marginal": -1.0}])
-def test_latent_classes_need_a_class_and_penalties(options: dict) -> None:
-    with pytest.raises(ValueError, match="give at least 1, and rows above 0"):
-        LatentClasses(**options).table(coded_log(20))
 
 
 # Averages -------------------------------------------------------------------------------------------------------------
