@@ -102,7 +102,7 @@ class Method:
 METHODS: dict[str, Method] = {
     BASELINE: Method(Thresholds, bare),
     "thresholds by context": Method(lambda: Thresholds(context=True, kappa=0.0), one_reading),
-    "default, bare": Method(None, bare),
+    "default bare": Method(None, bare),
     "default": Method(None, whole),
 }
 
@@ -171,10 +171,8 @@ def learn(
     at, _ = choose([c.name for c in tries], every[:-1], budget_grid(known))
     tried, unread = (rehearse(learner, known, unseen) for learner in (tries[at].learner, blind.learner))
     ledgers = [
-        dial(tried, every[at], budget)
-        if reading_pays(every[at], every[-1], budget)
-        else dial(unread, every[-1], budget)
-        for budget in budgets
+        dial(*((tried, every[at]) if reading_pays(every[at], every[-1], b) else (unread, every[-1])), b)
+        for b in budgets
     ]
     return ledgers, curve_of(tried, unseen), tries[at].name
 
@@ -326,9 +324,7 @@ def summary(
     """Gains over the baseline by log, and their mean over the logs of language models."""
     parts = []
     for name in methods[1:]:
-        rows = []
-        for task in tasks:
-            rows.append([task, *(f"{gains[task, size, name].gain:+.2f}" for size in sizes)])
+        rows = [[task, *(f"{gains[task, size, name].gain:+.2f}" for size in sizes)] for task in tasks]
         mean = [np.mean([gains[t, size, name].gain for t in tasks if t in LANGUAGE]) for size in sizes]
         rows.append(["mean of language logs", *(f"{value:+.2f}" for value in mean)])
         parts.append(f"{name}: gain over {BASELINE}, points\n\n{table(['log', *(f'n = {s}' for s in sizes)], rows)}")

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.crossfit import Learner
 from metaverify.fitting.frontier import mixture_at, trace_frontier
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.automix import AutoMixCounts, AutoMixKDE
 from metaverify.fitting.models.average import Average
 from metaverify.fitting.models.base import TableModel
@@ -54,9 +54,9 @@ SPENT = 0.95  # of a budget; a policy that leaves more is charged for it
 LEVELS = 8
 
 
-def _alone(model: TableModel) -> LatticeLearner:
+def _alone(model: TableModel) -> TableLearner:
     """A model's table, solved exactly, nothing lost to a smaller graph."""
-    return LatticeLearner(model=model, slack=0.0)
+    return TableLearner(model=model, slack=0.0)
 
 
 CANDIDATES: Mapping[str, Learner] = {
@@ -118,7 +118,7 @@ def truth(name: str) -> Truth:
     kind, tiers = name.rsplit("-", 1)
     world = WORLDS[kind](int(tiers), LEVELS)
     log = census(world)
-    best = trace_frontier(LatticeLearner(model=Counts(), bins=LEVELS).lattice(log), gap=1e-5)
+    best = trace_frontier(TableLearner(model=Counts(), bins=LEVELS).lattice(log), gap=1e-5)
     costs = tier_cost(world)
     budgets = tuple(float(costs[0] + share * (costs[-1] - costs[0])) for share in SHARES)
     return Truth(world, log, (np.array(best.costs), np.array(best.qualities)), budgets)

@@ -8,7 +8,7 @@ from joblib import parallel_config
 
 from metaverify.fitting.coding import code_log
 from metaverify.fitting.export import keep_vertices
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.table import JointTable
 from metaverify.simulators.references import no_information_hull
@@ -45,9 +45,9 @@ def test_the_optimum_is_that_of_all_decision_trees(name: str) -> None:
 
 def test_who_knows_the_truth_regrets_nothing_and_who_reads_nothing_loses_what_reading_gains() -> None:
     true = truth("hopeless-3")
-    knowing = LatticeLearner(model=Counts(), bins=LEVELS, slack=0.0, gap=1e-5).policy(true.log)
+    knowing = TableLearner(model=Counts(), bins=LEVELS, slack=0.0, gap=1e-5).policy(true.log)
     assert regrets(true, knowing) == pytest.approx([0.0] * 5, abs=2e-5)
-    blind = LatticeLearner(read=False, slack=0.0).policy(true.log)
+    blind = TableLearner(read=False, slack=0.0).policy(true.log)
     hull = no_information_hull(true.log)
     lost = [float(np.interp(budget, *true.frontier)) - hull.quality(budget) for budget in true.budgets]
     assert regrets(true, blind) == pytest.approx(lost, abs=1e-9)
@@ -55,7 +55,7 @@ def test_who_knows_the_truth_regrets_nothing_and_who_reads_nothing_loses_what_re
 
 def test_a_budget_that_is_left_is_charged_for() -> None:
     true = truth("shared_difficulty-3")
-    cheapest = LatticeLearner(read=False).policy(true.log)
+    cheapest = TableLearner(read=False).policy(true.log)
     only = keep_vertices(cheapest, cheapest.vertices[:1])
     quality, cost = tier_quality(true.world), tier_cost(true.world)
     assert only.vertices[0].cost == pytest.approx(cost[0])
