@@ -118,7 +118,7 @@ def truth(name: str) -> Truth:
     kind, tiers = name.rsplit("-", 1)
     world = WORLDS[kind](int(tiers), LEVELS)
     log = census(world)
-    best = trace_frontier(TableLearner(model=Counts(), bins=LEVELS).lattice(log), gap=1e-5)
+    best = trace_frontier(TableLearner(Counts(), bins=LEVELS).study(log).lattice, gap=1e-5)
     costs = tier_cost(world)
     budgets = tuple(float(costs[0] + share * (costs[-1] - costs[0])) for share in SHARES)
     return Truth(world, log, (np.array(best.costs), np.array(best.qualities)), budgets)
