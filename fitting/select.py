@@ -8,19 +8,23 @@ same folds, and what they earn on the same queries is compared over a range of b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.crossfit import CrossFit, Learner
+from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all
 from metaverify.fitting.learner import Policies, TableLearner
+from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.zoo import default_model
+from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.references import no_information_hull
 
-__all__ = ["Candidate", "Comparison", "budget_grid", "candidates", "choose", "context_only", "reading_pays"]
+__all__ = ["Candidate", "Comparison", "Selected", "budget_grid", "candidates", "choose", "context_only", "reading_pays"]
 
 Floats = NDArray[np.float64]
 
@@ -55,12 +59,18 @@ class Comparison:
 
 
 def candidates(
-    log: ReplayLog, *, abstain: float | None = None, bins: int | None = None, budget: float | None = None
+    log: ReplayLog,
+    *,
+    model: TableModel | None = None,
+    abstain: float | None = None,
+    bins: int | None = None,
+    budget: float | None = None,
 ) -> tuple[Candidate, ...]:
     """The ways of learning that are worth a try on a log, the safest first."""
     several = any(sum(not r.price.any() for r in tier.readings) > 1 for tier in log.tiers)
     fuse = None if len(log) < FEW or not several else round(len(log) / (len(log) + HALFWAY), 3)
     lattice = TableLearner(
+        model or default_model(),
         bins=bins or 8,
         fuse=fuse,
         first=fuse is None,
@@ -83,6 +93,39 @@ def candidates(
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The default way of learning, as a learner: the candidate that cross-fitting prefers, its dial cross-fitted.
+
+    Args:
+        model: of the candidates' tables.
+        folds: of the cross-fitting.
+        seed: of the folds.
+    """
+
+    model: TableModel = field(default_factory=default_model)
+    folds: int = 5
+    seed: int = 0
+
+    @property
+    def abstain(self) -> None:
+        """It always answers."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options, for the record."""
+        options = {"model": type(self.model).__name__.lower(), "folds": self.folds, "seed": self.seed}
+        return {"method": "selected", "options": options}
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        """The chosen candidate's frontier, each vertex at the cost and quality that cross-fitting found for it."""
+        rows = log.by_id()
+        tried = candidates(rows, model=self.model)
+        crossed = cross_fit_all([c.learner for c in tried], rows, folds=self.folds, seed=self.seed)
+        at, _ = choose([c.name for c in tried], crossed, budget_grid(rows))
+        return calibrate(tried[at].learner.policy(rows, near=near), crossed[at])[0]
 
 
 def context_only(log: ReplayLog, *, abstain: float | None = None) -> Candidate:

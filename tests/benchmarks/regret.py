@@ -40,6 +40,8 @@ from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.models.kernel import RankKernel
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.patterns import Patterns
+from metaverify.fitting.models.zoo import default_model
+from metaverify.fitting.select import Selected
 from metaverify.policies.policy import Policy
 from metaverify.report import table
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
@@ -60,6 +62,9 @@ def _alone(model: TableModel) -> TableLearner:
 
 
 CANDIDATES: Mapping[str, Learner] = {
+    "default": Selected(),
+    "Copula, chain": TableLearner(Copula(), "chain"),
+    "Copula + Patterns, chain": TableLearner(default_model(), "chain"),
     "Copula": _alone(Copula()),
     "Counts": _alone(Counts()),
     "Counts(200)": _alone(Counts(strength=200.0)),
