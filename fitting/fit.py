@@ -18,6 +18,7 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
 from metaverify.fitting.export import keep_vertices, thin
 from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.select import (
     ONE_ERROR,
     TIERS,
@@ -27,6 +28,7 @@ from metaverify.fitting.select import (
     candidates,
     choose,
     context_only,
+    reading_gain,
 )
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
@@ -81,6 +83,7 @@ def fit(
     price: float | None = None,
     learner: Learner | None = None,
     readings: Sequence[str] | None = None,
+    model: TableModel | None = None,
     abstain: float | None = None,
     bins: int | None = None,
     folds: int = 5,
@@ -99,6 +102,7 @@ def fit(
         learner: how to learn; where not given, the way that cross-fitting prefers (see `candidates`).
         readings: names of the readings that may be used; all where neither they nor a learner are given, otherwise
             each tier's first one and those with a price of their own.
+        model: of the tables, where no learner is given.
         abstain: the worth of handing a query over, in quality; None where that is not to be had.
         bins: the most bins of a reading; where not given, 8 on a table, and as many as are useful on rows.
         folds: of the cross-fitting, at most as many as there are groups.
@@ -134,7 +138,7 @@ def fit(
     if learner is not None:
         tried = (Candidate(learner.describe()["method"], learner),)
     else:
-        tried = candidates(rows, abstain=abstain, bins=bins, budget=budget)
+        tried = candidates(rows, model=model, abstain=abstain, bins=bins, budget=budget)
     _check_budget(rows, budget, tried[0].learner.abstain)
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
@@ -159,11 +163,14 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
         blind, rival = (job.learn(reference, budget, price) for reference in (job.blind, job.rival))
         references += [_reference(each.candidate.name, each.outcome) for each in (rival, blind)]
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
-        if better.low <= 1e-9:
+        crossed = job.crossed
+        overall = reading_gain(crossed[own.candidate.name], crossed[blind.candidate.name], budget_grid(job.log))
+        if max(better.low, overall.low) <= 1e-9:
             chosen = blind
             notes.append(
                 "reading confidences does not pay here: what it gained over routing without on unseen queries, "
-                f"{100 * better.mean:+.2f} points, is within its standard error; the policy reads nothing"
+                f"{100 * better.mean:+.2f} points here and {100 * overall.mean:+.2f} over a range of budgets, "
+                "is within its standard error; the policy reads nothing"
             )
         ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
         if ahead.low > 0.0 and ahead.mean >= VISIBLE:

@@ -19,7 +19,7 @@ from metaverify.fitting.fusion import Cards, cross_fused, fuse_log, with_inputs
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.lattice import Lattice, check_size, lattice_bytes
 from metaverify.fitting.models.base import TableModel
-from metaverify.fitting.models.copula import Copula
+from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.rehearse import Rehearsal, rehearse_plans, rehearse_policy
 from metaverify.fitting.subsets import Subset, best_subsets
 from metaverify.fitting.table import JointTable, back_off
@@ -64,7 +64,7 @@ class TableLearner:
         memory: bytes that the solver may take.
     """
 
-    model: TableModel = field(default_factory=Copula)
+    model: TableModel = field(default_factory=default_model)
     policies: Policies = "lattice"
     bins: int = 8
     context: bool = True
@@ -155,7 +155,7 @@ class TableLearner:
         """The method's name and options, for the record."""
         names = ("bins", "context", "kappa", "fuse", "first", "tiers", "gap", "slack", "abstain", "read")
         options = {name: getattr(self, name) for name in names}
-        return {"method": self.policies, "options": {"model": type(self.model).__name__.lower(), **options}}
+        return {"method": self.policies, "options": {"model": name_of(self.model), **options}}
 
 
 class Study:

@@ -14,7 +14,7 @@ from metaverify.fitting.frontier import Frontier, concave_hull
 from metaverify.fitting.lattice import Lattice, Plan
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.base import TableModel
-from metaverify.fitting.models.copula import Copula
+from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.observation import observation_model
 from metaverify.fitting.planner import Planner, plan_of
 from metaverify.fitting.pomdp import CascadePOMDP, cascade_pomdp
@@ -46,7 +46,7 @@ class PomdpLearner:
         seed: of the simulations.
     """
 
-    model: TableModel = field(default_factory=Copula)
+    model: TableModel = field(default_factory=default_model)
     solver: PomdpSolver = "pouct"
     simulations: int = 1000
     bins: int = 8
@@ -82,7 +82,7 @@ class PomdpLearner:
         """The method's name and options, for the record."""
         names = ("solver", "simulations", "bins", "kappa", "slack", "abstain", "prices", "seed")
         options = {name: getattr(self, name) for name in names}
-        return {"method": f"pomdp-py {self.solver}", "options": {"model": type(self.model).__name__.lower(), **options}}
+        return {"method": f"pomdp-py {self.solver}", "options": {"model": name_of(self.model), **options}}
 
     def _tables(self) -> TableLearner:
         return TableLearner(self.model, bins=self.bins, kappa=self.kappa, abstain=self.abstain)

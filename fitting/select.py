@@ -18,13 +18,21 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all
 from metaverify.fitting.learner import Policies, TableLearner
 from metaverify.fitting.models.base import TableModel
-from metaverify.fitting.models.zoo import default_model
+from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.references import no_information_hull
 
-__all__ = ["Candidate", "Comparison", "Selected", "budget_grid", "candidates", "choose", "context_only", "reading_pays"]
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Selected",
+    "budget_grid",
+    "candidates",
+    "choose",
+    "context_only",
+]
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +44,7 @@ SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
 
 ONE_ERROR = 0.6827
-"""Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
+"""Level of an interval of one standard error to each side."""
 
 TWO_ERRORS = 0.9545
 """Level of an interval of two standard errors to each side: by that much a candidate must be better than the first."""
@@ -116,7 +124,7 @@ class Selected:
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
-        options = {"model": type(self.model).__name__.lower(), "folds": self.folds, "seed": self.seed}
+        options = {"model": name_of(self.model), "folds": self.folds, "seed": self.seed}
         return {"method": "selected", "options": options}
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
@@ -135,11 +143,13 @@ def context_only(log: ReplayLog, *, abstain: float | None = None) -> Candidate:
     return Candidate(name, TableLearner(policies=policies, read=False, abstain=abstain))
 
 
-def reading_pays(own: CrossFit, blind: CrossFit, budget: float) -> bool:
-    """Whether a policy earns more than one that reads nothing, by more than a standard error, at a budget."""
+def reading_gain(own: CrossFit, blind: CrossFit, budgets: Sequence[float]) -> Estimate:
+    """What reading gained over routing without, in the mean over budgets, with an interval of one standard error.
+
+    Reading must gain more than that at the budget in use or over the grid, or nothing should be read.
+    """
     rows = own.rows()
-    ahead = _values(own, rows, [budget]) - _values(blind, rows, [budget])
-    return mean_with_interval(ahead, rows, level=ONE_ERROR).low > 1e-9
+    return mean_with_interval(_values(own, rows, budgets) - _values(blind, rows, budgets), rows, level=ONE_ERROR)
 
 
 def budget_grid(log: ReplayLog) -> tuple[float, ...]:

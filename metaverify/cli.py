@@ -104,15 +104,17 @@ def _learner(options: argparse.Namespace) -> Learner | None:
     """The way of learning that was named; None leaves the choice to cross-fitting."""
     from metaverify.fitting.chain import Thresholds
     from metaverify.fitting.learner import TableLearner
-    from metaverify.fitting.models.copula import Copula
-    from metaverify.fitting.models.counts import Counts
+    from metaverify.fitting.models.zoo import MODELS
     from metaverify.fitting.select import TIERS
+
+    model = MODELS[options.model]()
 
     if options.solver != "lattice":
         from metaverify.fitting.pomdp_learner import PomdpLearner
 
         solver = options.solver.removeprefix("pomdp-py:")
         return PomdpLearner(
+            model,
             solver=solver,
             simulations=options.simulations,
             bins=options.bins or 8,
@@ -124,7 +126,7 @@ def _learner(options: argparse.Namespace) -> Learner | None:
     if options.method == "thresholds":
         return Thresholds(options.bins)
     return TableLearner(
-        Counts() if options.method == "counts" else Copula(),
+        model,
         policies="chain" if options.method == "chain" else "lattice",
         bins=options.bins or 8,
         tiers=TIERS,
@@ -135,6 +137,7 @@ def _learner(options: argparse.Namespace) -> Learner | None:
 
 def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.fit import fit
+    from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
 
@@ -146,6 +149,7 @@ def _fit(options: argparse.Namespace) -> None:
             budget=options.budget,
             price=options.price,
             learner=_learner(options),
+            model=None if options.model == "default" else MODELS[options.model](),
             readings=_names(options.readings),
             abstain=options.abstain,
             bins=options.bins,

@@ -7,7 +7,20 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["build_parser"]
+__all__ = ["MODEL_NAMES", "build_parser"]
+
+MODEL_NAMES = (
+    "default",
+    "copula",
+    "patterns",
+    "latent",
+    "kernel",
+    "counts",
+    "platt",
+    "isotonic",
+    "automix-counts",
+    "automix-kde",
+)
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -63,10 +76,17 @@ def _fit(commands: Any, run: Run) -> None:
     fit.add_argument("-o", "--out", help="the policy file")
     fit.add_argument(
         "--method",
-        choices=("auto", "chain", "lattice", "counts", "thresholds"),
+        choices=("auto", "chain", "lattice", "thresholds"),
         default="auto",
-        help="auto: what cross-fitting prefers; chain, lattice: cuts on the default model, or its exact solution; "
-        "counts: exact solution of the raw counts; thresholds: cuts on the log's rows",
+        help="auto: what cross-fitting prefers; chain, lattice: cuts on the model's table, or its exact solution; "
+        "thresholds: cuts on the log's rows",
+    )
+    fit.add_argument(
+        "--model",
+        choices=MODEL_NAMES,
+        default="default",
+        metavar="MODEL",
+        help="of what confidences are worth: %(choices)s (default: copula and patterns averaged)",
     )
     fit.add_argument("--readings", help="readings to use, by name (default: all)")
     fit.add_argument(

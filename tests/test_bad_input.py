@@ -331,6 +331,8 @@ def test_too_fine_bins_for_many_tiers_are_made_coarser_or_refused_with_a_way_out
         "--bins",
         "1000",
         "--method",
+        "lattice",
+        "--model",
         "counts",
         "--folds",
         "2",
@@ -548,14 +550,14 @@ CONSTANT = {"conf_small": 0.5, "conf_large": 0.5}
 UNREAD = {"conf_small": "", "conf_large": ""}
 
 
-@pytest.fixture(params=["lattice", "counts", "thresholds"])
+@pytest.fixture(params=["auto", "lattice", "lattice --model counts", "thresholds"])
 def fitted(request: pytest.FixtureRequest, run: Run, shop: Path) -> Callable[..., dict[str, Any]]:
     """Fit an odd log by each method; what the policy earns there."""
 
     def of(table: list[dict[str, object]], *options: str) -> dict[str, Any]:
         (shop / "odd.csv").write_bytes(csv(table))
         budget = [] if "--budget" in options else ["--budget", "3"]
-        method = ["--folds", "3", "--method", str(request.param)]
+        method = ["--folds", "3", "--method", *str(request.param).split()]
         ran = run("fit", "odd.csv", *budget, *method, *options, "-o", "odd.json")
         assert (ran.code, ran.err) == (0, "")
         for argv in (

@@ -16,12 +16,19 @@ from metaverify.fitting.models.kernel import RankKernel
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.patterns import Patterns
 
-__all__ = ["MODELS", "default_model"]
+__all__ = ["MODELS", "default_model", "name_of"]
 
 
 def default_model() -> TableModel:
     """What is used where no model is named."""
     return Average((Copula(), Patterns()))
+
+
+def name_of(model: TableModel) -> str:
+    """A model in a word or a few, for the record."""
+    if isinstance(model, Average):
+        return " + ".join(name_of(each) for each in model.models)
+    return type(model).__name__.lower()
 
 
 MODELS: Mapping[str, Callable[[], TableModel]] = MappingProxyType(

@@ -34,7 +34,7 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner, cross_fit, cross_fit_all, rehearse
 from metaverify.fitting.frontier import mixture_at
 from metaverify.fitting.rehearse import Rehearsal
-from metaverify.fitting.select import SHARES, budget_grid, candidates, choose, context_only, reading_pays
+from metaverify.fitting.select import SHARES, budget_grid, candidates, choose, context_only, reading_gain
 from metaverify.report import table
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
@@ -170,10 +170,12 @@ def learn(
     every = cross_fit_all([*(c.learner for c in tries), blind.learner], known)
     at, _ = choose([c.name for c in tries], every[:-1], budget_grid(known))
     tried, unread = (rehearse(learner, known, unseen) for learner in (tries[at].learner, blind.learner))
-    ledgers = [
-        dial(*((tried, every[at]) if reading_pays(every[at], every[-1], b) else (unread, every[-1])), b)
-        for b in budgets
-    ]
+    ledgers = []
+    overall = reading_gain(every[at], every[-1], budget_grid(known))
+    for budget in budgets:
+        here = reading_gain(every[at], every[-1], [budget])
+        vain = max(here.low, overall.low) <= 1e-9
+        ledgers.append(dial(unread, every[-1], budget) if vain else dial(tried, every[at], budget))
     return ledgers, curve_of(tried, unseen), tries[at].name
 
 

@@ -109,7 +109,7 @@ def test_a_later_reading_dearer_than_any_tier_is_left_out_and_said_to_be() -> No
 def test_a_method_describes_itself() -> None:
     described = TableLearner(bins=5, abstain=0.2).describe()
     assert described["method"] == "lattice"
-    assert described["options"]["model"] == "copula"
+    assert described["options"]["model"] == "copula + patterns"
     assert described["options"]["bins"] == 5
     assert described["options"]["abstain"] == 0.2
     assert COUNTED.describe()["options"]["model"] == "counts"
