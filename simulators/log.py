@@ -205,7 +205,7 @@ def _fuse_tier(tier: LoggedTier, parts: tuple[Points, ...]) -> LoggedTier:
 
 
 def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
-    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order."""
+    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order, 1 at most."""
     readings = {reading.name: reading.confidence for reading in tier.readings}
     score = np.zeros(len(tier.cost))
     for part in parts:
@@ -213,7 +213,7 @@ def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
         place = np.searchsorted(np.asarray(part.cuts, dtype=np.float64), confidence, side="right")
         known = (confidence >= 0.0) & (confidence <= 1.0)
         score = score + np.where(known, np.asarray(part.points)[np.where(known, place, 0)], part.missing)
-    return score
+    return np.minimum(score, 1.0)
 
 
 def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
