@@ -184,8 +184,10 @@ def test_learners_that_differ_in_their_policies_share_a_study_and_others_do_not(
     assert len(memo) == 1
     for learner, tried in zip((OPTIONS["fused"], chain), shared, strict=True):
         equal(tried, rehearse(learner, known, unseen))
-    rehearse(OPTIONS["lattice"], known, unseen, memo)
-    assert len(memo) == 2
+    for count, other in enumerate(({"fuse": None}, {"first": True}, {"bins": 3}, {"context": False}), start=2):
+        learner = replace(OPTIONS["fused"], **other)
+        equal(rehearse(learner, known, unseen, memo), rehearse(learner, known, unseen))
+        assert len(memo) == count
 
 
 def equal(one: Rehearsal, other: Rehearsal) -> None:
