@@ -20,7 +20,7 @@ from metaverify.fitting.export import reading_of
 from metaverify.fitting.ladders import Rung
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Points, Tier
-from metaverify.simulators.log import LoggedReading, ReplayLog, fuse
+from metaverify.simulators.log import FUSED, LoggedReading, ReplayLog, fuse
 
 __all__ = ["Cards", "cross_fused", "fuse_log", "with_inputs"]
 
@@ -98,7 +98,7 @@ def _drafts(log: ReplayLog, aim: float) -> dict[str, _Draft]:
     best = max(log.tiers, key=lambda tier: log.mean(tier.correct))
     drafts = {}
     for tier in log.tiers:
-        free = [r for r in tier.readings if not r.price.any() and not np.isnan(r.confidence).all()]
+        free = [r for r in tier.readings if not r.price.any() and not np.isnan(r.confidence).all() and r.name != FUSED]
         if len(free) >= 2:
             against = 0.0 if tier.name == best.name else aim
             target = (against + tier.correct - against * best.correct) / (1.0 + against)

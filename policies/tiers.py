@@ -48,9 +48,12 @@ class Tier:
 
 
 def fused_score(parts: Sequence[Points], confidences: Sequence[float]) -> float:
-    """The sum of the points of ``confidences``, one a part in their order; NaN or outside [0, 1] is missing."""
+    """The sum of the points of ``confidences``, one a part in their order, 1 at most; NaN or outside [0, 1] is missing.
+
+    Points are rounded one by one, so that the most that they add up to may be a little above 1.
+    """
     score = 0.0
     for part, confidence in zip(parts, confidences, strict=True):
         known = 0.0 <= confidence <= 1.0
         score += part.points[bisect_right(part.cuts, confidence)] if known else part.missing
-    return score
+    return min(score, 1.0)

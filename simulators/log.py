@@ -146,7 +146,8 @@ class ReplayLog:
         return replace(self, contexts=None, context_names=())
 
     def fused(self, cards: Mapping[str, tuple[Points, ...]]) -> ReplayLog:
-        """The same queries, where each tier named in ``cards`` has a reading ``fused`` more, made of its others."""
+        """The same queries, where each tier named in ``cards`` has a reading ``fused`` last, made of its others; one of
+        that name which it had is replaced."""
         return replace(self, tiers=tuple(_fuse_tier(t, cards[t.name]) if t.name in cards else t for t in self.tiers))
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> ReplayLog:
@@ -201,11 +202,11 @@ class ReplayLog:
 
 def _fuse_tier(tier: LoggedTier, parts: tuple[Points, ...]) -> LoggedTier:
     fused = LoggedReading(FUSED, fuse(parts, tier), np.zeros(len(tier.cost)), parts)
-    return replace(tier, readings=(*tier.readings, fused))
+    return replace(tier, readings=(*(r for r in tier.readings if r.name != FUSED), fused))
 
 
 def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
-    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order."""
+    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order, 1 at most."""
     readings = {reading.name: reading.confidence for reading in tier.readings}
     score = np.zeros(len(tier.cost))
     for part in parts:
@@ -213,7 +214,7 @@ def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
         place = np.searchsorted(np.asarray(part.cuts, dtype=np.float64), confidence, side="right")
         known = (confidence >= 0.0) & (confidence <= 1.0)
         score = score + np.where(known, np.asarray(part.points)[np.where(known, place, 0)], part.missing)
-    return score
+    return np.minimum(score, 1.0)
 
 
 def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:

@@ -102,11 +102,12 @@ def arms(policy: Policy, log: ReplayLog) -> Ints:
 
 
 def _readings(policy: Policy, columns: list[LoggedTier]) -> dict[tuple[str, str], LoggedReading]:
-    """The log's readings by tier and name, and the scores that the policy makes of them."""
+    """The log's readings by tier and name, and the scores that the policy makes of them and reads."""
     known = {(tier.name, reading.name): reading for tier in columns for reading in tier.readings}
+    read = {(node.tier, node.reading) for node in policy.nodes if isinstance(node, Read)}
     for tier, column in zip(policy.tiers, columns, strict=True):
         for reading in tier.readings:
-            if reading.parts and (tier.name, reading.name) not in known:
+            if reading.parts and (tier.name, reading.name) in read - known.keys():
                 score = fuse(reading.parts, column)
                 known[tier.name, reading.name] = LoggedReading(reading.name, score, np.zeros(len(score)))
     return known

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from metaverify.fitting.coding import code_log, ladders_of
 from metaverify.fitting.context import contextual_table
-from metaverify.fitting.export import keep_vertices, policy_of, thin
+from metaverify.fitting.export import keep_vertices, policy_of, thin, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.table import back_off
 from metaverify.policies.file import dump_policy, parse_policy
-from metaverify.policies.policy import Policy
+from metaverify.policies.graph import Ask, Read
+from metaverify.policies.policy import Belief, Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.replay import route
+from tests.fitting.oracles import walk_row
 from tests.strategies import random_log
 
 
@@ -123,3 +128,99 @@ def test_slack_makes_the_policy_smaller_and_says_what_it_now_earns(log: ReplayLo
         assert vertex.quality == pytest.approx(log.mean(routes.quality), abs=1e-9)
     costs = [vertex.cost for vertex in small.vertices]
     assert costs == sorted(set(costs))
+
+
+# ---------------------------------------------------------------------------------------------------------- beliefs
+
+COUNTED = TableLearner(Counts(), bins=4, kappa=0.0, slack=0.0, gap=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_beliefs_put_in_afterwards_are_those_of_a_policy_made_with_them(log: ReplayLog, share: float) -> None:
+    lattice = COUNTED.study(log).lattice
+    frontier = trace_frontier(lattice, gap=1e-5)
+    bare = policy_of(lattice, frontier, log)
+    full = policy_of(lattice, frontier, log, believe=range(len(frontier.plans)))
+    near = bare.vertices[0].cost + share * (bare.vertices[-1].cost - bare.vertices[0].cost)
+    put = with_beliefs(bare, lattice, near)
+    believing = [at for at, vertex in enumerate(put.vertices) if vertex.beliefs]
+    low = max(at for at, vertex in enumerate(bare.vertices) if vertex.cost <= near)
+    assert {low, min(low + 1, len(bare.vertices) - 1)} <= {0, *believing}  # the cheapest may read nothing
+    assert len(believing) <= 4
+    assert len(believing) < len(bare.vertices)
+    for at in believing:
+        assert put.vertices[at].beliefs == full.vertices[at].beliefs
+    assert keep_vertices(put, [v for v in put.vertices if not v.beliefs]) == keep_vertices(
+        bare, [v for v, w in zip(bare.vertices, put.vertices, strict=True) if not w.beliefs]
+    )
+
+
+@pytest.mark.parametrize("contexts", [0, 2])
+def test_beliefs_of_chains_are_sums_over_the_rows_that_come_there(contexts: int) -> None:
+    """On a table of counts: shares and qualities by the rows, worth by the best answer in each bin."""
+    log = random_log(300, 6, readings=("free", ""), contexts=contexts, weighted=True, missing=0.3)
+    learner = replace(COUNTED, policies="chain")
+    near = log.mean(log.tiers[0].cost) + 0.5 * log.mean(log.tiers[1].cost)
+    policy = learner.policy(log, near=near)
+    (rung,) = learner.study(log).ladders[0].rungs
+    codes = rung.code(log.tier("tier0").readings[0].confidence)
+    believing = [vertex for vertex in policy.vertices if vertex.beliefs]
+    assert 1 <= len(believing) <= 4
+    for vertex in believing:
+        came: dict[int, dict[int, list[int]]] = {}  # a read node, a branch: rows
+        for row in range(len(log)):
+            root = vertex.root if log.contexts is None else vertex.context_roots[log.contexts[row]]
+            for node, branch in walk_row(log, policy.nodes, root, row)[2]:
+                came.setdefault(node, {}).setdefault(branch, []).append(row)
+        assert set(came) <= set(vertex.beliefs)
+        for node, branches in came.items():
+            read = policy.nodes[node]
+            assert isinstance(read, Read)
+            assert len(vertex.beliefs[node]) == len(read.then) + 1
+            for branch, rows in branches.items():
+                near_to(vertex.beliefs[node][branch], expected(log, np.array(rows), codes, vertex.price))
+
+
+def expected(log: ReplayLog, rows: np.ndarray, codes: np.ndarray, price: float) -> Belief:
+    """What is known of these rows, when each bin and context is free to take the better answer."""
+    weights, (small, large) = log.weights[rows], log.tiers
+    quality = tuple(float(weights @ tier.correct[rows] / weights.sum()) for tier in (small, large))
+    labels = np.zeros(len(rows)) if log.contexts is None else np.unique(log.contexts[rows], return_inverse=True)[1]
+    best = 0.0
+    for cell in np.unique(np.column_stack([codes[rows], labels]), axis=0):
+        here = rows[(codes[rows] == cell[0]) & (labels == cell[1])]
+        best += max(float(log.weights[here] @ tier.correct[here]) for tier in (small, large))
+    going = (best - price * float(weights @ large.cost[rows])) / weights.sum()
+    return Belief(float(weights.sum() / log.weights.sum()), quality, (None, float(going)))
+
+
+def near_to(found: Belief, wanted: Belief) -> None:
+    """Equal to the three decimals that a file has."""
+    half = 5e-4 + 1e-6
+    assert found.share == pytest.approx(wanted.share, abs=half)
+    assert found.quality == pytest.approx(wanted.quality, abs=half)
+    assert found.worth[0] is None
+    assert found.worth[1] == pytest.approx(wanted.worth[1], abs=half)
+
+
+def test_beliefs_of_a_chain_that_pays_for_its_reading_count_the_price_of_what_is_to_come() -> None:
+    """Three tiers, the first reading of the second one bought: its node follows the call, not comes with it."""
+    log = random_log(200, 7, readings=("free", "paid", ""), missing=0.0)
+    learner = replace(COUNTED, policies="chain", bins=3)
+    bare = learner.policy(log)
+    policy = learner.policy(log, near=float(np.mean([vertex.cost for vertex in bare.vertices])))
+    assert [replace(vertex, beliefs={}) for vertex in policy.vertices] == list(bare.vertices)
+    for vertex in policy.vertices:
+        for node, rows in vertex.beliefs.items():
+            read = policy.nodes[node]
+            assert isinstance(read, Read)
+            assert Ask(read.tier, node) in policy.nodes
+            came = [
+                [row for row in range(200) if (node, branch) in walk_row(log, policy.nodes, vertex.root, row)[2]]
+                for branch in range(len(rows))
+            ]
+            for belief, here in zip(rows, came, strict=True):
+                assert belief.share == pytest.approx(len(here) / 200, abs=5.1e-4)
+                if here:
+                    right = [float(tier.correct[here].mean()) for tier in log.tiers]
+                    assert belief.quality == pytest.approx(tuple(right), abs=5.1e-4)

@@ -125,9 +125,9 @@ def cascades(draw: st.DrawFn) -> tuple[Tier, ...]:
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> Policy:
+def policies(draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None = None) -> Policy:
     """Policies with any number of contexts, vertices and beliefs, with or without abstention."""
-    tiers = draw(cascades())
+    tiers = draw(cascades() if over is None else over)
     abstain = draw(st.none() | shares)
     contexts = draw(st.lists(names, max_size=2, unique=True))
     costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
