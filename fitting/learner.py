@@ -93,7 +93,7 @@ class LatticeLearner:
         if not self.read:
             return None
         bins = bins_that_fit(log, self.bins, contexts=len(_contexts(log)))
-        pairs = [(tier.name, reading.name) for tier in log.tiers for reading in tier.readings]
+        pairs = [(source.name, reading.name) for source in log.sources for reading in source.readings]
         left_out = [f"{reading} of {tier}" for tier, reading in pairs if (tier, reading) not in bins]
         coarse = sorted({f"{reading} {most}" for (_, reading), most in bins.items() if most < self.bins})
         parts = [f"fewer bins than {self.bins}: {', '.join(coarse)}"] if coarse else []
@@ -121,11 +121,11 @@ def bins_that_fit(
     readings get fewer bins, down to 3.
     """
     dearest = max(log.mean(tier.cost) for tier in log.tiers)
-    first = {(tier.name, tier.readings[0].name): bins for tier in log.tiers if tier.readings}
+    first = {(source.name, source.readings[0].name): bins for source in log.sources if source.readings}
     later = {
-        (tier.name, reading.name): bins
-        for tier in log.tiers
-        for reading in tier.readings[1:]
+        (source.name, reading.name): bins
+        for source in log.sources
+        for reading in source.readings[1:]
         if log.mean(reading.price) < dearest
     }
     while lattice_bytes(ladders_of(log, {**first, **later}, cut=_sketch), contexts=contexts)[0] > states:

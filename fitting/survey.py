@@ -131,7 +131,7 @@ def _beliefs(total: Floats) -> tuple[Belief, ...]:
     return tuple(
         Belief(
             _short(min(max(share, 0.0), 1.0)),
-            tuple(_short(min(max(quality, 0.0), 1.0)) for quality in row[:sources]),
+            tuple(None if np.isnan(quality) else _short(min(max(quality, 0.0), 1.0)) for quality in row[:sources]),
             tuple(None if np.isnan(worth) else _short(worth) for worth in row[sources:]),
         )
         for share, row in zip(total[:, 0], mean, strict=True)

@@ -10,6 +10,7 @@ from metaverify.policies.actions import Accept
 from metaverify.policies.explain import interval_text
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Belief, Policy, Vertex
+from metaverify.policies.tiers import Tier
 
 __all__ = ["draw_mermaid", "draw_text"]
 
@@ -36,7 +37,7 @@ class _Branch:
     label: str
     node: int
     share: float | None  # of the queries that come to the reading; None where the file holds no beliefs
-    quality: tuple[float, ...]  # expected, a tier; empty where the file holds no beliefs
+    quality: tuple[float | None, ...]  # expected, a tier; empty where the file holds no beliefs
 
 
 def draw_text(policy: Policy) -> str:
@@ -73,10 +74,20 @@ _FAINT = 5e-4  # the share below which a branch is left out of a picture
 
 
 def _headline(policy: Policy) -> str:
-    tiers = _one_line(", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers))
-    return (
-        f"tiers: {tiers}\nexpected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query"
+    tiers = ", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers if tier.answer)
+    return "\n".join(
+        [
+            _one_line(f"tiers: {tiers}"),
+            *(_one_line(f"signal: {_signal_text(tier)}") for tier in policy.tiers if not tier.answer),
+            f"expected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query",
+        ]
     )
+
+
+def _signal_text(signal: Tier) -> str:
+    prices = ", ".join(f"{reading.name} {reading.price:.4g}" for reading in signal.readings)
+    when = f"once {' and '.join(signal.needs)} answered" if signal.needs else "before any call"
+    return f"{signal.name} ({prices}), {when}"
 
 
 def _graphs(policy: Policy) -> Iterator[_Drawn]:
@@ -123,13 +134,17 @@ def _branches(vertex: Vertex, at: int, node: Read) -> list[_Branch]:
     return branches
 
 
-def _mean_quality(beliefs: list[Belief]) -> tuple[float, ...]:
+def _mean_quality(beliefs: list[Belief]) -> tuple[float | None, ...]:
     if not beliefs:
         return ()
     total = sum(belief.share for belief in beliefs)
     weights = [belief.share / total if total > 0 else 1 / len(beliefs) for belief in beliefs]
-    tiers = range(len(beliefs[0].quality))
-    return tuple(sum(w * b.quality[t] for w, b in zip(weights, beliefs, strict=True)) for t in tiers)
+
+    def mean(values: tuple[float | None, ...]) -> float | None:
+        known = [w * value for w, value in zip(weights, values, strict=True) if value is not None]
+        return sum(known) if known else None  # a tier's are known in all of them, a signal's in none
+
+    return tuple(mean(values) for values in zip(*(belief.quality for belief in beliefs), strict=True))
 
 
 def _tree(graph: _Drawn) -> list[str]:

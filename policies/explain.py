@@ -82,8 +82,9 @@ def explain(
     names = [tier.name for tier in policy.tiers]
     point = policy.point
     share = 1.0 if point.low == point.high else point.share if vertex == point.high else 1.0 - point.share
-    quality = {} if belief is None else dict(zip(names, belief.quality, strict=True))
-    worth = {} if belief is None else _worth(policy, readings, names, belief)
+    known_quality = () if belief is None else zip(names, belief.quality, strict=True)
+    quality = {name: value for name, value in known_quality if value is not None}
+    worth = {} if belief is None else _worth(policy, readings, belief)
     known = None if label is None else label in corner.context_roots
     return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
 
@@ -110,13 +111,18 @@ def _look(vertex: Vertex, at: int, node: Read, given: Any) -> tuple[Look, int]:
     return look, node.then[cell] if usable else node.missing
 
 
-def _worth(policy: Policy, readings: Mapping[str, Any], names: list[str], belief: Belief) -> dict[str, float]:
-    worth = {f"accept {name}": belief.quality[at] for at, name in enumerate(names) if name in readings}
+def _worth(policy: Policy, readings: Mapping[str, Any], belief: Belief) -> dict[str, float]:
+    worth = {
+        f"accept {tier.name}": quality
+        for tier, quality in zip(policy.tiers, belief.quality, strict=True)
+        if tier.name in readings and quality is not None
+    }
     if policy.abstain is not None:
         worth["abstain"] = policy.abstain
-    for name, value in zip(names, belief.worth, strict=True):
+    for tier, value in zip(policy.tiers, belief.worth, strict=True):
         if value is not None:
-            worth[f"{'read on at' if name in readings else 'call'} {name}"] = value
+            step = "read on at" if tier.name in readings else "call" if tier.answer else "read"
+            worth[f"{step} {tier.name}"] = value
     return worth
 
 

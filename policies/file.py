@@ -152,7 +152,8 @@ def _encode_tier(tier: Tier) -> dict[str, Any]:
         {"name": r.name, "price": _float(r.price), "cuts": [_float(c) for c in r.cuts], "counts": list(r.counts)}
         for r in tier.readings
     ]
-    return {"name": tier.name, "price": _float(tier.price), "readings": readings}
+    signal = {} if tier.answer else {"answer": False, "needs": list(tier.needs)}
+    return {"name": tier.name, "price": _float(tier.price), "readings": readings, **signal}
 
 
 def _encode_node(node: Node) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _encode_node(node: Node) -> dict[str, Any]:
 
 def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:
     return [
-        [_float(b.share), [_float(q) for q in b.quality], [None if w is None else _float(w) for w in b.worth]]
+        [_float(b.share), *([None if v is None else _float(v) for v in values] for values in (b.quality, b.worth))]
         for b in rows
     ]
 
@@ -225,8 +226,13 @@ def _decode(top: Fields) -> Policy:
     tiers = tuple(_decode_tier(item) for item in top.objects("tiers"))
     if not tiers or len({tier.name for tier in tiers}) < len(tiers):
         top.fail("E_SCHEMA", "tiers", "has no tier, or two of one name")
+    answering = {tier.name for tier in tiers if tier.answer}
+    for at, tier in enumerate(tiers):
+        if not answering.issuperset(tier.needs) or len(set(tier.needs)) < len(tier.needs):
+            top.fail("E_SCHEMA", f"tiers[{at}].needs", "names what has no answer, or a tier twice")
+    answers = tuple(tier.answer for tier in tiers)
     nodes = tuple(_decode_node(item) for item in top.objects("nodes"))
-    vertices = tuple(_decode_vertex(item, nodes, len(tiers)) for item in top.objects("vertices"))
+    vertices = tuple(_decode_vertex(item, nodes, answers) for item in top.objects("vertices"))
     if not vertices:
         top.fail("E_SCHEMA", "vertices", "is empty")
     _check_order(top, vertices)
@@ -255,7 +261,12 @@ def _decode_tier(item: Fields) -> Tier:
         r.end()
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
-    tier = Tier(item.text("name"), item.number("price", 0.0), tuple(readings))
+    needs = None
+    if item.has("answer"):
+        if item.get("answer") is not False:
+            item.fail("E_TYPE", "answer", "is not false")
+        needs = item.texts("needs")
+    tier = Tier(item.text("name"), item.number("price", 0.0), tuple(readings), needs is None, needs or ())
     item.end()
     return tier
 
@@ -279,7 +290,7 @@ def _decode_node(item: Fields) -> Node:
     return node
 
 
-def _decode_vertex(item: Fields, nodes: Graph, tiers: int) -> Vertex:
+def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Vertex:
     roots, beliefs = item.object("context_roots"), item.object("beliefs")
     vertex = Vertex(
         item.number("price", 0.0),
@@ -287,7 +298,7 @@ def _decode_vertex(item: Fields, nodes: Graph, tiers: int) -> Vertex:
         item.number("quality", 0.0, 1.0),
         item.whole("root"),
         {label: roots.whole(label) for label in sorted(roots.value)},
-        {_place(node): _decode_beliefs(beliefs, node, nodes, tiers) for node in sorted(beliefs.value, key=_place)},
+        {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
     )
     item.end()
     return vertex
@@ -298,24 +309,26 @@ def _place(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
 
 
-def _decode_beliefs(item: Fields, key: str, nodes: Graph, tiers: int) -> tuple[Belief, ...]:
+def _decode_beliefs(item: Fields, key: str, nodes: Graph, answers: tuple[bool, ...]) -> tuple[Belief, ...]:
     rows, at = item.array(key), _place(key)
     node = nodes[at] if key == str(at) and 0 <= at < len(nodes) else None
     if not isinstance(node, Read):
         item.fail("E_SCHEMA", key, "names no node that reads")
     if len(rows) != len(node.then) + 1:
         item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {len(node.then) + 1} outcomes")
-    return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", tiers) for i, row in enumerate(rows))
+    return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", answers) for i, row in enumerate(rows))
 
 
-def _decode_belief(row: Any, place: str, tiers: int) -> Belief:
+def _decode_belief(row: Any, place: str, answers: tuple[bool, ...]) -> Belief:
     lists = row[1:] if isinstance(row, list) and len(row) == 3 else [None]
-    if not all(isinstance(values, list) and len(values) == tiers for values in lists):
+    if not all(isinstance(values, list) and len(values) == len(answers) for values in lists):
         raise PolicyFileError("E_SCHEMA", place, "is not [share, a quality a tier, a worth a tier]")
     share, quality, worth = row
+    if any(value is None and answer for value, answer in zip(quality, answers, strict=True)):
+        raise PolicyFileError("E_TYPE", place, "has no quality of a tier that answers")
     return Belief(
         check_number(share, place, 0.0, 1.0),
-        tuple(check_number(value, place, 0.0, 1.0) for value in quality),
+        tuple(None if value is None else check_number(value, place, 0.0, 1.0) for value in quality),
         tuple(None if value is None else check_number(value, place, -math.inf, math.inf) for value in worth),
     )
 

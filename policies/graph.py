@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
@@ -28,6 +29,9 @@ __all__ = [
     "successors",
     "walk",
 ]
+
+
+NO_SIGNALS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class GraphError(ValueError):
@@ -95,13 +99,20 @@ def renumbered(node: Node, place: Mapping[int, int]) -> Node:
             return node
 
 
-def check_graph(nodes: Sequence[Node], roots: Iterable[int], readings: Mapping[str, Sequence[str]]) -> None:
-    """Prove that every walk from ``roots`` ends, buys nothing twice, and accepts only an answer in hand.
+def check_graph(
+    nodes: Sequence[Node],
+    roots: Iterable[int],
+    readings: Mapping[str, Sequence[str]],
+    needs: Mapping[str, Sequence[str]] = NO_SIGNALS,
+) -> None:
+    """Prove that every walk from ``roots`` ends, buys nothing twice, reads nothing before what it needs is in hand,
+    and accepts only an answer in hand.
 
     Args:
         nodes: the table.
         roots: where walks begin.
-        readings: the tiers, and the readings that each one has.
+        readings: the tiers and signals, and the readings that each one has.
+        needs: the signals, and the tiers whose answers each one needs.
 
     Raises:
         GraphError: naming the node at which the proof fails.
@@ -116,7 +127,7 @@ def check_graph(nodes: Sequence[Node], roots: Iterable[int], readings: Mapping[s
         place = f"nodes[{at}]"
         if at not in always:
             raise GraphError(place, "cannot be reached from any root")
-        gained = _gain(node, place, always[at], ever[at], readings)
+        gained = _gain(node, place, always[at], ever[at], readings, needs)
         for child in successors(node):
             if not at < child < len(nodes):
                 raise GraphError(place, f"goes on to node {child}, which is not further down")
@@ -130,6 +141,7 @@ def _gain(
     always: frozenset[tuple[str, str]],
     ever: frozenset[tuple[str, str]],
     readings: Mapping[str, Sequence[str]],
+    needs: Mapping[str, Sequence[str]],
 ) -> frozenset[tuple[str, str]]:
     """What a walk has after this node that it may not have had before; the answer itself is the reading ""."""
     match node:
@@ -143,12 +155,16 @@ def _gain(
             wanted = (tier, "")
             if tier not in readings:
                 raise GraphError(place, f"calls {tier!r}, which is not one of the tiers")
+            if tier in needs:
+                raise GraphError(place, f"calls {tier!r}, which has no answer")
         case Read(tier, reading, cuts, then, _):
             wanted = (tier, reading)
             if reading not in readings.get(tier, ()):
                 raise GraphError(place, f"reads {reading!r} of {tier!r}, which the tiers do not list")
-            if (tier, "") not in always:
-                raise GraphError(place, f"reads {tier!r}, whose answer is not in hand on every path")
+            for need in needs.get(tier, (tier,)):
+                if (need, "") not in always:
+                    whose = "whose answer" if need == tier else f"though the answer of {need!r}"
+                    raise GraphError(place, f"reads {tier!r}, {whose} is not in hand on every path")
             if len(then) != len(cuts) + 1:
                 raise GraphError(place, f"has {len(cuts)} cuts and {len(then)} branches, not one more")
             if any(not low < high for low, high in pairwise(cuts)):

@@ -22,14 +22,14 @@ class BudgetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What is known at one point of a walk: for each tier, in order, the expected quality of its answer, and what
-    going on by its next rung is worth (quality net of price x cost), None where it has none left.
+    """What is known at one point of a walk: for each tier, in order, the expected quality of its answer, None for a
+    signal, and what going on by its next rung is worth (quality net of price x cost), None where it has none left.
 
     ``share`` is the share of queries that come here.
     """
 
     share: float
-    quality: tuple[float, ...]
+    quality: tuple[float | None, ...]
     worth: tuple[float | None, ...]
 
 
@@ -66,7 +66,7 @@ class Policy:
     """A frontier of decision graphs over one node table, and the operating point in use.
 
     Args:
-        tiers: the cascade, cheapest first.
+        tiers: the cascade, cheapest first, and the signals.
         nodes: the table that every vertex shares.
         vertices: the frontier, by cost.
         point: the operating point.
@@ -101,7 +101,8 @@ class Policy:
     def __post_init__(self) -> None:
         _check_point(self)
         roots = [root for vertex in self.vertices for root in (vertex.root, *vertex.context_roots.values())]
-        check_graph(self.nodes, roots, {tier.name: [r.name for r in tier.readings] for tier in self.tiers})
+        needs = {tier.name: tier.needs for tier in self.tiers if not tier.answer}
+        check_graph(self.nodes, roots, {tier.name: [r.name for r in tier.readings] for tier in self.tiers}, needs)
         firsts = {tier.name: tier.readings[0].name for tier in self.tiers if tier.readings}
         put = object.__setattr__
         put(self, "_linked", compile_graph(self.nodes, firsts))
@@ -121,9 +122,9 @@ class Policy:
         """What to do next, given what has been read: a pure function of its arguments.
 
         Args:
-            readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}.  An empty mapping means that
-                the tier has answered and nothing has been read yet; None, NaN or a number outside [0, 1] is a
-                reading that is missing.
+            readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}, signals likewise.  An empty
+                mapping means that the tier has answered and nothing has been read yet; None, NaN or a number outside
+                [0, 1] is a reading that is missing.
             context: what is known of the query before any call: a label, or the values of the policy's context
                 columns by name.  None or an unknown one takes the pooled graph.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one

@@ -1,4 +1,4 @@
-"""The tiers of a cascade, as a policy knows them: name, price, readings."""
+"""The sources of a cascade, as a policy knows them: name, price, readings."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A model of the cascade: its name, its mean price per call, and its readings in the order they are bought."""
+    """A model of the cascade: its name, its mean price per call, and its readings in the order they are bought.
+
+    One without an answer is a signal: nothing is called and nothing accepted, and its readings can be bought once the
+    answers of the tiers in ``needs`` are in hand.
+    """
 
     name: str
     price: float
     readings: tuple[Reading, ...] = ()
+    answer: bool = True
+    needs: tuple[str, ...] = ()

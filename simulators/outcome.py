@@ -36,8 +36,8 @@ class Estimate:
 class Outcome:
     """What a policy earned on n queries.
 
-    Shares are of queries and by name.  ``gain`` is quality above the no-information hull of the same queries at the
-    same cost, ``hull`` the quality of that hull.
+    Shares are of queries and by name: those called and accepted of tiers, those read of signals too.  ``gain`` is
+    quality above the no-information hull of the same queries at the same cost, ``hull`` the quality of that hull.
     """
 
     n: int
@@ -114,7 +114,8 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
     ``abstain`` is what handing over is worth to the hull; as the policy has it where not given.
     """
     total = float(log.weights.sum())
-    names = [tier.name for tier in policy.tiers]
+    answering = [at for at, tier in enumerate(policy.tiers) if tier.answer]
+    names = [policy.tiers[at].name for at in answering]
     worth = policy.abstain if abstain is None else abstain
     hull = no_information_hull(log, abstain=worth)
     cost = mean_with_interval(ledger.cost, log)
@@ -125,12 +126,12 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
         cost=cost,
         hull=hull.quality(cost.mean),
         gain=mean_with_interval(gain_values(hull, ledger.quality, ledger.cost, log, worth), log),
-        calls=_shares(names, ledger.calls, total),
+        calls=_shares(names, ledger.calls[answering], total),
         reads={
             tier.name: _shares([r.name for r in tier.readings], reads, total)
             for tier, reads in zip(policy.tiers, ledger.reads, strict=True)
         },
-        accepts=_shares(names, ledger.accepts, total),
+        accepts=_shares(names, ledger.accepts[answering], total),
         abstained=max(1.0 - float(ledger.accepts.sum()) / total, 0.0) if policy.abstain is not None else 0.0,
     )
 

@@ -39,14 +39,14 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
         LogError: naming what is missing.
     """
     for tier in policy.tiers:
-        if tier.name not in log.tier_names:
+        if tier.answer and tier.name not in log.tier_names:
             raise LogError(
                 f"the policy routes to {tier.name!r}, which the log does not have "
                 f"(it has {', '.join(log.tier_names)}); replay it on a log of its own cascade"
             )
     for node in policy.nodes:
         if isinstance(node, Read):
-            names = [reading.name for reading in log.tier(node.tier).readings]
+            names = [r.name for source in log.sources if source.name == node.tier for r in source.readings]
             if node.reading not in names:
                 has = ", ".join(names) or "no reading"
                 raise LogError(f"the policy reads {node.reading!r} of {node.tier!r}, of which the log has {has}")
@@ -61,8 +61,8 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     """
     n = len(log)
     position = {tier.name: at for at, tier in enumerate(policy.tiers)}
-    columns = [log.tier(tier.name) for tier in policy.tiers]
-    readings = {(tier.name, r.name): r for tier in columns for r in tier.readings}
+    tiers = {tier.name: tier for tier in log.tiers}
+    readings = {(source.name, r.name): r for source in log.sources for r in source.readings}
     listed = {(tier.name, r.name): at for tier in policy.tiers for at, r in enumerate(tier.readings)}
     quality, cost = np.full(n, policy.abstain or 0.0), np.zeros(n)
     accepted = np.full(n, ABSTAINED, dtype=np.int8)
@@ -77,11 +77,11 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
             continue
         match policy.nodes[at]:
             case Stop(Accept(tier)):
-                quality[rows] = columns[position[tier]].correct.take(rows)
+                quality[rows] = tiers[tier].correct.take(rows)
                 accepted[rows] = position[tier]
                 accepts[position[tier]] += float(log.weights.take(rows).sum())
             case Ask(tier, then):
-                cost[rows] += columns[position[tier]].cost.take(rows)
+                cost[rows] += tiers[tier].cost.take(rows)
                 calls[position[tier]] += float(log.weights.take(rows).sum())
                 waiting.setdefault(then, []).append(rows)
             case Read(tier, reading, cuts, then, missing):

@@ -599,17 +599,17 @@ def test_the_rows_of_one_query_must_agree_on_what_it_is(tmp_path: Path) -> None:
         (
             "correct_small,conf_smal",
             "log.csv: conf_smal belongs to no tier, there is no correct_smal; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_small,cost_large",
             "log.csv: cost_large belongs to no tier, there is no correct_large; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_small,conf2_big",
             "log.csv: conf2_big belongs to no tier, there is no correct_big; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_a,cost_input_a",
