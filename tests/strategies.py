@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
 from metaverify.fitting.table import JointTable
-from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 
 NO_CUTS: tuple[float, ...] = ()
 ONE_CUT = (0.5,)
@@ -131,6 +131,7 @@ def random_log(
     varying: bool = False,
     scored: bool = False,
     groups: bool = False,
+    signals: bool = False,
 ) -> ReplayLog:
     """A log of queries with a hidden difficulty that every tier feels.
 
@@ -142,6 +143,7 @@ def random_log(
         varying: whether prices vary from query to query.
         scored: whether quality is a score rather than right or wrong.
         groups: whether three rows in turn are one group.
+        signals: whether there are a judge of the first tier, billed, and a free signal that needs no answer.
     """
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(size=rows)
@@ -160,12 +162,17 @@ def random_log(
 
     ids = np.array([f"q{row:05d}" for row in range(rows)], dtype=object)
     found = [tier(k, kinds) for k, kinds in enumerate(readings)]
+    read: tuple[LoggedSignal, ...] = ()
+    if signals:
+        judge = LoggedSignal("judge", (reading("paid", found[0].correct, 0),), (found[0].name,))
+        read = (judge, LoggedSignal("early", (reading("free", found[-1].correct, 0),)))
     return ReplayLog(
         ids,
         tuple(sorted(found, key=lambda t: float(t.cost.mean()))),
         rng.integers(1, 8, rows) / 4 if weighted else np.ones(rows),
         np.array([f"g{row // 3}" for row in range(rows)], dtype=object) if groups else ids,
         np.array([f"c{row % contexts}" for row in range(rows)], dtype=object) if contexts else None,
+        signals=read,
     )
 
 
@@ -183,6 +190,7 @@ def logs(draw: st.DrawFn, rows: int = 90) -> ReplayLog:
         varying=draw(st.booleans()),
         scored=draw(st.booleans()),
         groups=draw(st.booleans()),
+        signals=draw(st.sampled_from([False, False, True])),
     )
 
 

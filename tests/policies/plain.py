@@ -18,9 +18,9 @@ def plain_action(nodes: Sequence[Node], root: int, first: Mapping[str, str], rea
         seen.update({(tier, name): confidence for name, confidence in by_name.items()})
     node = nodes[root]
     while not isinstance(node, Stop):
-        if node.tier not in readings:
-            return Call(node.tier)
         if isinstance(node, Ask):
+            if node.tier not in readings:
+                return Call(node.tier)
             node = nodes[node.then]
         elif (node.tier, node.reading) not in seen:
             return Verify(node.tier, node.reading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,13 @@ Bought = frozenset[tuple[str, str]]  # (tier, reading), the answer itself is the
 
 
 class Grove:
-    """Nodes under construction, children first; equal ones are one."""
+    """Nodes under construction, children first; equal ones are one.
 
-    def __init__(self) -> None:
+    ``signals`` has the sources without an answer, and what each one needs.
+    """
+
+    def __init__(self, signals: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.signals = signals or {}
         self.nodes: dict[Node, int] = {}
         self.needs: list[Bought] = []  # answers that must be in hand on the way to the node
         self.buys: list[Bought] = []  # what may be bought from it on
@@ -63,7 +67,8 @@ class Grove:
             case Ask(tier, _):
                 needs, buys = needs - {(tier, "")}, buys | {(tier, "")}
             case Read(tier, reading, _, _, _):
-                needs, buys = needs | {(tier, "")}, buys | {(tier, reading)}
+                wanted = {(need, "") for need in self.signals.get(tier, (tier,))}
+                needs, buys = needs | wanted, buys | {(tier, reading)}
         self.needs.append(needs)
         self.buys.append(buys)
         self.nodes[node] = len(self.nodes)
@@ -83,12 +88,12 @@ class Grove:
 def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abstain: bool) -> int:
     """The root of a graph that is legal after ``have`` was bought."""
     stops = [Stop(Accept(tier.name)) for tier in tiers if (tier.name, "") in have] + [Stop(Abstain())] * abstain
-    calls = [("call", tier.name, "") for tier in tiers if (tier.name, "") not in have]
+    calls = [("call", tier.name, "") for tier in tiers if tier.answer and (tier.name, "") not in have]
     reads = [
         ("read", tier.name, reading.name)
         for tier in tiers
         for reading in tier.readings
-        if (tier.name, "") in have and (tier.name, reading.name) not in have
+        if all((need, "") in have for need in needed(tier)) and (tier.name, reading.name) not in have
     ]
     shared = grove.legal(have)
     small = len(grove.nodes) < ENOUGH
@@ -108,9 +113,14 @@ def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abs
     return grove.add(Read(tier, reading, cuts, then, grow(draw, grove, tiers, bought, abstain)))
 
 
+def needed(tier: Tier) -> tuple[str, ...]:
+    """The tiers whose answers must be in hand before this one is read."""
+    return (tier.name,) if tier.answer else tier.needs
+
+
 @st.composite
 def cascades(draw: st.DrawFn) -> tuple[Tier, ...]:
-    """1 to 4 tiers with 0 to 2 readings each."""
+    """1 to 4 tiers with 0 to 2 readings each, and perhaps a signal that needs some of them."""
 
     def reading(name: str) -> Reading:
         cuts = tuple(draw(cut_lists))
@@ -118,10 +128,15 @@ def cascades(draw: st.DrawFn) -> tuple[Tier, ...]:
         return Reading(name, draw(amounts), cuts, tuple(counts))
 
     tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
-    return tuple(
+    tiers = [
         Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
         for name in tier_names
-    )
+    ]
+    if draw(st.booleans()):
+        name = draw(names.filter(lambda name: name not in tier_names))
+        needs = draw(st.lists(st.sampled_from(tier_names), max_size=2, unique=True))
+        tiers.append(Tier(name, 0.0, (reading(draw(names)),), answer=False, needs=tuple(needs)))
+    return tuple(tiers)
 
 
 @st.composite
@@ -131,7 +146,7 @@ def policies(draw: st.DrawFn) -> Policy:
     abstain = draw(st.none() | shares)
     contexts = draw(st.lists(names, max_size=2, unique=True))
     costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
-    grove = Grove()
+    grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     roots = [grow(draw, grove, tiers, frozenset(), abstain is not None) for _ in costs for _ in (None, *contexts)]
     nodes, placed = grove.table(roots)
     starts = [placed[at : at + len(contexts) + 1] for at in range(0, len(placed), len(contexts) + 1)]
@@ -142,7 +157,7 @@ def policies(draw: st.DrawFn) -> Policy:
             draw(shares),
             start[0],
             dict(zip(contexts, start[1:], strict=True)),
-            draw(_beliefs_at(nodes, len(tiers))),
+            draw(_beliefs_at(nodes, tiers)),
         )
         for cost, start in zip(costs, starts, strict=True)
     )
@@ -167,14 +182,15 @@ def policies(draw: st.DrawFn) -> Policy:
 
 
 @st.composite
-def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: int) -> dict[int, tuple[Belief, ...]]:
+def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: Sequence[Tier]) -> dict[int, tuple[Belief, ...]]:
     reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read) and draw(st.booleans())]
     return {at: tuple(draw(_beliefs(tiers)) for _ in successors(node)) for at, node in reads}
 
 
-def _beliefs(tiers: int) -> st.SearchStrategy[Belief]:
+def _beliefs(tiers: Sequence[Tier]) -> st.SearchStrategy[Belief]:
+    quality = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
     worth = st.none() | st.floats(-1e6, 1e6)
-    return st.builds(Belief, shares, st.tuples(*[shares] * tiers), st.tuples(*[worth] * tiers))
+    return st.builds(Belief, shares, quality, st.tuples(*[worth] * len(tiers)))
 
 
 def confidences(nodes: Sequence[Node]) -> st.SearchStrategy[Any]:
@@ -192,7 +208,7 @@ def told(draw: st.DrawFn, tiers: Sequence[Tier], values: st.SearchStrategy[Any])
     readings: dict[str, Any] = {}
     for tier in tiers:
         by_name = st.fixed_dictionaries({}, optional={reading.name: values for reading in tier.readings})
-        given = draw(st.just("absent") | st.just({}) | by_name | by_name | values)
+        given = draw(st.just("absent") | st.just({}) | by_name | by_name | values)  # {} of a signal: nothing is read
         if given != "absent":
             readings[tier.name] = given
     return readings

@@ -35,7 +35,7 @@ def loop(policy: Policy, world: World, free: Free, context: str | None, key: Any
             case Call(tier):
                 readings[tier] = {name: world[tier][name] for name in free[tier]}
             case Verify(tier, reading):
-                readings[tier][reading] = world[tier][reading]
+                readings.setdefault(tier, {})[reading] = world[tier][reading]
             case _:
                 return actions, readings
     raise AssertionError(f"no end after {actions}")

@@ -144,13 +144,15 @@ def test_what_is_known_is_the_belief_of_the_last_look(data: st.DataObject) -> No
         assert explanation.quality == explanation.worth == {}
         return
     names = [tier.name for tier in policy.tiers]
-    assert explanation.quality == dict(zip(names, belief.quality, strict=True))
-    worth = {f"accept {name}": belief.quality[names.index(name)] for name in names if name in readings}
+    quality = {t.name: q for t, q in zip(policy.tiers, belief.quality, strict=True) if t.answer}
+    assert explanation.quality == quality
+    worth = {f"accept {name}": value for name, value in quality.items() if name in readings}
     if policy.abstain is not None:
         worth["abstain"] = policy.abstain
     for name, value in zip(names, belief.worth, strict=True):
         if value is not None:
-            worth[f"read on at {name}" if name in readings else f"call {name}"] = value
+            start = "call" if name in quality else "read"
+            worth[f"read on at {name}" if name in readings else f"{start} {name}"] = value
     assert explanation.worth == worth
 
 

@@ -33,7 +33,8 @@ from .plain import plain_action
 from .strategies import confidences, examples, nonsense, policies, told
 
 ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
-READINGS = {"small": ["conf", "judge"], "large": ["vote"]}
+READINGS = {"small": ["conf", "judge"], "large": ["vote"], "critic": ["score"], "length": ["words"]}
+NEEDS = {"critic": ["small"], "length": []}
 FIRST = {"small": "conf"}
 TREE: tuple[Node, ...] = (
     Ask("small", 1),
@@ -194,7 +195,12 @@ def test_a_tier_without_readings_may_be_given_a_confidence_that_nobody_reads() -
 # --------------------------------------------------------------------------------------------------- checking
 
 
-def broken(nodes: Sequence[Node], roots: Sequence[int], readings: Mapping[str, Sequence[str]]) -> bool:
+def broken(
+    nodes: Sequence[Node],
+    roots: Sequence[int],
+    readings: Mapping[str, Sequence[str]],
+    signals: Mapping[str, Sequence[str]] = NEEDS,
+) -> bool:
     """Whether a rule is broken: every path from every root is followed to its end."""
     if any(not 0 <= root < len(nodes) for root in roots):
         return True
@@ -210,10 +216,11 @@ def broken(nodes: Sequence[Node], roots: Sequence[int], readings: Mapping[str, S
                 return False
             case Ask(tier, _):
                 bought = (tier, "")
-                wrong = tier not in readings
+                wrong = tier not in readings or tier in signals
             case Read(tier, reading, cuts, then, _):
                 bought = (tier, reading)
-                wrong = reading not in readings.get(tier, ()) or (tier, "") not in have
+                wrong = reading not in readings.get(tier, ())
+                wrong |= any((need, "") not in have for need in signals.get(tier, [tier]))
                 wrong |= len(then) != len(cuts) + 1 or list(cuts) != sorted(set(cuts))
                 wrong |= any(not 0 <= cut <= 1 for cut in cuts)
         wrong |= bought in have or any(not at < child < len(nodes) for child in successors(node))
@@ -238,14 +245,18 @@ def random_table(rng: random.Random) -> tuple[tuple[Node, ...], list[int]]:
 
     def node(at: int) -> Node:
         tier = "huge" if rng.random() < rarely else rng.choice(["small", "small", "large"])
+        if rng.random() < 0.2:
+            tier = rng.choice(["critic", "length"])
         kind = rng.choice(["call", "read", "read", "stop"] if last_reached > at else ["call", "read"])
         if at + 1 == count or kind == "stop":
             return Stop(Accept(tier)) if rng.random() < 0.6 else Stop(Abstain())
-        if kind == "call" or (at == 0 and rng.random() > rarely):
+        signal = tier in NEEDS and rng.random() > rarely
+        if not signal and (kind == "call" or (at == 0 and rng.random() > rarely)):
             return Ask(tier, child(at))
         cuts = rng.choice(ODD_CUTS) if rng.random() < rarely else rng.choice([(), (0.5,), (0.0, 1.0)])
         branches = len(cuts) + 1 + (rng.choice([-1, 1]) if rng.random() < rarely else 0)
-        reading = rng.choice(["conf", "judge"]) if tier == "small" or rng.random() < rarely else "vote"
+        usual = rng.choice(READINGS[tier]) if tier in READINGS else "conf"
+        reading = rng.choice(["conf", "judge", "vote", "score"]) if rng.random() < rarely else usual
         return Read(tier, reading, cuts, tuple(child(at) for _ in range(branches)), child(at))
 
     roots = [0] if rng.random() < 0.8 else [rng.randrange(count) for _ in range(rng.randint(1, 3))]
@@ -258,7 +269,7 @@ def test_a_table_is_refused_exactly_when_a_path_through_it_breaks_a_rule() -> No
     for _ in range(50_000):
         nodes, roots = random_table(rng)
         try:
-            check_graph(nodes, roots, READINGS)
+            check_graph(nodes, roots, READINGS, NEEDS)
         except GraphError:
             assert broken(nodes, roots, READINGS), (nodes, roots)
         else:
@@ -274,6 +285,7 @@ def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: P
         policy.nodes,
         [root for vertex in policy.vertices for root in (vertex.root, *vertex.context_roots.values())],
         {tier.name: [r.name for r in tier.readings] for tier in policy.tiers},
+        {tier.name: tier.needs for tier in policy.tiers if not tier.answer},
     )
     everything = {tier.name: {r.name: 0.5 for r in tier.readings} for tier in policy.tiers}
     assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
@@ -332,6 +344,26 @@ REFUSED: dict[str, tuple[tuple[Node, ...], list[int], str]] = {
         [0],
         r"nodes\[1\].*'judge' of 'large'",
     ),
+    "calling what has no answer": (
+        (Ask("length", 1), Stop(Abstain())),
+        [0],
+        r"nodes\[0\].*'length', which has no answer",
+    ),
+    "accepting what has no answer": (
+        (Read("length", "words", (), (1,), 1), Stop(Accept("length"))),
+        [0],
+        r"nodes\[1\].*'length'.*not in hand",
+    ),
+    "reading a signal before what it needs": (
+        (Ask("large", 1), Read("critic", "score", (), (2,), 2), Stop(Abstain())),
+        [0],
+        r"nodes\[1\].*'critic', though the answer of 'small' is not in hand",
+    ),
+    "reading a signal twice": (
+        (Read("length", "words", (), (1,), 1), Read("length", "words", (), (2,), 2), Stop(Abstain())),
+        [0],
+        r"nodes\[1\].*words of 'length' a second time",
+    ),
     "cuts that fall": (read((0.7, 0.3), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
     "cuts that are equal": (read((0.5, 0.5), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
     "a cut below 0": (read((-0.1,)), [0], r"nodes\[1\].*outside"),
@@ -347,7 +379,26 @@ def test_what_is_no_decision_graph_is_refused_with_its_place(case: str) -> None:
     nodes, roots, message = REFUSED[case]
     assert broken(nodes, roots, READINGS)
     with pytest.raises(GraphError, match=message):
-        check_graph(nodes, roots, READINGS)
+        check_graph(nodes, roots, READINGS, NEEDS)
+
+
+def test_a_signal_is_read_once_what_it_needs_is_in_hand() -> None:
+    nodes = (
+        Read("length", "words", (0.5,), (1, 1), 1),
+        Ask("small", 2),
+        Read("critic", "score", (0.5,), (3, 4), 4),
+        Ask("large", 4),
+        Stop(Accept("small")),
+    )
+    check_graph(nodes, [0], READINGS, NEEDS)
+    root = compile_graph(nodes, {"critic": "score", "length": "words"})[0]
+    assert walk(root, {}) == Verify("length", "words")
+    assert walk(root, {"length": 0.7}) == Call("small")
+    assert walk(root, {"length": {"words": None}, "small": {}}) == Verify("critic", "score")
+    assert walk(root, {"length": 0.7, "small": {}, "critic": {}}) == Verify("critic", "score")
+    for verdict in (0.2, {"score": 0.2}):
+        assert walk(root, {"length": 0.7, "small": {}, "critic": verdict}) == Call("large")
+    assert walk(root, {"length": 0.7, "small": {}, "critic": {"score": 0.5}}) == Accept("small")
 
 
 def test_a_node_may_be_shared_by_paths_that_bought_different_things() -> None:

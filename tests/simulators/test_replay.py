@@ -16,7 +16,9 @@ from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
-from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.references import no_information_hull
 from metaverify.simulators.replay import ABSTAINED, Routes, arms, check_match, route
 from metaverify.simulators.worlds import WORLDS
 
@@ -43,7 +45,7 @@ class Grower:
         """The root of a graph that may follow once ``have`` was bought."""
         answered = frozenset(tier for tier, reading in have if not reading)
         moves = [(tier.name, "") for tier in self.log.tiers if tier.name not in answered]
-        moves += [(t.name, r.name) for t in self.log.tiers if t.name in answered for r in t.readings]
+        moves += [(s.name, r.name) for s in self.log.sources if self._open(s.name) <= answered for r in s.readings]
         moves = [move for move in moves if move not in have]
         shared = [at for at in range(len(self.nodes)) if self.needs[at] <= answered and not self.buys[at] & have]
         if shared and self.rng.random() < 0.3:
@@ -60,8 +62,12 @@ class Grower:
         then = tuple(self.grow(bought) for _ in range(len(cuts) + 1))
         return self._add(Read(tier, reading, cuts, then, self.grow(bought)), have)
 
+    def _open(self, source: str) -> frozenset[str]:
+        """The answers that must be in hand before a source is read."""
+        return frozenset(next((signal.needs for signal in self.log.signals if signal.name == source), [source]))
+
     def _cuts(self, tier: str, reading: str) -> tuple[float, ...]:
-        confidence = next(r.confidence for r in self.log.tier(tier).readings if r.name == reading)
+        confidence = next(r.confidence for r in self.log.source(tier).readings if r.name == reading)
         seen = np.unique(confidence[~np.isnan(confidence)])
         near = np.concatenate([seen, (seen[1:] + seen[:-1]) / 2, [0.0, 1.0]])
         count = self.rng.integers(self.most_cuts + 1)
@@ -77,7 +83,7 @@ class Grower:
             case Ask(tier, _):
                 needs, buys = needs - {tier}, buys | {(tier, "")}
             case Read(tier, reading, _, _, _):
-                needs, buys = needs | {tier}, buys | {(tier, reading)}
+                needs, buys = needs | self._open(tier), buys | {(tier, reading)}
         self.nodes.append(node)
         self.needs.append(needs)
         self.buys.append(buys)
@@ -101,16 +107,42 @@ def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), 
         Tier(t.name, log.mean(t.cost), tuple(Reading(r.name, log.mean(r.price), (), (0, 0)) for r in t.readings))
         for t in log.tiers
     )
+    signals = tuple(
+        Tier(s.name, 0.0, tuple(Reading(r.name, log.mean(r.price), (), (0, 0)) for r in s.readings), False, s.needs)
+        for s in log.signals
+    )
+    tiers += signals
     context = ("task",) if contexts else ()
     return Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.4), f"salt {seed}", context, abstain)
 
 
-def drawn_log(world: str, n: int, seed: int, *, contexts: bool = False, **options: Any) -> ReplayLog:
+def drawn_log(
+    world: str, n: int, seed: int, *, contexts: bool = False, signals: bool = False, **options: Any
+) -> ReplayLog:
     """A log of a world, with weights that add up without rounding."""
     log = WORLDS[world](3, 5, **options).draw(n, seed)
     rng = np.random.default_rng(seed)
     labels = rng.choice(np.array(CONTEXTS, dtype=object), size=n) if contexts else None
-    return replace(log, weights=rng.choice([0.5, 1.0, 2.0], size=n), contexts=labels)
+    return replace(
+        log,
+        weights=rng.choice([0.5, 1.0, 2.0], size=n),
+        contexts=labels,
+        signals=signals_of(log, rng) if signals else (),
+    )
+
+
+def signals_of(log: ReplayLog, rng: np.random.Generator) -> tuple[LoggedSignal, ...]:
+    """A judge of the cheapest answer that is billed, whether two answers agree, and a signal before any call."""
+    one, two = log.tiers[0], log.tiers[1]
+    noisy = np.round(0.6 * one.correct + 0.4 * rng.random(len(log)), 1)
+    verdict = LoggedReading("conf", np.where(rng.random(len(log)) < 0.1, np.nan, noisy), np.full(len(log), 0.25))
+    agree = LoggedReading("agree", (one.correct == two.correct).astype(float), np.zeros(len(log)))
+    length = LoggedReading("conf", np.round(rng.random(len(log)), 1), np.zeros(len(log)))
+    return (
+        LoggedSignal("judge", (verdict,), (one.name,)),
+        LoggedSignal(f"agree_{one.name}_{two.name}", (agree,), (one.name, two.name)),
+        LoggedSignal("length", (length,)),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the loop
@@ -134,9 +166,9 @@ def loop(policy: Policy, log: ReplayLog) -> Routes:
                     calls[tier] += weight
                     cost[row] += log.tier(tier).cost[row]
                 case Verify(tier, reading):
-                    column = next(r for r in log.tier(tier).readings if r.name == reading)
+                    column = next(r for r in log.source(tier).readings if r.name == reading)
                     confidence = float(column.confidence[row])
-                    readings[tier][reading] = None if math.isnan(confidence) else confidence
+                    readings.setdefault(tier, {})[reading] = None if math.isnan(confidence) else confidence
                     reads[tier, reading] += weight
                     cost[row] += column.price[row]
                 case Accept(tier):
@@ -179,6 +211,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a paid reading": {"reading_prices": (0.0, 0.25)},
     "two paid readings and many missing": {"reading_prices": (0.1, 0.3), "missing": 0.6},
     "no reading": {"reading_prices": ()},
+    "signals": {"signals": True, "missing": 0.2},
 }
 
 
@@ -195,7 +228,12 @@ def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool)
 @pytest.mark.parametrize("abstain", [None, 0.6])
 @pytest.mark.parametrize(
     ("world", "variant"),
-    [("shared_difficulty", "a paid reading"), ("hopeless", "missing readings"), ("token_prices", "one free reading")],
+    [
+        ("shared_difficulty", "a paid reading"),
+        ("hopeless", "missing readings"),
+        ("token_prices", "one free reading"),
+        ("shared_difficulty", "signals"),
+    ],
 )
 def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
     log = drawn_log(world, 300, 7, contexts=True, **VARIANTS[variant])
@@ -203,6 +241,28 @@ def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, a
     policy = LatticeLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
     assert set(policy.vertices[0].context_roots) == set(CONTEXTS[:2])
     agrees_at_every_vertex(replace(policy, context=("task",)), log.take(np.arange(120)))
+
+
+def test_signals_are_no_tiers_in_what_is_reported() -> None:
+    log = drawn_log("shared_difficulty", 400, 2, signals=True)
+    policy = LatticeLearner(bins=4).policy(log)
+    assert [tier.name for tier in policy.tiers if not tier.answer] == [signal.name for signal in log.signals]
+    outcome = replay(policy.at(budget=3.0), log)
+    assert set(outcome.calls) == set(outcome.accepts) == set(log.tier_names)
+    assert set(outcome.reads) == {source.name for source in log.sources}
+    assert outcome.reads["judge"]["conf"] > 0.0
+    assert sum(outcome.accepts.values()) == pytest.approx(1.0)
+    points = no_information_hull(log).points
+    assert {point.tier for point in points} <= set(log.tier_names)
+
+
+def test_a_log_without_a_signal_that_is_read_is_refused_and_one_that_nobody_reads_may_be_left_out() -> None:
+    log = drawn_log("shared_difficulty", 400, 2, signals=True)
+    policy = LatticeLearner(bins=4).policy(log)
+    with pytest.raises(LogError, match="reads 'conf' of 'judge', of which the log has no reading"):
+        check_match(policy, replace(log, signals=log.signals[1:]))
+    blind = LatticeLearner(bins=4).policy(replace(log, signals=()))
+    check_match(replace(blind, tiers=policy.tiers, vertices=tuple(replace(v, beliefs={}) for v in blind.vertices)), log)
 
 
 def test_readings_that_come_with_the_answer_change_neither_answer_nor_cost() -> None:
