@@ -13,7 +13,7 @@ from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document
-from metaverify.policies.graph import Ask, Graph, GraphError, Node, Read, Stop
+from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
@@ -150,6 +150,7 @@ def _float(value: float) -> float:
 def _encode_tier(tier: Tier) -> dict[str, Any]:
     readings = [
         {"name": r.name, "price": _float(r.price), "cuts": [_float(c) for c in r.cuts], "counts": list(r.counts)}
+        | ({"votes": r.votes} if r.votes else {})
         for r in tier.readings
     ]
     signal = {} if tier.answer else {"answer": False, "needs": list(tier.needs)}
@@ -167,6 +168,9 @@ def _encode_node(node: Node) -> dict[str, Any]:
         case Read(tier, reading, cuts, then, missing):
             cut_points = [_float(c) for c in cuts]
             return {"read": reading, "of": tier, "cuts": cut_points, "then": list(then), "missing": missing}
+        case Poll(tier, reading, tallies, missing):
+            rows = [{"cuts": list(tally.cuts), "then": list(tally.then)} for tally in tallies]
+            return {"poll": reading, "of": tier, "tallies": rows, "missing": missing}
 
 
 def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:
@@ -257,7 +261,10 @@ def _decode_tier(item: Fields) -> Tier:
             r.fail("E_RANGE", "cuts", "do not rise")
         if len(counts) != len(cuts) + 2:
             r.fail("E_SCHEMA", "counts", f"has {len(counts)} entries for {len(cuts)} cuts, not {len(cuts) + 2}")
-        readings.append(Reading(r.text("name"), r.number("price", 0.0), cuts, counts))
+        votes = r.whole("votes") if r.has("votes") else 0
+        if votes == 0 and r.has("votes"):
+            r.fail("E_RANGE", "votes", "is 0; leave it out")
+        readings.append(Reading(r.text("name"), r.number("price", 0.0), cuts, counts, votes))
         r.end()
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
@@ -284,10 +291,24 @@ def _decode_node(item: Fields) -> Node:
     elif item.has("read"):
         cuts, then = item.numbers("cuts", 0.0, 1.0), item.wholes("then")
         node = Read(item.text("of"), item.text("read"), cuts, then, item.whole("missing"))
+    elif item.has("poll"):
+        tallies = tuple(_decode_tally(row) for row in item.objects("tallies"))
+        node = Poll(item.text("of"), item.text("poll"), tallies, item.whole("missing"))
     else:
-        item.fail("E_SCHEMA", "*", "is none of accept, abstain, call, read")
+        item.fail("E_SCHEMA", "*", "is none of accept, abstain, call, read, poll")
     item.end()
     return node
+
+
+def _decode_tally(item: Fields) -> Tally:
+    then: list[int | None] = []
+    for at, node in enumerate(item.array("then")):
+        if node is not None and (type(node) is not int or node < 0):
+            item.fail("E_TYPE", f"then[{at}]", "is neither a node nor null, for one vote more")
+        then.append(node)
+    tally = Tally(item.wholes("cuts"), tuple(then))
+    item.end()
+    return tally
 
 
 def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Vertex:
@@ -312,10 +333,11 @@ def _place(text: str) -> int:
 def _decode_beliefs(item: Fields, key: str, nodes: Graph, answers: tuple[bool, ...]) -> tuple[Belief, ...]:
     rows, at = item.array(key), _place(key)
     node = nodes[at] if key == str(at) and 0 <= at < len(nodes) else None
-    if not isinstance(node, Read):
+    if not isinstance(node, Read | Poll):
         item.fail("E_SCHEMA", key, "names no node that reads")
-    if len(rows) != len(node.then) + 1:
-        item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {len(node.then) + 1} outcomes")
+    outcomes = 1 + sum(len(tally.then) for tally in ([node] if isinstance(node, Read) else node.tallies))
+    if len(rows) != outcomes:
+        item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {outcomes} outcomes")
     return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", answers) for i, row in enumerate(rows))
 
 

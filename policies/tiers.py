@@ -14,12 +14,16 @@ class Reading:
     ``price`` is its mean price, 0 where it comes with the answer.  ``cuts`` and ``counts`` are the histogram of the
     log that the policy was fitted on, against which drift is judged: counts of confidence < cuts[0], of each bin
     [cuts[b-1], cuts[b]), of the last bin, and of missing readings (len(cuts) + 2 of them).
+
+    Where ``votes`` is not 0 the reading is a share of at most so many votes, and ``price`` that of all of them.  They
+    can be asked for one by one, and are told as (yes, asked).
     """
 
     name: str
     price: float
     cuts: tuple[float, ...]
     counts: tuple[int, ...]
+    votes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
