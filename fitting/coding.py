@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.bins import balanced_cuts
-from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
+from metaverify.fitting.ladders import Ladder, Rung, leaf_shape, vote_rung
 from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
 
 __all__ = ["CodedLog", "code_log", "ladders_of"]
@@ -66,9 +66,13 @@ def ladders_of(
     """A ladder a tier: the call together with the reading that comes free with it, then the other readings in order.
     After them a ladder a signal: its readings in order.
 
+    Votes that cost something are asked one by one, where there are several; of a source that has more than one such
+    reading, those that cost most.  They stand last.
+
     Args:
         log: cuts are the balanced quantiles of its confidences.
-        bins: the most bins of a reading; or (tier, reading) -> the most, a reading that is not named being left out.
+        bins: the most bins of a reading; or (tier, reading) -> the most, a reading that is not named being left out
+            and votes with fewer bins than outcomes being asked all at once.
         cut: places the cuts.
     """
     signals = (Ladder(s.name, _rungs(log, s, bins, cut), answer=False, needs=s.needs) for s in log.signals)
@@ -83,12 +87,16 @@ def _ladder(log: ReplayLog, tier: LoggedTier, bins: int | Mapping[tuple[str, str
 def _rungs(
     log: ReplayLog, source: LoggedTier | LoggedSignal, bins: int | Mapping[tuple[str, str], int], cut: Cutter
 ) -> tuple[Rung, ...]:
-    rungs = []
+    rungs, last = [], []
+    polled = max((r for r in source.readings if r.votes > 1), key=lambda r: log.total(r.price), default=None)
     for reading in source.readings:
         most = bins if isinstance(bins, int) else bins.get((source.name, reading.name), 0)
-        if most > 0:
+        finest = isinstance(bins, int) or most > reading.votes
+        if most > 0 and reading is polled and finest and reading.price.any():
+            last.append(vote_rung(reading.name, reading.votes))
+        elif most > 0:
             rungs.append(Rung(reading.name, cut(reading.confidence, log.weights, most)))
-    return tuple(rungs)
+    return (*rungs, *last)
 
 
 def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] = ()) -> CodedLog:
@@ -105,7 +113,10 @@ def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] 
             rung.code(nothing if reading is None else reading.confidence)
             for rung, reading in zip(ladder.rungs, read, strict=True)
         ]
-        paid = [nothing if reading is None else reading.price for reading in read]
+        paid = [
+            nothing if reading is None else reading.price if rung.votes else reading.paid
+            for rung, reading in zip(ladder.rungs, read, strict=True)
+        ]
         prices.append((source.cost, *paid[1:]) if isinstance(source, LoggedTier) else tuple(paid))
         quality.append(source.correct if isinstance(source, LoggedTier) else None)
     place = {label: at for at, label in enumerate(contexts)}

@@ -76,7 +76,8 @@ def _tier(log: ReplayLog, columns: LoggedTier | LoggedSignal, ladder: Ladder) ->
 
 def _reading(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
     counts = np.bincount(rung.code(column.confidence), weights=log.weights, minlength=rung.size)
-    return Reading(column.name, log.mean(column.price), rung.cuts, tuple(round(c) for c in counts.tolist()))
+    shown = tuple(round(c) for c in counts.tolist())
+    return Reading(column.name, log.mean(column.price), rung.cuts, shown, column.votes)
 
 
 def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:

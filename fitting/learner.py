@@ -17,7 +17,7 @@ from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.copula import Copula
 from metaverify.fitting.table import back_off
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.log import LoggedReading, ReplayLog
 
 __all__ = ["LatticeLearner"]
 
@@ -95,7 +95,8 @@ class LatticeLearner:
         bins = bins_that_fit(log, self.bins, contexts=len(_contexts(log)))
         pairs = [(source.name, reading.name) for source in log.sources for reading in source.readings]
         left_out = [f"{reading} of {tier}" for tier, reading in pairs if (tier, reading) not in bins]
-        coarse = sorted({f"{reading} {most}" for (_, reading), most in bins.items() if most < self.bins})
+        finest = {(s.name, r.name): _finest(r, self.bins) for s in log.sources for r in s.readings}
+        coarse = sorted({f"{pair[1]} {most}" for pair, most in bins.items() if most < finest[pair]})
         parts = [f"fewer bins than {self.bins}: {', '.join(coarse)}"] if coarse else []
         parts += [f"left out: {', '.join(left_out)}"] if left_out else []
         return "to keep the exact solution small, " + "; ".join(parts) if parts else None
@@ -121,9 +122,9 @@ def bins_that_fit(
     readings get fewer bins, down to 3.
     """
     dearest = max(log.mean(tier.cost) for tier in log.tiers)
-    first = {(source.name, source.readings[0].name): bins for source in log.sources if source.readings}
+    first = {(s.name, s.readings[0].name): _finest(s.readings[0], bins) for s in log.sources if s.readings}
     later = {
-        (source.name, reading.name): bins
+        (source.name, reading.name): _finest(reading, bins)
         for source in log.sources
         for reading in source.readings[1:]
         if log.mean(reading.price) < dearest
@@ -139,6 +140,11 @@ def bins_that_fit(
         else:
             break
     return {**first, **later}
+
+
+def _finest(reading: LoggedReading, bins: int) -> int:
+    """The most bins that a reading may have: where it is votes, as many as are needed to ask them one by one."""
+    return max(bins, reading.votes + 1 if reading.votes else 0)
 
 
 def _sketch(confidence: Floats, weights: Floats, bins: int) -> tuple[float, ...]:

@@ -152,7 +152,8 @@ def _replay(options: argparse.Namespace) -> None:
     columns = log_columns(options.log, group=options.group, weight=options.weight, signals=signals)
     tiers, context = _names(options.tiers), _names(options.context)
     _check_columns(options, policy, columns)
-    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context), signals)
+    votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
+    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context), signals, votes)
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     if options.json:
@@ -234,6 +235,7 @@ def _read(
     tiers: Sequence[str] | None = None,
     context: Sequence[str] | None = None,
     signals: Mapping[str, Sequence[str]] | None = None,
+    votes: Mapping[str, int] | None = None,
 ) -> Any:
     from metaverify.simulators.reader import read_log
 
@@ -246,6 +248,7 @@ def _read(
         group=options.group,
         weight=options.weight,
         signals=_signals(options.signal) if signals is None else signals,
+        votes=_votes(options.votes) if votes is None else votes,
     )
 
 
@@ -275,6 +278,17 @@ def _signals(declared: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise ValueError(f"--signal {text}: write it as name=tier, for example --signal judge=small")
         signals[name.strip()] = tiers
     return signals
+
+
+def _votes(declared: Sequence[str]) -> dict[str, int]:
+    votes = {}
+    for text in declared:
+        name, _, count = text.rpartition("=")
+        try:
+            votes[name.strip()] = int(count)
+        except ValueError:
+            raise ValueError(f"--votes {text}: write it as reading=number, for example --votes self_verify=8") from None
+    return votes
 
 
 def _readings(text: str) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def _stop_text(policy: Policy, node: Stop, branch: _Branch | None) -> str:
 def _look_text(node: Read | Poll) -> str:
     if isinstance(node, Read):
         return f"read {node.reading} of {node.tier}"
-    return f"ask for {node.reading} of {node.tier} until (at most {len(node.tallies)} votes)"
+    return f"poll {node.reading} of {node.tier} (up to {len(node.tallies)} votes)"
 
 
 def _place(policy: Policy, name: str) -> int:

@@ -35,11 +35,20 @@ class LoggedReading:
 
     ``confidence`` is in [0, 1] and NaN where the reading is missing; ``price`` is what buying it cost,
     in the log's unit, zero where it came with the answer.  Both have one entry a query.
+
+    Where ``votes`` is not 0 the confidence is the share of so many votes that were yes, and the price that of all of
+    them; the votes are exchangeable, and can be bought one by one.
     """
 
     name: str
     confidence: Floats  # [n]
     price: Floats  # [n]
+    votes: int = 0
+
+    @property
+    def paid(self) -> Floats:
+        """What buying the whole reading costs, [n]: of votes that are missing, the first, which failed."""
+        return np.where(np.isnan(self.confidence), self.price / self.votes, self.price) if self.votes else self.price
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,6 +253,7 @@ def fingerprint(log: ReplayLog) -> str:
             names += ["needs", *source.needs]
         for reading in source.readings:
             names.append(reading.name)
+            names += [f"{reading.votes} votes"] if reading.votes else []
             columns += [reading.confidence, reading.price]
     texts = [rows.query_ids, rows.group_ids, *([] if rows.contexts is None else [rows.contexts])]
     return _hash([names, *texts], columns)

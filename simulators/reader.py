@@ -43,6 +43,7 @@ from metaverify.simulators.sheet import Sheet
 __all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
+_NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
 _PARTIAL = "partial logs are not supported in this version"
 
 
@@ -56,6 +57,7 @@ def read_log(
     group: str | None = None,
     weight: str | None = None,
     signals: Signals = NO_SIGNALS,
+    votes: Mapping[str, int] | None = None,
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -81,6 +83,8 @@ def read_log(
         weight: the column that says how many queries a row stands for, instead of ``weight``.
         signals: name -> the tiers whose answers must be in hand before it can be read; none for a signal that can be
             read before any call.
+        votes: reading -> how many votes it is the share of (of every source that has a reading of this name); its
+            price is that of all of them, and they can be asked for one by one.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -94,8 +98,9 @@ def read_log(
         sheet = _sheet(file.name, table.select(columns.used).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals)
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {})
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
+        choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         ids = _ids(sheet, columns.keys, index)
         return ReplayLog(
             query_ids=ids,
@@ -129,8 +134,8 @@ def log_columns(
 def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
     """Write a log in the wide form, in the format of the suffix, whole or not at all.
 
-    Reading it back, with ``context="context"`` where the log has contexts and its signals declared, gives the same
-    log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean cost.
+    Reading it back, with ``context="context"`` where the log has contexts and its signals and votes declared, gives the
+    same log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean cost.
 
     Raises:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
@@ -158,6 +163,7 @@ class _Choice:
     costs: Mapping[str, float]
     scale: float
     signals: Signals
+    votes: Mapping[str, int]
 
     def of(self, known: Sequence[str], signals: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
         """The chosen of the known tiers and of the signals, each in their order."""
@@ -175,6 +181,24 @@ class _Choice:
                     fault = f"--tiers keeps {signal!r}, which needs the answer of {need!r}"
                     raise LogError(f"{self.file}: {fault}; name that tier too, or leave {signal!r} out")
         return tiers, read
+
+    def check_votes(self, readings: Sequence[str]) -> None:
+        for name in self.votes:
+            if name not in readings:
+                known = list(dict.fromkeys(readings))
+                raise LogError(f"{self.file} has no reading {name!r} for --votes; {nearest(name, known or ['none'])}")
+
+    def counted(self, sheet: Sheet, column: str, reading: LoggedReading) -> LoggedReading:
+        """The reading, as shares of its votes where it was declared to be that."""
+        votes = self.votes.get(reading.name, 0)
+        if reading.name not in self.votes:
+            return reading
+        if not (isinstance(votes, int) and votes >= 1):
+            raise LogError(f"{self.file}: --votes {reading.name}={votes} is no number of votes; give at least 1")
+        yes = np.rint(reading.confidence * votes)
+        odd = np.abs(reading.confidence * votes - yes) > _NO_VOTE
+        sheet.refuse(odd, column, f"no share of {votes} votes; give a multiple of 1/{votes}, or correct --votes")
+        return replace(reading, confidence=yes / votes, votes=votes)
 
     def price(self, tier: str) -> float | None:
         price = self.costs.get(tier)
@@ -313,7 +337,7 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
     sheet.refuse(unknown, columns.correct, f"{extent}; {_PARTIAL}: drop those rows, or {drop}")
-    readings = tuple(_wide_reading(sheet, reading, choice.scale) for reading in columns.readings)
+    readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
 
@@ -330,7 +354,7 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
 
 def _wide_signal(sheet: Sheet, columns: SignalColumns, choice: _Choice) -> LoggedSignal:
     scale = 1.0 if columns.readings[0].name == AGREE else choice.scale
-    readings = tuple(_wide_reading(sheet, reading, scale) for reading in columns.readings)
+    readings = tuple(_wide_reading(sheet, reading, choice, scale) for reading in columns.readings)
     return LoggedSignal(columns.name, _present(_priced(readings, choice.price(columns.name))), columns.needs)
 
 
@@ -342,10 +366,10 @@ def _priced(readings: tuple[LoggedReading, ...], price: float | None) -> tuple[L
     return (replace(first, price=np.full(len(first.price), float(price))), *others)
 
 
-def _wide_reading(sheet: Sheet, columns: ReadingColumns, scale: float) -> LoggedReading:
+def _wide_reading(sheet: Sheet, columns: ReadingColumns, choice: _Choice, scale: float) -> LoggedReading:
     confidence = sheet.confidences(columns.confidence, scale)
     paid = _paid(sheet, columns.price, columns.confidence, confidence)
-    return LoggedReading(columns.name, confidence, paid)
+    return choice.counted(sheet, columns.confidence, LoggedReading(columns.name, confidence, paid))
 
 
 def _paid(sheet: Sheet, column: str | None, reading: str, confidence: Floats) -> Floats:
@@ -401,10 +425,10 @@ class _LongTier:
             raise LogError(f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
         extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
         self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
-        return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice.scale))
+        return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
 
     def signal(self, choice: _Choice) -> LoggedSignal:
-        readings = _priced(self.readings(choice.scale), choice.price(self.name))
+        readings = _priced(self.readings(choice), choice.price(self.name))
         if "correct" in self.sheet:
             given = ~np.isnan(self.sheet.correctness("correct", "or leave it empty"))
             self.sheet.refuse(given, "correct", f"but --signal {self.name} has no answers; is it a tier?")
@@ -435,10 +459,10 @@ class _LongTier:
             query = self.whole.texts("query_id")[at]
             raise self.whole.error(at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
 
-    def readings(self, scale: float) -> tuple[LoggedReading, ...]:
+    def readings(self, choice: _Choice) -> tuple[LoggedReading, ...]:
         if "confidence" not in self.sheet:
             return ()
-        confidence = self.sheet.confidences("confidence", scale)
+        confidence = self.sheet.confidences("confidence", choice.scale)
         price = _paid(self.sheet, "verify_cost" if "verify_cost" in self.sheet else None, "confidence", confidence)
         none = pl.repeat(None, len(confidence), dtype=pl.String, eager=True)
         stated = self.sheet.texts("reading") if "reading" in self.sheet else none
@@ -446,15 +470,18 @@ class _LongTier:
         read = stated.is_not_null().to_numpy() | ~np.isnan(confidence)  # else: answered, and nothing read
         order = sorted(names.filter(pl.Series(read)).unique(maintain_order=True), key=lambda name: name != "conf")
         masks = (read & (names == name).to_numpy() for name in order)
-        return _present(tuple(self.reading(n, m, confidence, price) for n, m in zip(order, masks, strict=True)))
+        return _present(tuple(self.reading(n, m, confidence, price, choice) for n, m in zip(order, masks, strict=True)))
 
-    def reading(self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats) -> LoggedReading:
+    def reading(
+        self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats, choice: _Choice
+    ) -> LoggedReading:
         sheet, query = self.sheet.where(mask), self.query[mask]
         again = ~pl.Series(query).is_first_distinct().to_numpy()
         sheet.refuse(again, "query_id", f"again with tier {self.name!r} and reading {name!r}; name each reading once")
+        given = choice.counted(sheet, "confidence", LoggedReading(name, confidence[mask], price[mask]))
         seen, paid = np.full(len(self.index), np.nan), np.zeros(len(self.index))
-        seen[query], paid[query] = confidence[mask], price[mask]
-        return LoggedReading(name, seen, paid)
+        seen[query], paid[query] = given.confidence, given.price
+        return replace(given, confidence=seen, price=paid)
 
 
 # Writing -------------------------------------------------------------------------------------------------------------

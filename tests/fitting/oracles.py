@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import ABSTAIN, Plan
 from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
@@ -383,7 +383,12 @@ def table_of_world(world: World) -> JointTable:
     exact = joint(world)
     ladders, sizes, pads = [], [], []
     for name, emissions in zip(world.tiers, world.readings, strict=True):
-        rungs = [Rung(e.name, tuple(float(x) for x in (e.levels[1:] + e.levels[:-1]) / 2)) for e in emissions]
+        rungs = [
+            vote_rung(e.name, e.votes)
+            if e.votes
+            else Rung(e.name, tuple(float(x) for x in (e.levels[1:] + e.levels[:-1]) / 2))
+            for e in emissions
+        ]
         if not emissions or emissions[0].price > 0:
             rungs.insert(0, Rung(None))
         ladders.append(Ladder(name, tuple(rungs)))
