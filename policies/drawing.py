@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from metaverify.policies.actions import Accept
 from metaverify.policies.explain import interval_text
@@ -142,7 +143,7 @@ def _tallies(node: Poll) -> Iterator[tuple[str, int, int]]:
     cell = 0
     for asked, (reached, tally) in enumerate(zip(come_to(node), node.tallies, strict=True), start=1):
         bounds = [0, *tally.cuts, asked + 1]
-        for low, high, child in zip(bounds, bounds[1:], tally.then, strict=True):
+        for (low, high), child in zip(pairwise(bounds), tally.then, strict=True):
             ends = [yes for yes in range(low, high) if reached[yes]]
             if child is not None and ends:
                 span = f"{ends[0]}" if len(ends) == 1 else f"{ends[0]}-{ends[-1]}"

@@ -141,8 +141,8 @@ def renumbered(node: Node, place: Mapping[int, int]) -> Node:
 def come_to(poll: Poll) -> tuple[tuple[bool, ...], ...]:
     """Which tallies can be come to by asking: after 1, 2, .. votes, for 0, 1, .. of them yes."""
     reached: list[tuple[bool, ...]] = [(True, True)]
-    for before, tally in zip(reached, poll.tallies[:-1], strict=False):
-        more = [here and tally.after(yes) is None for yes, here in enumerate(before)]
+    for tally in poll.tallies[:-1]:
+        more = [here and tally.after(yes) is None for yes, here in enumerate(reached[-1])]
         reached.append(tuple(a or b for a, b in zip([*more, False], [False, *more], strict=True)))
     return tuple(reached)
 

@@ -27,7 +27,7 @@ class Routes:
     quality: Floats  # [n], of the answer returned; the policy's worth of abstaining where there is none
     cost: Floats  # [n], of all calls and readings bought
     accepted: NDArray[np.int8]  # [n], position of the tier in the policy, ABSTAINED where the query was handed over;
-    # where the order of votes decides, what is likeliest
+    # where the order of votes decides, the likeliest
     calls: tuple[float, ...]  # a tier: the weight of the queries that called it
     reads: tuple[tuple[float, ...], ...]  # a tier, a reading: the weight of the queries that read it
     accepts: tuple[float, ...]  # a tier: the weight of the queries that it answered
@@ -56,10 +56,13 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
             columns = (r for source in log.sources if source.name == tier.name for r in source.readings)
             for column in (column for column in columns if column.name == reading.name):
                 if column.votes != reading.votes:
-                    raise LogError(
-                        f"the policy takes {reading.name!r} of {tier.name!r} for {reading.votes or 'no'} votes, the log "
-                        f"for {column.votes or 'none'}; read the log with --votes {reading.name}={reading.votes}"
+                    fault = f"the policy takes {reading.name!r} of {tier.name!r} for {reading.votes or 'no'} votes"
+                    way_out = (
+                        f"read the log with --votes {reading.name}={reading.votes}"
+                        if reading.votes
+                        else ("read the log without --votes for it")
                     )
+                    raise LogError(f"{fault}, the log for {column.votes or 'none'}; {way_out}")
     if policy.context and log.contexts is None:
         raise LogError(f"the policy decides by context: read the log with --context {','.join(policy.context)}")
 

@@ -2,7 +2,8 @@
 
 ``policy.json`` is a policy small enough to follow by hand; ``decisions.jsonl`` holds one case a line: what has been
 read, the context, the request's key, and the action that `decide` gives, as ``metaverify decide --json`` prints it.
-``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``.
+``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``; in ``votes.json`` votes are asked
+for one by one.
 Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
 committing it.
 """
@@ -18,7 +19,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.explain import action_json
 from metaverify.policies.file import dump_policy
-from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
@@ -165,7 +166,54 @@ def signals_cases(policy: Policy) -> Iterator[dict[str, Any]]:
         yield {"readings": readings, "context": None, "key": None}
 
 
-GOLDEN = {"policy": (golden_policy, cases, "decisions"), "signals": (signals_policy, signals_cases, "signals")}
+def votes_policy() -> Policy:
+    """Two tiers; `small` verifies itself by up to five votes of a price of 0.25 each.
+
+    Asking stops at 3 of 3 yes, and at 2 of 2 no; after five votes the majority decides.  With a majority of yes
+    `small` is accepted, else, or where the first vote fails, `large`.
+    """
+    shares = (0.1, 0.3, 0.5, 0.7, 0.9)
+    small = Tier("small", 1.0, (Reading("self_verify", 1.25, shares, (10, 10, 15, 20, 20, 20, 5), 5),))
+    tallies = (
+        Tally((), (None,)),
+        Tally((1,), (2, None)),
+        Tally((3,), (None, 4)),
+        Tally((3,), (None, 4)),
+        Tally((3,), (2, 4)),
+    )
+    nodes = (
+        Ask("small", 1),
+        Poll("small", "self_verify", tallies, 2),
+        Ask("large", 3),
+        Stop(Accept("large")),
+        Stop(Accept("small")),
+    )
+    known = ((0.95, 0.5, 0.75), (0.15, 0.25, None), (0.8, 0.625, 0.75), (0.4, 0.5, 0.625), (0.4, 0.875, None))
+    later = ((0.25, 0.5, 0.625), (0.15, 0.75, None), (0.125, 0.25, None), (0.125, 0.625, None))
+    rows = (Belief(share, (quality, 0.875), (worth, 0.5)) for share, quality, worth in (*known, *later))
+    beliefs = {1: (*rows, Belief(0.05, (0.5, 0.875), (None, 0.5)))}
+    return Policy((small, Tier("large", 10.0)), nodes, (Vertex(0.03125, 5.0, 0.8125, 0, {}, beliefs),), FIXED)
+
+
+FIXED = OperatingPoint(0, 0, 0.0, 5.0)
+
+
+def votes_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every tally, also those that asking never comes to, and more votes than there are."""
+    del policy  # one graph for all
+    tallies = [[yes, asked] for asked in range(8) for yes in range(asked + 1)]
+    states: list[dict[str, Any]] = [{}, {"small": {}}, {"small": None}, {"small": {"self_verify": None}, "large": {}}]
+    states += [{"small": tally} for tally in tallies]
+    states += [{"small": {"self_verify": tally}, "large": {}} for tally in tallies]
+    for readings in states:
+        yield {"readings": readings, "context": None, "key": None}
+
+
+GOLDEN = {
+    "policy": (golden_policy, cases, "decisions"),
+    "signals": (signals_policy, signals_cases, "signals"),
+    "votes": (votes_policy, votes_cases, "votes"),
+}
 
 
 def golden_files() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import runpy
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.file import dump_policy, load_policy, policy_id
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-POLICIES = {"policy.json": "decisions.jsonl", "signals.json": "signals.jsonl"}
+POLICIES = {"policy.json": "decisions.jsonl", "signals.json": "signals.jsonl", "votes.json": "votes.jsonl"}
 
 
 def cases_of(name: str) -> list[dict[str, Any]]:
@@ -103,6 +104,19 @@ def followed(document: dict[str, Any], root: int, readings: dict[str, Any]) -> d
                 at = node["missing"]
             else:
                 at = node["then"][len([cut for cut in node["cuts"] if cut <= confidence])]
+        elif "poll" in node:
+            given = readings.get(node["of"], {})
+            tally = given.get(node["poll"], [0, 0]) if isinstance(given, dict) else given
+            after: int | None = node["missing"]
+            if tally is not None:
+                (yes, asked), most = tally, len(node["tallies"])
+                if asked > most:
+                    yes, asked = math.floor(yes * most / asked + 0.5), most
+                row = node["tallies"][asked - 1] if asked else {"cuts": [], "then": [None]}
+                after = row["then"][len([cut for cut in row["cuts"] if cut <= yes])]
+            if after is None:
+                return {"action": "verify", "tier": node["of"], "reading": node["poll"]}
+            at = after
         elif "accept" in node:
             return {"action": "accept", "tier": node["accept"]}
         else:

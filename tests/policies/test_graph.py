@@ -19,9 +19,12 @@ from metaverify.policies.graph import (
     Ask,
     GraphError,
     Node,
+    Poll,
     Read,
     Stop,
+    Tally,
     check_graph,
+    come_to,
     compile_graph,
     renumbered,
     successors,
@@ -30,7 +33,7 @@ from metaverify.policies.graph import (
 from metaverify.policies.policy import Policy
 
 from .plain import plain_action
-from .strategies import confidences, examples, nonsense, policies, told
+from .strategies import confidences, examples, nonsense, policies, tallies, told
 
 ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
 READINGS = {"small": ["conf", "judge"], "large": ["vote"], "critic": ["score"], "length": ["words"]}
@@ -56,10 +59,11 @@ def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
 def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
     """Every root of the policy gives the same action, or the same TypeError, as the plain loop."""
     first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
-    linked = compile_graph(policy.nodes, first)
+    votes = {(tier.name, r.name): r.votes for tier in policy.tiers for r in tier.readings if r.votes}
+    linked = compile_graph(policy.nodes, first, votes)
     for root in {r for vertex in policy.vertices for r in (vertex.root, *vertex.context_roots.values())}:
         try:
-            expected = plain_action(policy.nodes, root, first, readings)
+            expected = plain_action(policy.nodes, root, first, readings, votes)
         except TypeError:
             with pytest.raises(TypeError):
                 walk(linked[root], readings)
@@ -70,15 +74,16 @@ def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
 @examples(300)
 @given(data=st.data())
 def test_a_walk_takes_the_same_action_as_the_plain_loop(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes))))
 
 
 @examples(100)
 @given(data=st.data())
 def test_what_is_no_number_is_refused_where_it_matters_and_nowhere_else(data: st.DataObject) -> None:
-    policy = data.draw(policies())
-    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense)))
+    policy = data.draw(policies(votes=True))
+    votes = tallies | nonsense | st.sampled_from([0.5, (2, 1), (-1, 3), (1, 2, 3), (0.5, 1), "12", [None, 1]])
+    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense, votes)))
 
 
 @pytest.mark.parametrize(
@@ -223,6 +228,11 @@ def broken(
                 wrong |= any((need, "") not in have for need in signals.get(tier, [tier]))
                 wrong |= len(then) != len(cuts) + 1 or list(cuts) != sorted(set(cuts))
                 wrong |= any(not 0 <= cut <= 1 for cut in cuts)
+            case Poll(tier, reading, rows, _):
+                bought = (tier, reading)
+                wrong = reading not in readings.get(tier, ())
+                wrong |= any((need, "") not in have for need in signals.get(tier, [tier]))
+                wrong |= None in rows[-1].then
         wrong |= bought in have or any(not at < child < len(nodes) for child in successors(node))
         return wrong or any(follow(child, have | {bought}) for child in successors(node))
 
@@ -279,7 +289,7 @@ def test_a_table_is_refused_exactly_when_a_path_through_it_breaks_a_rule() -> No
 
 
 @examples(100)
-@given(policies())
+@given(policies(votes=True))
 def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: Policy) -> None:
     assert not broken(
         policy.nodes,
@@ -287,7 +297,7 @@ def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: P
         {tier.name: [r.name for r in tier.readings] for tier in policy.tiers},
         {tier.name: tier.needs for tier in policy.tiers if not tier.answer},
     )
-    everything = {tier.name: {r.name: 0.5 for r in tier.readings} for tier in policy.tiers}
+    everything = {t.name: {r.name: (0, r.votes) if r.votes else 0.5 for r in t.readings} for t in policy.tiers}
     assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
 
 
@@ -399,6 +409,97 @@ def test_a_signal_is_read_once_what_it_needs_is_in_hand() -> None:
     for verdict in (0.2, {"score": 0.2}):
         assert walk(root, {"length": 0.7, "small": {}, "critic": verdict}) == Call("large")
     assert walk(root, {"length": 0.7, "small": {}, "critic": {"score": 0.5}}) == Accept("small")
+
+
+JURY: tuple[Node, ...] = (
+    Ask("small", 1),
+    Poll(
+        "small",
+        "judge",
+        (Tally((), (None,)), Tally((1, 2), (2, None, 4)), Tally((2,), (2, 4))),
+        2,
+    ),
+    Ask("large", 3),
+    Stop(Accept("large")),
+    Stop(Accept("small")),
+)
+BALLOTS = {("small", "judge"): 5}
+
+
+@pytest.mark.parametrize(
+    ("votes", "action"),
+    [
+        ({}, Verify("small", "judge")),
+        ((0, 0), Verify("small", "judge")),
+        ((1, 1), Verify("small", "judge")),
+        ((0, 2), Call("large")),
+        ((1, 2), Verify("small", "judge")),
+        ((2, 2), Accept("small")),
+        ([2, 3], Accept("small")),
+        ((1, 3), Call("large")),
+        (None, Call("large")),
+        (math.nan, Call("large")),
+        ((3, 5), Accept("small")),  # asked all at once: nearest to 2 of 3
+        ((2, 5), Call("large")),  # nearest to 1 of 3
+    ],
+)
+def test_a_poll_asks_for_one_vote_more_until_they_suffice(votes: Any, action: object) -> None:
+    check_graph(JURY, [0], READINGS, NEEDS, BALLOTS)
+    root = compile_graph(JURY, {"small": "judge"}, BALLOTS)[0]
+    assert walk(root, {"small": votes}) == action
+    assert walk(root, {"small": votes if votes == {} else {"judge": votes}}) == action
+
+
+def test_a_read_node_over_votes_wants_them_all() -> None:
+    nodes = (Ask("small", 1), Read("small", "judge", (0.5,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
+    root = compile_graph(nodes, {"small": "conf"}, {("small", "judge"): 3})[0]
+    assert [walk(root, {"small": {"judge": (yes, asked)}}) for yes, asked in ((0, 0), (1, 1), (0, 2), (2, 2))] == [
+        Verify("small", "judge")
+    ] * 4
+    assert [walk(root, {"small": {"judge": (yes, 3)}}) for yes in range(4)] == [
+        Abstain(),
+        Abstain(),
+        Accept("small"),
+        Accept("small"),
+    ]
+    assert walk(root, {"small": {"judge": None}}) == Abstain()
+
+
+@pytest.mark.parametrize("told_", [0.5, 1, (2, 1), (-1, 2), (1,), (1, 2, 3), (0.5, 1), "12", [None, 1]])
+def test_votes_that_are_no_tally_name_their_tier_and_reading(told_: object) -> None:
+    root = compile_graph(JURY, {}, BALLOTS)[0]
+    with pytest.raises(TypeError, match=r"votes 'judge' of 'small' are .*, not \(yes, asked\)"):
+        walk(root, {"small": {"judge": told_}})
+
+
+def test_a_tally_is_come_to_where_no_earlier_one_ends_the_poll() -> None:
+    poll = JURY[1]
+    assert isinstance(poll, Poll)
+    assert come_to(poll) == ((True, True), (True, True, True), (False, True, True, False))
+
+
+POLLS_REFUSED = {
+    "no tally": ((), r"asks for up to 0 votes of 'small', of 5"),
+    "more than there are": ((Tally((), (None,)),) * 5 + (Tally((), (2,)),), r"asks for up to 6 votes of 'small', of 5"),
+    "asking on at the end": ((Tally((), (None,)),), r"asks for more after 1 votes"),
+    "a cut of nobody": ((Tally((0,), (2, 2)),), r"cuts after 1 votes that do not rise within 1 \.\. 1"),
+    "a cut beyond all votes": ((Tally((2,), (2, 2)),), r"cuts after 1 votes that do not rise within 1 \.\. 1"),
+    "cuts that fall": ((Tally((), (None,)), Tally((2, 1), (2, 2, 2))), r"cuts after 2 votes that do not rise"),
+    "a branch too few": ((Tally((1,), (2,)),), r"1 cuts and 1 branches after 1 votes, not one more"),
+    "a branch that leads back": ((Tally((1,), (0, 2)),), r"node 0, which is not further down"),
+}
+
+
+@pytest.mark.parametrize("case", POLLS_REFUSED)
+def test_what_is_no_poll_is_refused_with_its_place(case: str) -> None:
+    rows, message = POLLS_REFUSED[case]
+    with pytest.raises(GraphError, match=r"nodes\[1\].*" + message):
+        check_graph((JURY[0], Poll("small", "judge", rows, 2), Stop(Accept("small"))), [0], READINGS, NEEDS, BALLOTS)
+
+
+def test_a_poll_of_what_is_no_votes_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"nodes\[1\].*votes of 'small', of 0"):
+        check_graph(JURY, [0], READINGS, NEEDS)
 
 
 def test_a_node_may_be_shared_by_paths_that_bought_different_things() -> None:
