@@ -29,7 +29,7 @@ from metaverify.policies.policy import Policy
 from metaverify.simulators.log import LoggedReading, LoggedSignal, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
-from metaverify.simulators.worlds import WORLDS, token_prices
+from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
 COMMANDS = ("demo", "inspect", "fit", "replay", "decide", "show", "simulate")
 
@@ -571,6 +571,41 @@ def test_a_judge_goes_the_whole_road(run: Run, judged: Path, tmp_path: Path) -> 
     sure = run("decide", out, '{"tier1": 0.5, "judge": 0.99}', "--key", key, "--explain")
     assert sure.out.startswith("accept the answer of tier1\n")
     assert "conf of judge is 0.99, in the interval conf >= " in sure.out
+
+
+def test_votes_go_the_whole_road_and_the_drawing_says_where_asking_stops(run: Run, tmp_path: Path) -> None:
+    yes = np.array([[0.1, 0.95]])
+    world = World(
+        ("small", "large"),
+        np.ones(1),
+        np.array([[0.6, 0.95]]),
+        np.array([[1.0, 10.0]]),
+        ((polled("self_verify", yes, 8, 2.0),), ()),
+    )
+    log, out = tmp_path / "log.csv", tmp_path / "policy.json"
+    write_log(world.draw(500, 0), log)
+    ran = run("fit", log, "--votes", "self_verify=8", "--budget", "6", "--folds", "2", "-o", out)
+    assert ran.code == 0, ran.err
+    shown = run("show", out).out
+    assert "poll self_verify of small (up to" in shown
+    assert re.search(r"[01] of [23] yes", shown)
+    assert re.search(r"\d of [2-5] yes .*: accept small", shown)
+    assert run("replay", out, log).code == 0  # the file says how many votes there are
+    key = next(str(key) for key in range(100) if load_policy(out).arm(str(key)) == load_policy(out).point.high)
+    told = [run("decide", out, json.dumps({"small": votes}), "--key", key).out for votes in ({}, [8, 8], [0, 8])]
+    assert told == ["read self_verify of small\n", "accept the answer of small\n", "call large\n"]
+    assert (
+        "self_verify of small is 8 of 8 yes" in run("decide", out, '{"small": [8, 8]}', "--key", key, "--explain").out
+    )
+    wrong = run("decide", out, '{"small": 0.5}', "--key", key)
+    assert "not (yes, asked)" in wrong.err
+
+
+@pytest.mark.parametrize("text", ["self_verify", "self_verify=", "self_verify=many"])
+def test_votes_that_are_declared_badly_are_told_how(text: str, run: Run, shop: Shop) -> None:
+    ran = run("inspect", shop.log, "--votes", text)
+    told = f"metaverify: --votes {text}: write it as reading=number, for example --votes self_verify=8\n"
+    assert (ran.code, ran.err) == (1, told)
 
 
 @pytest.mark.parametrize("text", ["=tier1", "judge=", "judge=,"])

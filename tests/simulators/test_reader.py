@@ -476,6 +476,48 @@ def test_a_bad_signal_is_named(tmp_path: Path, text: str, options: dict[str, Any
     assert str(caught.value).startswith(message)
 
 
+VOTED = "correct_a,cost_a,conf_a,verify_cost_a,conf_sv_a\n1,1,.6666667,3,.25\n0,1,,3,1\n1,1,0,3,.5\n"
+
+
+def test_a_reading_may_be_the_share_of_votes(tmp_path: Path) -> None:
+    path = write(tmp_path, VOTED)
+    log = read_log(path, votes={"conf": 3, "sv": 4})
+    conf, sv = log.tiers[0].readings
+    assert (conf.votes, sv.votes) == (3, 4)
+    np.testing.assert_array_equal(conf.confidence, [2 / 3, math.nan, 0.0])
+    np.testing.assert_array_equal(conf.paid, [3.0, 1.0, 3.0])  # where the first vote failed no other was asked for
+    assert [r.votes for r in read_log(path).tiers[0].readings] == [0, 0]
+    assert fingerprint(log) != fingerprint(read_log(path))
+    for suffix in SUFFIXES:
+        write_log(log, tmp_path / f"again{suffix}")
+        assert fingerprint(read_log(tmp_path / f"again{suffix}", votes={"conf": 3, "sv": 4})) == fingerprint(log)
+
+
+def test_votes_may_be_in_percent_and_in_the_long_form_and_a_signal_s(tmp_path: Path) -> None:
+    percent = "correct_a,cost_a,conf_a,conf_j\n1,1,66.6667,50\n0,1,100,0\n"
+    log = read_log(write(tmp_path, percent), votes={"conf": 6}, scale=100, signals={"j": ("a",)})
+    assert log.tiers[0].readings[0].confidence.tolist() == [4 / 6, 1.0]
+    assert (log.signals[0].readings[0].votes, log.signals[0].readings[0].confidence.tolist()) == (6, [0.5, 0.0])
+    rows = "query_id,tier,correct,cost,reading,confidence\na,s,1,1,sv,.75\nb,s,0,1,sv,.25\n"
+    (sv,) = read_log(write(tmp_path, rows), votes={"sv": 4}).tiers[0].readings
+    assert (sv.name, sv.votes, sv.confidence.tolist()) == ("sv", 4, [0.75, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("votes", "message"),
+    [
+        ({"conf": 4}, "log.csv row 1: conf_a is .6666667, no share of 4 votes; give a multiple of 1/4, or correct"),
+        ({"conf": 0}, "log.csv: --votes conf=0 is no number of votes; give at least 1"),
+        ({"conf": 2.5}, "log.csv: --votes conf=2.5 is no number of votes; give at least 1"),
+        ({"cnf": 4}, "log.csv has no reading 'cnf' for --votes; did you mean 'conf'?"),
+    ],
+)
+def test_bad_votes_are_named(tmp_path: Path, votes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LogError) as caught:
+        read_log(write(tmp_path, VOTED), votes=votes)
+    assert str(caught.value).startswith(message)
+
+
 @given(log=logs(), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_long_form_means_what_the_wide_form_means(log: ReplayLog, data: st.DataObject) -> None:
