@@ -55,10 +55,11 @@ def _least_squares(share: Floats, bins: int) -> list[int]:
     last[np.tril_indices(len(share), -1)] = np.inf
     best = last[0]
     choices = []
+    places = np.arange(len(share))
     for _ in range(bins - 1):
         before = np.concatenate([[np.inf], best[:-1]])[:, None] + last
         choices.append(before.argmin(axis=0))
-        best = before.min(axis=0)
+        best = before[choices[-1], places]
     ends, at = [], len(share) - 1
     for choice in reversed(choices):
         at = int(choice[at]) - 1

@@ -1,52 +1,74 @@
-"""Threshold chains: the baseline that everybody has, one cut a tier, tuned by random search."""
+"""Threshold chains: tiers in order of price, one cut a tier, every chain tried.
+
+A chain calls its tiers from the cheapest on and keeps the first answer whose reading reaches its tier's cut; its last
+tier is not read.  What a chain costs and earns is linear in the joint table, and a cut is a cumulative sum along one
+axis, so all the chains over one list of tiers are a few arrays.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.coding import ladders_of
+from metaverify.fitting.bins import balanced_cuts
+from metaverify.fitting.coding import CodedLog, code_log
+from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import salt_of, tiers_of
+from metaverify.fitting.frontier import trace_frontier
+from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
-__all__ = ["Thresholds"]
+__all__ = ["Chain", "ChainPlan", "Chains", "Thresholds", "chain_policy"]
 
 Floats = NDArray[np.float64]
 
+MANY_CHAINS = 20_000
+"""Chains, contexts counted once, that are tried at the most: what sets how fine the cuts are."""
 
-QUICK = 2_000_000  # queries times chains that take a moment
+LONGEST = 4  # tiers of a chain, where there are more than five
 
 
 @dataclass(frozen=True, slots=True)
-class _Chain:
+class Chain:
     """Tiers in the order in which they are called; a tier's answer is kept from its cut on, the last one's always."""
 
     tiers: tuple[int, ...]
     cuts: tuple[float, ...]  # one fewer
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ChainPlan:
+    """The best chain of each context row at one price."""
+
+    price: float  # quality per unit cost
+    quality: float
+    cost: float
+    chains: tuple[int, ...]  # a row
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Random search over chains: which tiers, by price, and a cut on each one's first reading; context is not used.
+    """The best chains by what they earn on the log's own rows: the baseline that everybody has.
 
     Args:
-        trials: the least number of chains tried at random, up to ten times that on small logs; then as many again
-            near the best ones.
-        rows: the most queries on which they are tried.
-        seed: of the search.
+        bins: the most cuts of a reading and one; None has as many as ``MANY_CHAINS`` allows.
+        context: whether each context has chains of its own.
+        kappa: rows of pooled evidence that stand beside each context's own.
+        gap: no mixture of chains lies more than this, in quality, above the frontier.
     """
 
-    trials: int = 400
-    rows: int = 20_000
-    seed: int = 0
+    bins: int | None = None
+    context: bool = False
+    kappa: float = KAPPA
+    gap: float = 1e-3
 
     @property
     def abstain(self) -> None:
@@ -55,131 +77,272 @@ class Thresholds:
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
-        return {"method": "thresholds", "options": {"trials": self.trials, "rows": self.rows, "seed": self.seed}}
+        return {"method": "thresholds", "options": asdict(self)}
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
-        """The frontier of the chains tried, fixed tiers among them, by what they earn on the log itself."""
-        del near  # a search has no exact neighbourhood
-        sample = (
-            log if len(log) <= self.rows else log.take(log.group_draws("thresholds", self.seed) < self.rows / len(log))
+        """The frontier of all chains, fixed tiers among them, and of their mixtures."""
+        del near  # every vertex within the gap is there
+        chains = self.chains(log)
+        return chain_policy(log, chains, trace_frontier(chains, gap=self.gap).plans)
+
+    def chains(self, log: ReplayLog) -> Chains:
+        """Every chain, with what it costs and earns."""
+        contexts = tuple(sorted(set(log.contexts))) if self.context and log.contexts is not None else ()
+        ladders = _first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
+        return Chains(ladders, _Counted(code_log(log, ladders, contexts), self.kappa))
+
+
+def _first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:
+    """Ladders of a call and the first reading, which is a rung of its own where it has a price."""
+    return tuple(_ladder(log, tier, bins) for tier in log.tiers)
+
+
+def _ladder(log: ReplayLog, tier: LoggedTier, bins: int) -> Ladder:
+    if not tier.readings:
+        return Ladder(tier.name, (Rung(None),))
+    first = tier.readings[0]
+    rung = Rung(first.name, balanced_cuts(first.confidence, log.weights, bins))
+    return Ladder(tier.name, (Rung(None), rung) if first.price.any() else (rung,))
+
+
+def _bins_that_fit(tiers: int) -> int:
+    """Cuts a tier, and one, so that about ``MANY_CHAINS`` chains are tried."""
+    lists = sum(1 for _ in _tier_lists(tiers)) if tiers > 5 else 1
+    longest = tiers if tiers <= 5 else LONGEST
+    return int(min(max((MANY_CHAINS / lists) ** (1 / max(longest - 1, 1)), 6), 256))
+
+
+def _tier_lists(count: int) -> Iterator[tuple[int, ...]]:
+    """Lists of tiers in order of price that a chain may have, the last one not read."""
+    longest = count if count <= 5 else LONGEST
+    stack: list[tuple[int, ...]] = [(tier,) for tier in reversed(range(count))]
+    while stack:
+        tiers = stack.pop()
+        yield tiers
+        if len(tiers) < longest:
+            stack.extend((*tiers, tier) for tier in reversed(range(tiers[-1] + 1, count)))
+
+
+# ------------------------------------------------------------------------------------------- marginals of a source
+
+
+class _Counted:
+    """Sums of the log's own rows; a row of the result is a context, pooled first, each with a mass of 1."""
+
+    def __init__(self, coded: CodedLog, kappa: float) -> None:
+        self._coded, self._kappa = coded, kappa
+        self.contexts = coded.contexts
+        rows = len(coded.contexts)
+        self._weight = np.bincount(coded.context[coded.context >= 0], coded.weights[coded.context >= 0], rows)
+        total = float(coded.weights.sum())
+        self.share = np.array([1.0 - self._weight.sum() / total, *(self._weight / total)]) if rows else np.ones(1)
+        self._at = _positions(coded.ladders)
+
+    def __call__(self, column: Floats | float | None, sources: Sequence[int]) -> Floats:
+        """E[column · 1{o}] over the first readings of ``sources``, [rows, *outcomes]; None counts."""
+        coded = self._coded
+        sizes = [coded.ladders[s].rungs[_reading_depth(coded.ladders[s])].size for s in sources]
+        cells = np.zeros(len(coded), dtype=np.int64)
+        for source, size in zip(sources, sizes, strict=True):
+            cells = cells * size + coded.codes[self._at[source]]
+        leaves = int(np.prod(sizes, dtype=np.int64))
+        values = coded.weights if column is None else coded.weights * column
+        if not coded.contexts:
+            own = np.bincount(cells, values, leaves)
+            return np.asarray(own / coded.weights.sum()).reshape(1, *sizes)
+        every = np.bincount((coded.context + 1) * leaves + cells, values, leaves * (1 + len(coded.contexts)))
+        by_row = every.reshape(-1, leaves)
+        pooled = by_row.sum(axis=0) / coded.weights.sum()
+        shrunk = (by_row[1:] + self._kappa * pooled) / np.maximum(self._weight + self._kappa, 1e-300)[:, None]
+        return np.vstack([pooled, shrunk]).reshape(-1, *sizes)
+
+    def quality(self, source: int, sources: Sequence[int]) -> Floats:
+        return self(self._coded.quality[source], sources)
+
+    def price(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
+        return self(self._coded.price[source][depth], sources)
+
+
+class _Tabled:
+    """Sums of a joint table's leaves."""
+
+    def __init__(self, table: JointTable) -> None:
+        self._table = table
+        self.contexts = table.contexts
+        self.share = np.asarray(table.share)
+        self._at = _positions(table.ladders)
+
+    def __call__(self, array: Floats, sources: Sequence[int]) -> Floats:
+        kept = {self._at[s] + 1 for s in sources}
+        return np.asarray(array.sum(axis=tuple(axis for axis in range(1, array.ndim) if axis not in kept)))
+
+    def quality(self, source: int, sources: Sequence[int]) -> Floats:
+        quality = self._table.quality[source]
+        assert quality is not None, "a chain calls tiers"
+        return self(quality, sources)
+
+    def price(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
+        price = self._table.price[source][depth]
+        return price * self(self._table.mass, sources) if isinstance(price, float) else self(price, sources)
+
+
+def _reading_depth(ladder: Ladder) -> int:
+    """The rung that yields a tier's first reading; the call where there is none."""
+    return next((depth for depth, rung in enumerate(ladder.rungs) if rung.reading is not None), 0)
+
+
+def _cuts(ladder: Ladder) -> tuple[float, ...]:
+    return ladder.rungs[_reading_depth(ladder)].cuts
+
+
+def _positions(ladders: Sequence[Ladder]) -> list[int]:
+    """Where the rung with each ladder's first reading stands among all rungs."""
+    starts = np.cumsum([0, *(len(ladder.rungs) for ladder in ladders)])
+    return [int(start) + _reading_depth(ladder) for start, ladder in zip(starts, ladders, strict=False)]
+
+
+# ---------------------------------------------------------------------------------------------------- every chain
+
+
+@dataclass(slots=True)
+class _Grown:
+    """All chains over a list of tiers that are read, by their cuts: what they spent and kept so far."""
+
+    cost: Floats  # [rows, *cuts]
+    quality: Floats  # [rows, *cuts]
+
+
+class Chains:
+    """Every chain, with what it costs and earns in each context row; ``solve`` as a lattice does.
+
+    Attributes:
+        contexts: the rows' names, after the pooled one.
+        share: of traffic, a row.
+        cheapest: the least that any chain costs.
+    """
+
+    @classmethod
+    def of_table(cls, table: JointTable) -> Chains:
+        """The chains of a joint table, on the first reading of each tier."""
+        return cls(table.ladders, _Tabled(table))
+
+    def __init__(self, ladders: tuple[Ladder, ...], marginal: _Counted | _Tabled) -> None:
+        self.ladders, self.contexts, self.share = ladders, marginal.contexts, marginal.share
+        self._marginal = marginal
+        grown: dict[tuple[int, ...], _Grown] = {(): _Grown(np.zeros(len(self.share)), np.zeros(len(self.share)))}
+        self._lists: list[tuple[int, ...]] = []
+        self._shapes: list[tuple[int, ...]] = []
+        costs, qualities = [], []
+        for tiers in _tier_lists(sum(ladder.answer for ladder in ladders)):  # signals come after them
+            before = grown.get(tiers[:-1])
+            if before is None:
+                continue
+            if _cuts(ladders[tiers[-1]]):
+                grown[tiers] = self._grow(before, tiers)
+            last = self._stop(before, tiers)
+            self._lists.append(tiers)
+            self._shapes.append(last.cost.shape[1:])
+            costs.append(last.cost.reshape(len(self.share), -1))
+            qualities.append(last.quality.reshape(len(self.share), -1))
+        self._starts = np.cumsum([0, *(cost.shape[1] for cost in costs)])
+        self._cost, self._quality = np.hstack(costs), np.hstack(qualities)  # each [rows, chains]
+        self._least = self._cost.min(axis=1)
+        self.cheapest = float(self.share @ self._least)
+
+    @property
+    def dearest_price(self) -> float:
+        """A price at which the cheapest chain is best."""
+        more = self._cost - self._least[:, None]
+        dearer = np.where(more > 1e-9 * self._least[:, None], more, np.inf).min(axis=1)
+        return float(2.0 / min(dearer.min(), 1.0))
+
+    @property
+    def everything(self) -> float:
+        """The most that any chain costs."""
+        return float(self.share @ self._cost.max(axis=1))
+
+    def solve(self, price: float) -> ChainPlan:
+        """The chain of each row with the most quality - ``price`` x cost."""
+        best = (self._quality - price * self._cost).argmax(axis=1)
+        rows = np.arange(len(best))
+        return ChainPlan(
+            price,
+            float(self.share @ self._quality[rows, best]),
+            float(self.share @ self._cost[rows, best]),
+            tuple(best.tolist()),
         )
-        rng = np.random.default_rng(self.seed)
-        trial = _Trial(sample)
-        trials = max(self.trials, min(10 * self.trials, QUICK // len(sample)))
-        tried = {_Chain((t,), ()): trial.run(_Chain((t,), ())) for t in range(len(log.tiers))}
-        for chain in _random_chains(trial, rng, trials):
-            tried.setdefault(chain, trial.run(chain))
-        for _ in range(2):
-            for chain in _nearby(trial, rng, _hull(tried), trials // 2):
-                tried.setdefault(chain, trial.run(chain))
-        return _export(log, [(chain, *tried[chain]) for chain in _hull(tried)])
+
+    def best_of_each_list(self, prices: Floats) -> Iterator[tuple[tuple[int, ...], Floats]]:
+        """Lists of tiers, each with the most quality - price x cost of its chains, [prices, rows]."""
+        for tiers, start, end in zip(self._lists, self._starts, self._starts[1:], strict=False):
+            cost, quality = self._cost[:, start:end], self._quality[:, start:end]
+            yield tiers, np.stack([(quality - price * cost).max(axis=1) for price in prices])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, at: int) -> Chain:
+        which = int(np.searchsorted(self._starts, at, side="right")) - 1
+        tiers = self._lists[which]
+        place = np.unravel_index(at - self._starts[which], self._shapes[which]) if self._shapes[which] else ()
+        cuts = tuple(_cuts(self.ladders[t])[int(c)] for t, c in zip(tiers, place, strict=False))
+        return Chain(tiers, cuts)
+
+    def _grow(self, before: _Grown, tiers: tuple[int, ...]) -> _Grown:
+        """One more tier called and read, its answer kept from each of its cuts on."""
+        *read, tier = tiers
+        quality = self._marginal.quality(tier, tiers)
+        kept = _going(quality.sum(axis=-1), read)[..., None] - _going(quality, tiers)
+        spent = before.cost
+        for depth in range(_reading_depth(self.ladders[tier]) + 1):
+            spent = spent + _going(self._marginal.price(tier, depth, read), read)
+        spent, earned = np.broadcast_to(spent[..., None], kept.shape), before.quality[..., None] + kept
+        return _Grown(spent, earned)
+
+    def _stop(self, before: _Grown, tiers: tuple[int, ...]) -> _Grown:
+        """A last tier, called and not read."""
+        *read, tier = tiers
+        cost = before.cost + _going(self._marginal.price(tier, 0, read), read)
+        return _Grown(cost, before.quality + _going(self._marginal.quality(tier, read), read))
 
 
-def _first_reading(tier: LoggedTier) -> Floats | None:
-    """Its confidences, or None where there is none to cut."""
-    if not tier.readings or np.isnan(tier.readings[0].confidence).all():
-        return None
-    return tier.readings[0].confidence
+def _going(array: Floats, read: Sequence[int]) -> Floats:
+    """Sums over the readings with which a chain goes on, [rows, *cuts] from [rows, *outcomes, ...]: those below each
+    cut, and the missing one."""
+    for axis in range(1, 1 + len(read)):
+        below = np.cumsum(array, axis=axis)
+        bins, missing = array.shape[axis] - 1, np.take(array, [-1], axis=axis)
+        array = np.take(below, range(bins - 1), axis=axis) + missing
+    return array
 
 
-class _Trial:
-    """A log laid out for running chains over it."""
-
-    def __init__(self, log: ReplayLog) -> None:
-        self.share = log.weights / float(log.weights.sum())
-        self.correct = [tier.correct for tier in log.tiers]
-        self.confidence = [_first_reading(tier) for tier in log.tiers]
-        self.ranked = [None if c is None else np.sort(c[~np.isnan(c)]) for c in self.confidence]
-        self.read = [tier.cost + tier.readings[0].price if tier.readings else tier.cost for tier in log.tiers]
-        self.unread = [tier.cost for tier in log.tiers]
-
-    def run(self, chain: _Chain) -> tuple[float, float]:
-        """Mean cost and mean quality; a missing reading goes on to the next tier."""
-        going, cost, quality = self.share, 0.0, 0.0
-        for tier, cut in zip(chain.tiers[:-1], chain.cuts, strict=True):
-            confidence = self.confidence[tier]
-            assert confidence is not None, "a tier that is not the last is read"
-            kept = np.where(confidence >= cut, going, 0.0)
-            cost += _dot(going, self.read[tier])
-            quality += _dot(kept, self.correct[tier])
-            going = going - kept
-        last = chain.tiers[-1]
-        return cost + _dot(going, self.unread[last]), quality + _dot(going, self.correct[last])
-
-    def readable(self) -> list[int]:
-        return [tier for tier, confidence in enumerate(self.confidence) if confidence is not None]
-
-    def cut(self, tier: int, rank: float) -> float:
-        """The reading that a share ``rank`` of the queries is below."""
-        ranked = self.ranked[tier]
-        assert ranked is not None, "only readable tiers are cut"
-        return float(ranked[math.ceil(rank * (len(ranked) - 1))])
+# --------------------------------------------------------------------------------------------------------- export
 
 
-def _dot(first: Floats, second: Floats) -> float:
-    return float(np.einsum("i,i->", first, second))
-
-
-def _random_chains(trial: _Trial, rng: np.random.Generator, count: int) -> list[_Chain]:
-    tiers, readable = len(trial.correct), trial.readable()
-    chains = []
-    for _ in range(count):
-        last = int(rng.integers(tiers))
-        before = [t for t in readable if t < last and rng.random() < 0.5]
-        chains.append(_Chain((*before, last), tuple(trial.cut(t, rng.random()) for t in before)))
-    return chains
-
-
-def _nearby(trial: _Trial, rng: np.random.Generator, best: Sequence[_Chain], count: int) -> list[_Chain]:
-    """Chains like the best ones, each cut moved by a few per cent of the queries."""
-    chains = []
-    for _ in range(count):
-        chain = best[int(rng.integers(len(best)))]
-        moved = (rng.normal(0.0, 0.05) for _ in chain.cuts)
-        ranks = [_rank(trial, t, cut) + step for t, cut, step in zip(chain.tiers, chain.cuts, moved, strict=False)]
-        cuts = tuple(trial.cut(t, min(max(r, 0.0), 1.0)) for t, r in zip(chain.tiers, ranks, strict=False))
-        chains.append(_Chain(chain.tiers, cuts))
-    return chains
-
-
-def _rank(trial: _Trial, tier: int, cut: float) -> float:
-    ranked = trial.ranked[tier]
-    assert ranked is not None, "only readable tiers are cut"
-    return float(np.searchsorted(ranked, cut) / len(ranked))
-
-
-def _hull(tried: dict[_Chain, tuple[float, float]]) -> list[_Chain]:
-    """The chains on the upper concave hull, by cost."""
-    hull: list[_Chain] = []
-    for chain in sorted(tried, key=lambda c: (tried[c][0], -tried[c][1], c.tiers, c.cuts)):
-        cost, quality = tried[chain]
-        if hull and quality <= tried[hull[-1]][1] + 1e-12:
-            continue
-        while len(hull) > 1:
-            (c0, q0), (c1, q1) = tried[hull[-2]], tried[hull[-1]]
-            if (q1 - q0) * (cost - c1) > (quality - q1) * (c1 - c0):
-                break
-            hull.pop()
-        hull.append(chain)
-    return hull
-
-
-def _export(log: ReplayLog, found: list[tuple[_Chain, float, float]]) -> Policy:
+def chain_policy(log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan]) -> Policy:
+    """The policy whose vertices are these plans, at the costs and qualities that they expect."""
     nodes: list[Node] = []
+    start: dict[int, int] = {}
     vertices = []
-    for chain, cost, quality in found:
-        vertices.append(Vertex(0.0, cost, quality, len(nodes)))
-        nodes += _chain_nodes(log, chain, len(nodes))
-    salt = salt_of(nodes, [vertex.root for vertex in vertices])
-    return Policy(tiers_of(log, ladders_of(log, 8)), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0), salt)
+    for plan in plans:
+        for at in plan.chains:
+            if at not in start:
+                start[at] = len(nodes)
+                nodes += _chain_nodes(chains.ladders, chains[at], len(nodes))
+        roots = [start[at] for at in plan.chains]
+        by_context = dict(zip(chains.contexts, roots[1:], strict=True))
+        vertices.append(Vertex(plan.price, plan.cost, plan.quality, roots[0], by_context))
+    salt = salt_of(nodes, [(v.root, *v.context_roots.items()) for v in vertices])
+    return Policy(tiers_of(log, chains.ladders), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0), salt)
 
 
-def _chain_nodes(log: ReplayLog, chain: _Chain, start: int) -> list[Node]:
+def _chain_nodes(ladders: Sequence[Ladder], chain: Chain, start: int) -> list[Node]:
     """Three nodes a tier (call, read, accept), two for the last."""
     nodes: list[Node] = []
     for tier, cut in zip(chain.tiers[:-1], chain.cuts, strict=True):
-        name, at = log.tiers[tier].name, start + len(nodes)
-        reading = log.tiers[tier].readings[0].name
+        name, at = ladders[tier].source, start + len(nodes)
+        reading = ladders[tier].rungs[_reading_depth(ladders[tier])].reading
+        assert reading is not None, "a tier that is not the last is read"
         nodes += [Ask(name, at + 1), Read(name, reading, (cut,), (at + 3, at + 2), at + 3), Stop(Accept(name))]
-    last = log.tiers[chain.tiers[-1]].name
+    last = ladders[chain.tiers[-1]].source
     return [*nodes, Ask(last, start + len(nodes) + 1), Stop(Accept(last))]

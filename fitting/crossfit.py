@@ -7,9 +7,9 @@ the dial of the policy that is fitted on everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.export import keep_vertices
 from metaverify.fitting.frontier import mixture_at
+from metaverify.fitting.rehearse import Rehearsal, rehearse_policy
 from metaverify.policies.policy import Policy, Vertex
+from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import ReplayLog
-from metaverify.simulators.outcome import Ledger, Outcome, join_ledgers, ledger_of, measure
-from metaverify.simulators.replay import Routes, route
+from metaverify.simulators.outcome import Ledger, join_ledgers, ledger_of
+from metaverify.simulators.replay import Routes
 
-__all__ = ["CrossFit", "FoldRun", "Learner", "calibrate", "cross_fit"]
+__all__ = ["CrossFit", "FoldRun", "Learner", "Rehearsing", "calibrate", "cross_fit", "cross_fit_all", "rehearse"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,13 +47,23 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A learner that can try what it learns without making a policy of it."""
+
+    def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: MutableMapping[Any, Any]) -> Rehearsal:
+        """What is learnt from ``known``, run on ``unseen``; ``memo`` is shared by all that learn from ``known``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldRun:
-    """One fold's policy, run on the queries that it did not see."""
+    """What was learnt without one fold, run on it."""
 
     rows: Ints  # positions in the log
     log: ReplayLog  # those queries
-    policy: Policy
+    tiers: tuple[Tier, ...]
+    targets: tuple[float, ...]  # a vertex: what it was expected to cost
     routes: tuple[Routes, ...]  # a vertex
     costs: tuple[float, ...]  # a vertex: the weighted sum over the queries
     qualities: tuple[float, ...]
@@ -62,15 +74,10 @@ class FoldRun:
         weight = float(self.log.weights.sum())
         return tuple(weight * target for target in self.targets)
 
-    @property
-    def targets(self) -> tuple[float, ...]:
-        """What the fold's policy expects each of its vertices to cost."""
-        return tuple(vertex.cost for vertex in self.policy.vertices)
-
     def ledger(self, target: float) -> Ledger:
         """What the queries earn and spend with the fold's dial at ``target``."""
         mix = mixture_at(self.targets, target)
-        return ledger_of([(1.0 - mix.share, self.routes[mix.low]), (mix.share, self.routes[mix.high])])
+        return ledger_of(self.tiers, [(1.0 - mix.share, self.routes[mix.low]), (mix.share, self.routes[mix.high])])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,10 +118,6 @@ class CrossFit:
         """The queries, fold after fold."""
         return self.log.take(np.concatenate([fold.rows for fold in self.folds]))
 
-    def outcome(self, target: float) -> Outcome:
-        """What all queries earned and spent when every fold's dial stood at ``target``."""
-        return measure(self.folds[0].policy, self.rows(), self.ledger(target))
-
     def _spend(self, target: float) -> float:
         spent = self._mean(target, [fold.costs for fold in self.folds])
         expected = self._mean(target, [fold.expected for fold in self.folds])
@@ -135,29 +138,55 @@ def cross_fit(
 
     Runs under the caller's joblib ``parallel_config``.  ``done`` is called after each fold.
     """
+    return cross_fit_all([learner], log, folds=folds, seed=seed, done=done)[0]
+
+
+def cross_fit_all(
+    learners: Sequence[Learner],
+    log: ReplayLog,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    done: Callable[[], None] = lambda: None,
+) -> tuple[CrossFit, ...]:
+    """Several learners on the same folds, sharing what they can; ``done`` is called after each fold."""
     member = log.folds(folds, seed=seed)
-    tasks = (delayed(_run)(learner, log, np.flatnonzero(member == fold)) for fold in range(folds))
+    tasks = (delayed(_run)(learners, log, np.flatnonzero(member == fold)) for fold in range(folds))
     runs = []
     for run in Parallel(return_as="generator")(tasks):
         runs.append(run)
         done()
-    return CrossFit(log, tuple(runs))
+    return tuple(CrossFit(log, of_learner) for of_learner in zip(*runs, strict=True))
 
 
-def _run(learner: Learner, log: ReplayLog, rows: Ints) -> FoldRun:
+def _run(learners: Sequence[Learner], log: ReplayLog, rows: Ints) -> list[FoldRun]:
     unseen = log.take(rows)
     others = np.ones(len(log), dtype=bool)
     others[rows] = False
-    policy = learner.policy(log.take(np.flatnonzero(others)))
-    routes = tuple(route(policy, unseen, vertex) for vertex in range(len(policy.vertices)))
+    known = log.take(np.flatnonzero(others))
+    memo: dict[Any, Any] = {}
+    return [_fold(rows, unseen, rehearse(learner, known, unseen, memo)) for learner in learners]
+
+
+def _fold(rows: Ints, unseen: ReplayLog, tried: Rehearsal) -> FoldRun:
     return FoldRun(
         rows,
         unseen,
-        policy,
-        routes,
-        tuple(unseen.total(r.cost) for r in routes),
-        tuple(unseen.total(r.quality) for r in routes),
+        tried.tiers,
+        tried.targets,
+        tried.routes,
+        tuple(unseen.total(r.cost) for r in tried.routes),
+        tuple(unseen.total(r.quality) for r in tried.routes),
     )
+
+
+def rehearse(
+    learner: Learner, known: ReplayLog, unseen: ReplayLog, memo: MutableMapping[Any, Any] | None = None
+) -> Rehearsal:
+    """What a learner learns from ``known``, run on ``unseen``."""
+    if isinstance(learner, Rehearsing):
+        return learner.rehearse(known, unseen, {} if memo is None else memo)
+    return rehearse_policy(learner.policy(known), unseen)
 
 
 def calibrate(policy: Policy, crossed: CrossFit) -> tuple[Policy, tuple[float, ...]]:

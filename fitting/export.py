@@ -10,7 +10,7 @@ import numpy as np
 
 from metaverify.fitting.frontier import Frontier
 from metaverify.fitting.ladders import Ladder, Rung
-from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.lattice import Lattice, Plan
 from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.survey import survey
 from metaverify.policies.file import dump_policy
@@ -19,14 +19,17 @@ from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 
-__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "salt_of", "thin", "tiers_of"]
+__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "reading_of", "salt_of", "thin", "tiers_of", "with_beliefs"]
 
 FILE_TARGET = 60_000
 """Bytes of a policy file that thinning aims at."""
 
+NEIGHBOURS = 2
+"""Vertices on each side of a budget whose beliefs are kept until the dial is set."""
+
 
 def policy_of(
-    lattice: Lattice, frontier: Frontier, log: ReplayLog, *, slack: float = 0.0, believe: Collection[int] = ()
+    lattice: Lattice, frontier: Frontier[Plan], log: ReplayLog, *, slack: float = 0.0, believe: Collection[int] = ()
 ) -> Policy:
     """The policy whose vertices are the frontier's plans, at the costs and qualities that the table expects.
 
@@ -57,6 +60,22 @@ def policy_of(
     )
 
 
+def with_beliefs(policy: Policy, lattice: Lattice, near: float) -> Policy:
+    """The policy with the beliefs of the vertices on both sides of the expected cost ``near``.
+
+    Its graph must be one over the lattice's ladders.
+    """
+    costs = [vertex.cost for vertex in policy.vertices]
+    high = int(np.searchsorted(costs, near, side="right"))
+    vertices = list(policy.vertices)
+    for at in range(max(high - NEIGHBOURS, 0), min(high + NEIGHBOURS, len(vertices))):
+        vertex = vertices[at]
+        roots = [vertex.root, *(vertex.context_roots[label] for label in lattice.table.contexts)]
+        found = survey(lattice, policy.nodes, roots, price=vertex.price, believe=True)
+        vertices[at] = replace(vertex, beliefs=found.beliefs)
+    return replace(policy, vertices=tuple(vertices))
+
+
 def salt_of(nodes: Sequence[Node], roots: Sequence[object]) -> str:
     """What keys the draws of a policy, so that two policies draw independently: a hash of its graphs."""
     return hashlib.sha256(repr((tuple(nodes), tuple(roots))).encode()).hexdigest()[:16]
@@ -69,15 +88,16 @@ def tiers_of(log: ReplayLog, ladders: Sequence[Ladder]) -> tuple[Tier, ...]:
 
 def _tier(log: ReplayLog, columns: LoggedTier | LoggedSignal, ladder: Ladder) -> Tier:
     rungs = {rung.reading: rung for rung in ladder.rungs}
-    readings = tuple(_reading(log, r, rungs[r.name]) for r in columns.readings if r.name in rungs)
+    readings = tuple(reading_of(log, r, rungs[r.name]) for r in columns.readings if r.name in rungs)
     price = log.mean(columns.cost) if isinstance(columns, LoggedTier) else 0.0
     return Tier(columns.name, price, readings, ladder.answer, ladder.needs)
 
 
-def _reading(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
+def reading_of(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
+    """A reading as a policy knows it: its mean price, and its histogram over a rung's outcomes."""
     counts = np.bincount(rung.code(column.confidence), weights=log.weights, minlength=rung.size)
     shown = tuple(round(c) for c in counts.tolist())
-    return Reading(column.name, log.mean(column.price), rung.cuts, shown, column.votes)
+    return Reading(column.name, log.mean(column.price), rung.cuts, shown, column.parts, column.votes)
 
 
 def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.crossfit import Learner, calibrate, cross_fit
+from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
 from metaverify.fitting.export import keep_vertices, thin
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import Policies, TableLearner
+from metaverify.fitting.select import Candidate, Comparison, budget_grid, candidates, choose
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
@@ -51,6 +54,7 @@ class Fit:
     outcome: Outcome
     references: tuple[Reference, ...]
     notes: tuple[str, ...] = ()
+    compared: tuple[Comparison, ...] = ()  # ways of learning that were tried, with the first one
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -60,6 +64,7 @@ class Fit:
             "outcome": self.outcome.to_json(),
             "references": [asdict(reference) for reference in self.references],
             "notes": list(self.notes),
+            "compared": [asdict(each) for each in self.compared],
         }
 
 
@@ -70,6 +75,8 @@ def fit(
     price: float | None = None,
     learner: Learner | None = None,
     readings: Sequence[str] | None = None,
+    abstain: float | None = None,
+    bins: int | None = None,
     folds: int = 5,
     seed: int = 0,
     compare: bool = True,
@@ -83,9 +90,11 @@ def fit(
         log: what to learn from; row order does not matter.
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
-        learner: how to learn; the exact solution of the default table where not given.
-        readings: names of the readings that may be used; each tier's first one and those with a price of their own
-            where not given.
+        learner: how to learn; where not given, the way that cross-fitting prefers (see `candidates`).
+        readings: names of the readings that may be used; all where neither they nor a learner are given, otherwise
+            each tier's first one and those with a price of their own.
+        abstain: the worth of handing a query over, in quality; None where that is not to be had.
+        bins: the most bins of a reading; where not given, 8 on a table, and as many as are useful on rows.
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of folds and searches.
         compare: whether the references that must be learnt (thresholds, context-only routing) are wanted.
@@ -112,30 +121,37 @@ def fit(
         raise ValueError("budget inf is not a finite number; to spend as far as it pays, give the dearest tier's cost")
     if folds < 2 or seed < 0:
         raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
-    rows = (log.with_usual_readings() if readings is None else _named_readings(log, readings)).by_id()
-    learner = learner or LatticeLearner()
-    _check_budget(rows, budget, learner.abstain)
+    if readings is not None:
+        log = _named_readings(log, readings)
+    rows = (log if learner is None or readings is not None else log.with_usual_readings()).by_id()
+    tried: tuple[Candidate, ...]
+    if learner is not None:
+        tried = (Candidate(learner.describe()["method"], learner),)
+    else:
+        tried = candidates(rows, abstain=abstain, bins=bins, budget=budget)
+    _check_budget(rows, budget, tried[0].learner.abstain)
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
         raise LogError("the log has a single group: nothing is left to check a policy on")
-    job = _Job(rows, min(folds, groups), seed, learner.abstain, progress, 3 if compare else 1)
-    with threadpool_limits(1):  # the arrays are small: more threads only wait for one another
-        return _fit(job, learner, budget, price, compare)
+    # the arrays are small: more threads only wait for one another, and checks take longer than the sums
+    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
+        return _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
 
 
-def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None, compare: bool) -> Fit:
-    chosen = own = job.learn(learner, budget, price, "the policy")
-    notes: list[str] = []
-    if isinstance(learner, LatticeLearner) and (shortcuts := learner.shortcuts(job.log)):
-        notes.append(shortcuts)
+def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
+    at, compared = choose([c.name for c in job.tried], [job.crossed[c.name] for c in job.tried], budget_grid(job.log))
+    chosen = own = job.learn(job.tried[at], budget, price)
+    notes = [*chosen.shortcuts]
+    if at > 0:
+        gain = compared[at].gain
+        notes.append(
+            f"{compared[at].name} was taken instead of {compared[0].name}: on unseen queries it earned "
+            f"{100 * gain.mean:.2f} points more, two standard errors [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+        )
     references: list[Reference] = []
-    if compare:
-        blind_name = "no readings" if job.log.contexts is None else "context only"
-        blind = job.learn(LatticeLearner(read=False, abstain=learner.abstain), budget, price, blind_name)
-        exact = isinstance(learner, LatticeLearner)
-        rival_name = "thresholds" if exact else "exact solution"
-        rival = job.learn(Thresholds(seed=job.seed) if exact else LatticeLearner(), budget, price, rival_name)
-        references += [_reference(rival_name, rival.outcome), _reference(blind_name, blind.outcome)]
+    if job.blind is not None and job.rival is not None:
+        blind, rival = (job.learn(reference, budget, price) for reference in (job.blind, job.rival))
+        references += [_reference(each.candidate.name, each.outcome) for each in (rival, blind)]
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
         if better.low <= 1e-9:
             chosen = blind
@@ -146,9 +162,9 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
         ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
         if ahead.low > 0.0 and ahead.mean >= VISIBLE:
             notes.append(
-                f"{rival_name} gained {100 * ahead.mean:.2f} points more on unseen queries, "
+                f"{rival.candidate.name} gained {100 * ahead.mean:.2f} points more on unseen queries, "
                 f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
-                f"try --method {'thresholds' if exact else 'copula'}"
+                f"try --method {'thresholds' if isinstance(rival.candidate.learner, Thresholds) else 'lattice'}"
             )
     if chosen.outcome.groups < FEW_GROUPS:
         notes.append(f"{chosen.outcome.groups} groups are few: take figures and intervals as rough")
@@ -161,21 +177,22 @@ def _fit(job: _Job, learner: Learner, budget: float | None, price: float | None,
     references.append(
         Reference("hull: fixed tiers mixed", _exactly(spent), _exactly(chosen.outcome.hull), _exactly(0.0))
     )
-    references += _fixed(job.log, learner.abstain)
+    references += _fixed(job.log, job.abstain)
     best = oracle(job.log)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
-    return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes))
+    return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes), tuple(compared))
 
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
     """A calibrated policy at its operating point, and what its cross-fitted likes earned there."""
 
-    learner: Learner
+    candidate: Candidate
     policy: Policy
     rows: ReplayLog  # in the order of the ledger
     ledger: Ledger
     abstain: float | None  # the worth of handing over, to everything that is compared
+    shortcuts: tuple[str, ...]  # taken on the way
 
     @property
     def outcome(self) -> Outcome:
@@ -189,35 +206,55 @@ class _Learnt:
 
 
 class _Job:
-    """One log, its folds, and the progress made with learning from it."""
+    """One log, and every way of learning from it that is tried, on the same folds."""
 
     def __init__(
         self,
         log: ReplayLog,
         folds: int,
         seed: int,
-        abstain: float | None,
+        tried: Sequence[Candidate],
+        compare: bool,
         progress: Callable[[str, float], None],
-        learners: int,
     ) -> None:
-        self.log, self.folds, self.seed, self.abstain = log, folds, seed, abstain
-        self._tell, self._steps, self._done = progress, learners * (folds + 1), 0
+        self.log, self.folds, self.seed, self.tried = log, folds, seed, tried
+        self.abstain = tried[0].learner.abstain
+        self._tell, self._done = progress, 0
+        self._steps = folds + (3 if compare else 1)
+        self.blind = self.rival = None
+        if compare:
+            name = "no readings" if log.contexts is None else "context only"
+            policies: Policies = "chain" if self.abstain is None else "lattice"
+            self.blind = Candidate(name, TableLearner(policies=policies, read=False, abstain=self.abstain))
+            only_thresholds = all(isinstance(c.learner, Thresholds) for c in tried)
+            self.rival = (
+                Candidate("lattice", TableLearner()) if only_thresholds else Candidate("thresholds", Thresholds())
+            )
+        every = {c.name: c.learner for c in (*tried, self.blind, self.rival) if c is not None}
+        done = partial(self._step, "what to expect")
+        crossed = cross_fit_all(list(every.values()), log, folds=folds, seed=seed, done=done)
+        self.crossed = dict(zip(every, crossed, strict=True))
 
-    def learn(self, learner: Learner, budget: float | None, price: float | None, name: str) -> _Learnt:
-        """A learner's policy, its dial set where its likes, cross-fitted, spend the budget."""
-        crossed = cross_fit(learner, self.log, folds=self.folds, seed=self.seed, done=lambda: self._step(name))
+    def learn(self, candidate: Candidate, budget: float | None, price: float | None) -> _Learnt:
+        """A candidate's policy, its dial set where its likes, cross-fitted, spend the budget."""
+        crossed, learner = self.crossed[candidate.name], candidate.learner
+        shortcuts: tuple[str, ...] = ()
+        learnt = learner.policy
+        if isinstance(learner, TableLearner):
+            study = learner.study(self.log)
+            learnt, shortcuts = partial(learner.policy, study=study), study.shortcuts()
         if budget is not None:
             near = crossed.target(budget)
         else:
-            first, targets = calibrate(learner.policy(self.log), crossed)
+            first, targets = calibrate(learnt(self.log), crossed)
             near = targets[first.at(price=price).point.low]
-        policy, targets = calibrate(learner.policy(self.log, near=near), crossed)
-        self._step(name)
+        policy, targets = calibrate(learnt(self.log, near=near), crossed)
+        self._step(candidate.name)
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
-        return _Learnt(learner, dial, crossed.rows(), crossed.ledger(settled), self.abstain)
+        return _Learnt(candidate, dial, crossed.rows(), crossed.ledger(settled), self.abstain, shortcuts)
 
     def _step(self, name: str) -> None:
         self._done += 1
@@ -289,7 +326,7 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
         point=replace(point, low=at[pair[0]], high=at[pair[1]], share=_nine(point.share)),
         context=job.log.context_names,
         evidence=_evidence(chosen.outcome, job.folds),
-        provenance=_provenance(job, chosen.learner),
+        provenance=_provenance(job, chosen.candidate.learner),
     )
 
 

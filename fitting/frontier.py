@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from metaverify.fitting.lattice import Lattice, Plan
-
-__all__ = ["Frontier", "InfeasibleBudgetError", "Mixture", "complete_near", "mixture_at", "trace_frontier"]
+__all__ = [
+    "Frontier",
+    "InfeasibleBudgetError",
+    "Mixture",
+    "Solver",
+    "complete_near",
+    "concave_hull",
+    "mixture_at",
+    "trace_frontier",
+]
 
 
 SAME = 1e-10
 """Qualities nearer than this are one."""
+
+
+class Solved(Protocol):
+    """What is best at one price."""
+
+    @property
+    def quality(self) -> float:
+        """Expected quality."""
+        ...
+
+    @property
+    def cost(self) -> float:
+        """Expected cost."""
+        ...
+
+
+P = TypeVar("P", bound=Solved)
+P_co = TypeVar("P_co", bound=Solved, covariant=True)
+
+
+class Solver(Protocol[P_co]):
+    """A class of policies in which the best one can be found at any price."""
+
+    @property
+    def cheapest(self) -> float:
+        """The least that any of them costs."""
+        ...
+
+    @property
+    def everything(self) -> float:
+        """No less than any of them costs."""
+        ...
+
+    @property
+    def dearest_price(self) -> float:
+        """A price at which a cheapest one is best, or nearly."""
+        ...
+
+    def solve(self, price: float) -> P_co:
+        """The one with the most quality - ``price`` x cost."""
+        ...
 
 
 class InfeasibleBudgetError(ValueError):
@@ -29,10 +79,10 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frontier:
+class Frontier(Generic[P]):
     """Vertices in order of cost; both cost and quality rise, and the slope falls."""
 
-    plans: tuple[Plan, ...]
+    plans: tuple[P, ...]
 
     @property
     def costs(self) -> tuple[float, ...]:
@@ -73,38 +123,38 @@ def mixture_at(costs: tuple[float, ...], budget: float) -> Mixture:
     return Mixture(low, high, (budget - costs[low]) / (costs[high] - costs[low]))
 
 
-def trace_frontier(lattice: Lattice, *, gap: float = 1e-3) -> Frontier:
+def trace_frontier(solver: Solver[P], *, gap: float = 1e-3) -> Frontier[P]:
     """The frontier, complete but for ``gap``: no policy lies more than that, in quality, above it.
 
     Solves at the slope of the chord between two known vertices; whatever comes out above the chord is a new vertex
     between them (Eisner & Severance 1976).  Grows with the number of vertices found, twice that many solutions.
     """
-    first, last = _cheapest(lattice), _best(lattice)
-    return Frontier(_concave([first, *_between(lattice, first, last, gap), last]))
+    first, last = _cheapest(solver), _best(solver)
+    return Frontier(concave_hull([first, *_between(solver, first, last, gap), last]))
 
 
-def _cheapest(lattice: Lattice) -> Plan:
+def _cheapest(solver: Solver[P]) -> P:
     """The best of the policies that cost least: the solution at a price that only they can pay."""
-    price = lattice.dearest_price
-    plan = lattice.solve(price)
-    while plan.cost > lattice.cheapest * (1 + 1e-9) + 1e-300 and price < 1e30:
+    price = solver.dearest_price
+    plan = solver.solve(price)
+    while plan.cost > solver.cheapest * (1 + 1e-9) + 1e-300 and price < 1e30:
         price *= 16.0
-        plan = lattice.solve(price)
+        plan = solver.solve(price)
     return plan
 
 
-def _best(lattice: Lattice) -> Plan:
+def _best(solver: Solver[P]) -> P:
     """The cheapest of the best policies: the solution at the highest price at which nothing good is given up."""
-    quality = lattice.solve(0.0).quality
-    price = 1e-2 / max(lattice.everything, 1e-300)
-    plan = lattice.solve(price)
-    while plan.quality < quality - SAME and price * lattice.everything > SAME:
+    quality = solver.solve(0.0).quality
+    price = 1e-2 / max(solver.everything, 1e-300)
+    plan = solver.solve(price)
+    while plan.quality < quality - SAME and price * solver.everything > SAME:
         price /= 10.0
-        plan = lattice.solve(price)
+        plan = solver.solve(price)
     return plan
 
 
-def complete_near(lattice: Lattice, frontier: Frontier, cost: float) -> Frontier:
+def complete_near(solver: Solver[P], frontier: Frontier[P], cost: float) -> Frontier[P]:
     """The frontier with every vertex there is on both sides of ``cost``, so that its mixture there is the optimum."""
     plans = frontier.plans
     while True:
@@ -112,37 +162,37 @@ def complete_near(lattice: Lattice, frontier: Frontier, cost: float) -> Frontier
         if mix.low == mix.high:
             return Frontier(plans)
         left, right = plans[mix.low], plans[mix.high]
-        middle = lattice.solve((right.quality - left.quality) / (right.cost - left.cost))
-        grown = _concave([*plans, middle])
+        middle = solver.solve((right.quality - left.quality) / (right.cost - left.cost))
+        grown = concave_hull([*plans, middle])
         if _above(left, middle, right) <= 1e-12 or grown == plans:
             return Frontier(plans)
         plans = grown
 
 
-def _between(lattice: Lattice, low: Plan, high: Plan, gap: float) -> list[Plan]:
+def _between(solver: Solver[P], low: P, high: P, gap: float) -> list[P]:
     """Vertices strictly between two, in order; a stack stands in for recursion."""
-    found: list[Plan] = []
+    found: list[P] = []
     spans = [(low, high)]
     while spans:
         left, right = spans.pop()
         rise, run = right.quality - left.quality, right.cost - left.cost
         if rise <= gap or run <= 0:
             continue
-        middle = lattice.solve(rise / run)
+        middle = solver.solve(rise / run)
         if left.cost < middle.cost < right.cost and _above(left, middle, right) > gap:
             found.append(middle)
             spans += [(left, middle), (middle, right)]
     return sorted(found, key=lambda plan: plan.cost)
 
 
-def _above(left: Plan, middle: Plan, right: Plan) -> float:
+def _above(left: Solved, middle: Solved, right: Solved) -> float:
     """How far, in quality, a plan lies above the chord between two others."""
     return middle.quality - left.quality - _slope(left, right) * (middle.cost - left.cost)
 
 
-def _concave(plans: list[Plan]) -> tuple[Plan, ...]:
+def concave_hull(plans: Sequence[P]) -> tuple[P, ...]:
     """The plans on the upper concave hull, costs and qualities both rising."""
-    hull: list[Plan] = []
+    hull: list[P] = []
     for plan in sorted(plans, key=lambda p: (p.cost, -p.quality)):
         if hull and plan.quality <= hull[-1].quality + 1e-12:
             continue
@@ -152,6 +202,6 @@ def _concave(plans: list[Plan]) -> tuple[Plan, ...]:
     return tuple(hull)
 
 
-def _slope(left: Plan, right: Plan) -> float:
+def _slope(left: Solved, right: Solved) -> float:
     run = right.cost - left.cost
     return (right.quality - left.quality) / run if run > 0 else np.inf

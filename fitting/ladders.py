@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ class Ladder:
         whole = self.rungs[:-1] if not self.answer or len(self.rungs) > 1 else self.rungs
         if any(rung.votes for rung in whole):
             raise ValueError(f"ladder {self.source!r}: votes stand on the last rung, and do not come with the answer")
+
+    @property
+    def at_once(self) -> Ladder:
+        """The same where votes are had all at once, like any other reading."""
+        return replace(self, rungs=tuple(replace(rung, votes=0) for rung in self.rungs))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from metaverify.fitting.votes import one_less, one_more, worth_of_asking
 
 __all__ = [
     "ABSTAIN",
+    "Depths",
     "Lattice",
     "LatticeSizeError",
     "Plan",
@@ -35,7 +36,10 @@ __all__ = [
     "Tallied",
     "check_size",
     "deeper",
+    "ends_of_climb",
     "lattice_bytes",
+    "legal_climbs",
+    "reachable_depths",
 ]
 
 Floats = NDArray[np.float64]
@@ -342,6 +346,11 @@ class Lattice:
         """What asking for the first vote is worth, its own price not taken off, in ``states`` [m] likewise."""
         return self._going_on(self._move(depths, source), states, price)[0]
 
+    def child(self, depths: Depths, source: int, states: Ints, outcome: Ints) -> Ints:
+        """The states [m] that ``outcome`` [m] of ``source``'s next rung leads to from ``states`` [m] of a slab."""
+        move = self._move(depths, source)
+        return np.asarray(states + (states // move.inner * (move.outcomes - 1) + outcome) * move.inner)
+
     def charge(self, depths: Depths, source: int, states: Ints) -> Floats:
         """E[price of ``source``'s next step · 1{x}] in ``states`` [m] of a slab."""
         move = self._move(depths, source)
@@ -410,7 +419,7 @@ def _tally_places(states: Ints, move: _Move) -> list[Ints]:
     return [_children(states, move.outcomes + step, move.inner) for step in range(len(move.children))]
 
 
-def _legal(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
+def legal_climbs(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
     """The sources with a rung that can be climbed now; of votes there are no more once some were asked."""
     depth = {ladder.source: d for ladder, d in zip(ladders, depths, strict=True)}
     for source, ladder in enumerate(ladders):
@@ -419,19 +428,22 @@ def _legal(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
             yield source
 
 
-def _ends(ladders: Sequence[Ladder], depths: Depths, source: int) -> list[Depths]:
-    """The slabs that climbing a source's next rung can end in."""
+def ends_of_climb(ladders: Sequence[Ladder], depths: Depths, source: int) -> list[Depths]:
+    """The slabs that climbing a source's next rung can end in: one, or one for each number of votes."""
     steps = max(ladders[source].rung(depths[source]).votes, 1)
     return [deeper(depths, source, step) for step in range(1, steps + 1)]
 
 
-def _reachable(ladders: Sequence[Ladder]) -> list[Depths]:
+def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
     """Every tuple of depths that legal climbing reaches, deepest first."""
     seen = {(0,) * len(ladders)}
     fresh = list(seen)
     while fresh:
         grown = {
-            end for depths in fresh for source in _legal(ladders, depths) for end in _ends(ladders, depths, source)
+            end
+            for depths in fresh
+            for source in legal_climbs(ladders, depths)
+            for end in ends_of_climb(ladders, depths, source)
         }
         fresh = sorted(grown - seen)
         seen |= grown
@@ -477,7 +489,7 @@ def _inner(ladders: Sequence[Ladder], depths: Depths, source: int) -> int:
 
 def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
     ladders = table.ladders
-    depths_list = _reachable(ladders)
+    depths_list = reachable_depths(ladders)
     position = {depths: at for at, depths in enumerate(depths_list)}
     mass_of = _Marginals(ladders, table.mass)
     mass = [mass_of(depths) for depths in depths_list]
@@ -495,7 +507,7 @@ def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
             expense.update({(source, depths): pair for depths, pair in found.items()})
 
     def move(depths: Depths, source: int) -> _Move:
-        ends = _ends(ladders, depths, source)
+        ends = ends_of_climb(ladders, depths, source)
         spent = [expense[source, before] for before in (depths, *ends[:-1])]
         return _Move(
             source,
@@ -512,7 +524,7 @@ def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
             mass[at],
             stop[at],
             answer[at],
-            tuple(move(depths, source) for source in _legal(ladders, depths)),
+            tuple(move(depths, source) for source in legal_climbs(ladders, depths)),
         )
         for at, depths in enumerate(depths_list)
     ]

@@ -1,27 +1,36 @@
-"""The default way of learning: bins, a joint table, the exact solver, the frontier, a policy."""
+"""Learning from a table: readings fused, tiers chosen, bins cut, a joint table estimated, its best policies found."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.coding import code_log, ladders_of
+from metaverify.fitting.chain import Chains, chain_policy
+from metaverify.fitting.coding import CodedLog, code_log, ladders_of
 from metaverify.fitting.context import KAPPA, contextual_table
-from metaverify.fitting.export import policy_of
+from metaverify.fitting.export import policy_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import complete_near, trace_frontier
+from metaverify.fitting.fusion import Cards, cross_fused, fuse_log, with_inputs
+from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.lattice import Lattice, check_size, lattice_bytes
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.copula import Copula
-from metaverify.fitting.table import back_off
+from metaverify.fitting.rehearse import Rehearsal, rehearse_plans, rehearse_policy
+from metaverify.fitting.subsets import Subset, best_subsets
+from metaverify.fitting.table import JointTable, at_once, back_off
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import LoggedReading, ReplayLog
 
-__all__ = ["LatticeLearner"]
+__all__ = ["Policies", "Study", "TableLearner", "bins_that_fit"]
 
 Floats = NDArray[np.float64]
+Memo = MutableMapping[Any, Any]
+Policies = Literal["chain", "lattice"]
 
 MANY_NODES = 600
 """Nodes from which on a policy is made smaller by up to four times the slack."""
@@ -29,29 +38,45 @@ MANY_NODES = 600
 MANY_STATES = 500_000
 """Information states, contexts counted apart, from which on bins are made coarser."""
 
+ENOUGH = 1e-3
+"""The quality that one more tier must add where there are too many."""
+
 
 @dataclass(frozen=True, slots=True)
-class LatticeLearner:
-    """The exact solution of an estimated table.
+class TableLearner:
+    """The best policies of an estimated table.
 
     Args:
         model: estimates the table.
+        policies: "chain", one cut a tier in order of price; or "lattice", every policy there is.
         bins: the most bins of a reading.
+        context: whether contexts are told apart.
         kappa: rows of pooled evidence that stand beside each context's own.
+        fuse: the aim (see `cross_fused`) of the score that several free readings of an answer are fused into; None
+            leaves them apart.
+        first: whether only the first free reading of a tier is used.
+        tiers: how many tiers may be kept; the best ones are, where there are more.
         gap: no policy lies more than this, in quality, above the frontier.
-        slack: the quality, net of price x cost, that a state may lose to a smaller graph.
+        slack: the quality, net of price x cost, that a state of a lattice may lose to a smaller graph.
         abstain: the worth of handing a query over; None where that is not to be had.
         read: whether readings are used at all; without them this is the best routing by context alone.
+        budget: a mean cost that some policy must not exceed.
         memory: bytes that the solver may take.
     """
 
     model: TableModel = field(default_factory=Copula)
+    policies: Policies = "lattice"
     bins: int = 8
+    context: bool = True
     kappa: float = KAPPA
+    fuse: float | None = None
+    first: bool = False
+    tiers: int | None = None
     gap: float = 1e-3
     slack: float = 2e-3
     abstain: float | None = None
     read: bool = True
+    budget: float | None = None
     memory: int = 4 << 30
 
     def __post_init__(self) -> None:
@@ -59,57 +84,158 @@ class LatticeLearner:
             raise ValueError(f"bins is {self.bins}; give at least 1")
         if self.abstain is not None and not 0.0 <= self.abstain <= 1.0:
             raise ValueError(f"abstain is {self.abstain}; the worth of handing over is a quality in [0, 1]")
+        if self.abstain is not None and self.policies == "chain":
+            raise ValueError("a chain never hands over: give policies='lattice' with abstain")
 
-    def lattice(self, log: ReplayLog) -> Lattice:
-        """The log's table over every information state.
+    def study(self, log: ReplayLog) -> Study:
+        """The log as this learner sees it, and its table.
 
         Raises:
             LatticeSizeError: too many tiers, readings or bins for ``memory``.
         """
         used = log if self.read else log.with_readings(())
-        contexts = _contexts(log)
+        if self.first:
+            used = used.with_usual_readings()
+        if not self.context:
+            used = used.without_contexts()
+        cards: Cards = {}
+        if self.fuse is not None:
+            used, cards = cross_fused(used, aim=self.fuse)
+        kept = best_tiers(used, self.tiers, budget=self.budget)
+        used = used.with_tiers(kept.tiers)
+        contexts = () if used.contexts is None else tuple(sorted(set(used.contexts)))
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
         table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
-        return Lattice(back_off(table), abstain=self.abstain, memory=self.memory)
+        return Study(self, used, cards, kept, table)
 
-    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
-        """The frontier learnt from a log; around the expected cost ``near`` complete, small, and with its beliefs."""
-        lattice = self.lattice(log)
-        frontier = trace_frontier(lattice, gap=self.gap)
-        used = log if self.read else log.with_readings(())
+    def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: Memo) -> Rehearsal:
+        """The frontier learnt from ``known``, run on ``unseen``; learners that differ in ``policies`` share a study."""
+        study = self._shared(known, memo)
+        if self.policies == "chain":
+            return rehearse_policy(self._chain_policy(study), study.see(unseen))
+        plans = trace_frontier(study.lattice, gap=self.gap).plans
+        return rehearse_plans(study.lattice, plans, tiers_of(study.log, study.ladders), study.code(unseen))
+
+    def policy(self, log: ReplayLog, *, near: float | None = None, study: Study | None = None) -> Policy:
+        """The frontier learnt from a log; around the expected cost ``near`` complete, small, and with its beliefs.
+
+        ``study`` is the log's, where it is there already.
+        """
+        study = study or self.study(log)
+        if self.policies == "lattice":
+            policy = self._lattice_policy(study, near)
+        else:
+            policy = self._chain_policy(study)
+            policy = policy if near is None else with_beliefs(policy, study.lattice, near)
+        return with_inputs(policy, log, study.cards)
+
+    def _shared(self, log: ReplayLog, memo: Memo) -> Study:
+        key = tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("policies", "gap", "slack"))
+        if key not in memo:
+            memo[key] = self.study(log)
+        return memo[key]  # type: ignore[no-any-return]
+
+    def _chain_policy(self, study: Study) -> Policy:
+        return chain_policy(study.log, study.chains, trace_frontier(study.chains, gap=self.gap).plans)
+
+    def _lattice_policy(self, study: Study, near: float | None) -> Policy:
+        frontier = trace_frontier(study.lattice, gap=self.gap)
         if near is None:
-            return policy_of(lattice, frontier, used, slack=self.slack)
-        frontier = complete_near(lattice, frontier, near)
+            return policy_of(study.lattice, frontier, study.log, slack=self.slack)
+        frontier = complete_near(study.lattice, frontier, near)
         slack = self.slack
         while True:
-            policy = policy_of(lattice, frontier, used, slack=slack, believe=range(len(frontier.plans)))
+            policy = policy_of(study.lattice, frontier, study.log, slack=slack, believe=range(len(frontier.plans)))
             if len(policy.nodes) <= MANY_NODES or not 0 < slack < 4 * self.slack:
                 return policy
             slack *= 2
 
-    def shortcuts(self, log: ReplayLog) -> str | None:
-        """What of the log's readings was made coarser or left out to keep the exact solution small, in words."""
-        if not self.read:
-            return None
-        bins = bins_that_fit(log, self.bins, contexts=len(_contexts(log)))
-        pairs = [(source.name, reading.name) for source in log.sources for reading in source.readings]
-        left_out = [f"{reading} of {tier}" for tier, reading in pairs if (tier, reading) not in bins]
-        finest = {(s.name, r.name): _finest(r, self.bins) for s in log.sources for r in s.readings}
-        coarse = sorted({f"{pair[1]} {most}" for pair, most in bins.items() if most < finest[pair]})
-        parts = [f"fewer bins than {self.bins}: {', '.join(coarse)}"] if coarse else []
-        parts += [f"left out: {', '.join(left_out)}"] if left_out else []
-        return "to keep the exact solution small, " + "; ".join(parts) if parts else None
-
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
-        names = ("bins", "kappa", "gap", "slack", "abstain", "read")
+        names = ("bins", "context", "kappa", "fuse", "first", "tiers", "gap", "slack", "abstain", "read")
         options = {name: getattr(self, name) for name in names}
-        return {"method": type(self.model).__name__.lower(), "options": options}
+        return {"method": self.policies, "options": {"model": type(self.model).__name__.lower(), **options}}
 
 
-def _contexts(log: ReplayLog) -> tuple[str, ...]:
-    return () if log.contexts is None else tuple(sorted(set(log.contexts)))
+class Study:
+    """One log as a learner sees it, and what is made of it.
+
+    Attributes:
+        log: fused, with the tiers and contexts that are used.
+        cards: the scorecards of what was fused, by tier.
+        kept: the tiers.
+        table: joint, a row a context.
+    """
+
+    def __init__(self, learner: TableLearner, log: ReplayLog, cards: Cards, kept: Subset, table: JointTable) -> None:
+        self._learner = learner
+        self.log, self.cards, self.kept, self.table = log, cards, kept, table
+
+    @property
+    def ladders(self) -> tuple[Ladder, ...]:
+        """The table's."""
+        return self.table.ladders
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """Every information state."""
+        return self._lattice(self.table)
+
+    @cached_property
+    def whole_lattice(self) -> Lattice:
+        """Every information state where votes are had all at once."""
+        return self._lattice(at_once(self.table))
+
+    def _lattice(self, table: JointTable) -> Lattice:
+        return Lattice(back_off(table), abstain=self._learner.abstain, memory=self._learner.memory)
+
+    @cached_property
+    def chains(self) -> Chains:
+        """Every chain of cuts on first readings."""
+        return Chains.of_table(self.table)
+
+    def see(self, log: ReplayLog) -> ReplayLog:
+        """Another log as the learner sees it."""
+        used = log if self._learner.read else log.with_readings(())
+        if self._learner.first:
+            used = used.with_usual_readings()
+        return fuse_log(used, self.cards).with_tiers(self.kept.tiers)
+
+    def code(self, log: ReplayLog) -> CodedLog:
+        """Another log in outcomes of the table's ladders."""
+        return code_log(self.see(log), self.ladders, self.table.contexts)
+
+    def shortcuts(self) -> tuple[str, ...]:
+        """What was left out or made coarser, in words."""
+        return (*_tiers_left_out(self.kept), *_coarsened(self.log, self._learner.bins, self.ladders))
+
+
+def best_tiers(log: ReplayLog, most: int | None, *, budget: float | None = None) -> Subset:
+    """The smallest of the best subsets of up to ``most`` tiers that is not much short of the largest."""
+    if most is None or len(log.tiers) <= most:
+        return Subset(log.tier_names, 0.0)
+    found = best_subsets(log, most, budget=budget)
+    return next(subset for subset in found if subset.short <= found[-1].short + ENOUGH)
+
+
+def _tiers_left_out(kept: Subset) -> Sequence[str]:
+    if not kept.left_out:
+        return ()
+    return (
+        f"kept the tiers {', '.join(kept.tiers)}; the others ({', '.join(kept.left_out)}) would have added "
+        f"{100 * kept.short:.2f} points to chains on the log itself",
+    )
+
+
+def _coarsened(log: ReplayLog, bins: int, ladders: Sequence[Ladder]) -> Sequence[str]:
+    fits = bins_that_fit(log, bins, contexts=0 if log.contexts is None else len(set(log.contexts)))
+    finest = {(source.name, r.name): _finest(r, bins) for source in log.sources for r in source.readings}
+    left_out = [f"{reading} of {source}" for source, reading in finest if (source, reading) not in fits]
+    coarse = sorted({f"{pair[1]} {most}" for pair, most in fits.items() if most < finest[pair]})
+    parts = [f"fewer bins than {bins}: {', '.join(coarse)}"] if coarse else []
+    parts += [f"left out: {', '.join(left_out)}"] if left_out else []
+    return (f"to keep the exact solution small, {'; '.join(parts)}",) if parts else ()
 
 
 def bins_that_fit(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metaverify.fitting.lattice import Depths, Lattice, deeper
 from metaverify.fitting.reduce import asking, outcome_nodes, tally_nodes
 from metaverify.policies.actions import Accept
-from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop
+from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, all_votes
 from metaverify.policies.policy import Belief
 
 __all__ = ["Survey", "survey"]
@@ -67,6 +67,10 @@ def survey(
                 case Ask(tier, then):
                     rung = lattice.table.ladders[sources[tier]].rung(depths[sources[tier]])
                     walk.climb(sources[tier], depths, states, reach, [then] * rung.size)
+                case Read(tier, _, _, then, _) as read if votes := _votes_asked(lattice, sources[tier], depths):
+                    counted = _cells_of_all(read, votes) if believe else []
+                    total = walk.poll(all_votes(read, votes), sources[tier], depths, states, reach, counted)
+                    sums[at] = sums.get(at, 0.0) + total[: len(then) + 1]
                 case Read(tier, _, _, _, _) as read:
                     source = sources[tier]
                     rung = lattice.table.ladders[source].rung(depths[source])
@@ -78,7 +82,7 @@ def survey(
                         total = walk.pooled(deeper(depths, source), children, part, cells, len(read.then) + 1)
                         sums[at] = sums.get(at, 0.0) + total
                 case Poll(tier, _, _, _) as poll:
-                    total = walk.poll(poll, sources[tier], depths, states, reach, believe=believe)
+                    total = walk.poll(poll, sources[tier], depths, states, reach, _cells(poll) if believe else [])
                     sums[at] = sums.get(at, 0.0) + total
     if believe:
         walk.found.beliefs = {node: _beliefs(total) for node, total in sorted(sums.items())}
@@ -107,29 +111,30 @@ class _Walk:
             self.go(node, deeper(depths, source), group.reshape(-1), np.repeat(reach, group.shape[1]))
         return children
 
-    def poll(self, poll: Poll, source: int, depths: Depths, states: Ints, reach: Floats, *, believe: bool) -> Floats:
-        """Ask for votes, and send each tally that ends them on to its node; returns the sums of its beliefs."""
+    def poll(
+        self, poll: Poll, source: int, depths: Depths, states: Ints, reach: Floats, cells: Sequence[Ints]
+    ) -> Floats:
+        """Ask for votes, and send each tally that ends them on to its node; returns the sums of its beliefs.
+
+        ``cells`` says among which belief each tally is counted: after 1, 2, .. votes [votes + 2], missing last; nothing
+        is counted where it is empty.
+        """
         share = reach * self.lattice.share[self.lattice.row(depths, states)]
         charge, tallies = self.lattice.poll(depths, source, states, asking(poll))
         self.found.cost += float(share @ charge)
-        going_on = self.lattice.worth_of_votes(depths, source, states, self.price) if believe else []
-        first = 0  # the belief of the first interval after so many votes
-        last = sum(len(tally.then) for tally in poll.tallies)
-        total = np.zeros(())
+        going_on = self.lattice.worth_of_votes(depths, source, states, self.price) if cells else []
+        count = 1 + max((int(own.max()) for own in cells), default=0)
+        total = np.zeros((count, 2 + 2 * len(self.lattice.table.ladders)))
         for asked, tally in enumerate(tallies, start=1):
-            stops, after = tally.stops[0], tally_nodes(poll, asked)
+            stops, after = tally.stops[0], tally_nodes(poll, asked)  # the same in every state
             for node in sorted({after[cell] for cell in np.flatnonzero(stops > 0.0)}):
-                cells = np.flatnonzero((np.asarray(after) == node) & (stops > 0.0))
-                part = reach[:, None] * stops[cells]
-                self.go(node, tally.depths, tally.states[:, cells].reshape(-1), part.reshape(-1))
-            if believe:
-                row = poll.tallies[asked - 1]
-                cells = first + np.searchsorted(row.cuts, np.arange(asked + 1), side="right")
-                cells = np.append(cells, last)
+                ends = np.flatnonzero((np.asarray(after) == node) & (stops > 0.0))
+                part = reach[:, None] * stops[ends]
+                self.go(node, tally.depths, tally.states[:, ends].reshape(-1), part.reshape(-1))
+            if cells:
                 worth = going_on[asked - 1] if asked <= len(going_on) else None
                 part = reach[:, None] * tally.reach
-                total = total + self.pooled(tally.depths, tally.states, part, cells, last + 1, (source, worth))
-                first += len(row.then)
+                total = total + self.pooled(tally.depths, tally.states, part, cells[asked - 1], count, (source, worth))
         return total
 
     def pooled(
@@ -176,6 +181,31 @@ class _Walk:
             return np.asarray(lattice.worth_of_polling(depths, source, states, self.price) - charge)
         after = lattice.value(deeper(depths, source), lattice.children(depths, source, states)).sum(axis=1)
         return np.asarray(after - charge)
+
+
+def _votes_asked(lattice: Lattice, source: int, depths: Depths) -> int:
+    """How many votes the next rung has, where there are several to be asked one by one."""
+    votes = lattice.table.ladders[source].rung(depths[source]).votes
+    return votes if votes > 1 else 0
+
+
+def _cells(poll: Poll) -> list[Ints]:
+    """Among which belief of a poll each tally is counted: those of its intervals in order, missing last."""
+    last = sum(len(tally.then) for tally in poll.tallies)
+    first, cells = 0, []
+    for asked, tally in enumerate(poll.tallies, start=1):
+        own = first + np.searchsorted(tally.cuts, np.arange(asked + 1), side="right")
+        cells.append(np.append(own, last))
+        first += len(tally.then)
+    return cells
+
+
+def _cells_of_all(read: Read, votes: int) -> list[Ints]:
+    """The same for a node that reads the share of all votes; what comes before the last one is counted apart."""
+    last, apart = len(read.then), len(read.then) + 1
+    before = [np.append(np.full(asked + 1, apart), last) for asked in range(1, votes)]
+    share = np.searchsorted(read.cuts, np.arange(votes + 1) / votes, side="right")
+    return [*before, np.append(share, last)]
 
 
 def _looks(node: object, tier: str, lattice: Lattice, source: int, depths: Depths) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit as Fit
     from metaverify.fitting.fit import fit as fit
-    from metaverify.fitting.learner import LatticeLearner as LatticeLearner
+    from metaverify.fitting.learner import TableLearner as TableLearner
     from metaverify.policies.actions import Abstain as Abstain
     from metaverify.policies.actions import Accept as Accept
     from metaverify.policies.actions import Action as Action
@@ -43,7 +43,7 @@ _HOMES = {
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.reader": ("read_log",),
     "fitting.fit": ("Fit", "fit"),
-    "fitting.learner": ("LatticeLearner",),
+    "fitting.learner": ("TableLearner",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,9 +10,12 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
+
+if TYPE_CHECKING:
+    from metaverify.fitting.crossfit import Learner
 
 __all__ = ["main"]
 
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] == "metaverify":
             raise
         return _fail(f"{EXTRA} (it brings {error.name})")
-    except (ValueError, TypeError, MemoryError, OSError) as error:
+    except (ValueError, TypeError, MemoryError, OSError, ImportError) as error:
         return _fail(_text(error))
     return 0
 
@@ -101,29 +104,55 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"\ncolumns not used: {', '.join(columns.ignored)}")
 
 
-def _fit(options: argparse.Namespace) -> None:
+def _learner(options: argparse.Namespace) -> Learner | None:
+    """The way of learning that was named; None leaves the choice to cross-fitting."""
     from metaverify.fitting.chain import Thresholds
-    from metaverify.fitting.crossfit import Learner
-    from metaverify.fitting.fit import fit
-    from metaverify.fitting.learner import LatticeLearner
+    from metaverify.fitting.learner import TableLearner
+    from metaverify.fitting.models.copula import Copula
     from metaverify.fitting.models.counts import Counts
+    from metaverify.fitting.select import TIERS
+
+    if options.solver != "lattice":
+        from metaverify.fitting.pomdp_learner import PomdpLearner
+
+        solver = options.solver.removeprefix("pomdp-py:")
+        return PomdpLearner(
+            solver=solver,
+            simulations=options.simulations,
+            bins=options.bins or 8,
+            abstain=options.abstain,
+            seed=options.seed,
+        )
+    if options.method == "auto":
+        return None
+    if options.method == "thresholds":
+        return Thresholds(options.bins)
+    return TableLearner(
+        Counts() if options.method == "counts" else Copula(),
+        policies="chain" if options.method == "chain" else "lattice",
+        bins=options.bins or 8,
+        tiers=TIERS,
+        abstain=options.abstain,
+        budget=options.budget,
+    )
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from metaverify.fitting.fit import fit
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
 
     _check_out(options.out)
     log = _read(options)
-    learner: Learner = LatticeLearner(bins=options.bins, abstain=options.abstain)
-    if options.method == "counts":
-        learner = LatticeLearner(Counts(), bins=options.bins, abstain=options.abstain)
-    elif options.method == "thresholds":
-        learner = Thresholds(seed=options.seed)
     with _progress() as tell:
         fitted = fit(
             log,
             budget=options.budget,
             price=options.price,
-            learner=learner,
+            learner=_learner(options),
             readings=_names(options.readings),
+            abstain=options.abstain,
+            bins=options.bins,
             folds=options.folds,
             seed=options.seed,
             progress=tell,
@@ -138,6 +167,29 @@ def _fit(options: argparse.Namespace) -> None:
         print("no file was written; -o policy.json writes one")
     else:
         print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
+
+
+def _pomdp(options: argparse.Namespace) -> None:
+    from metaverify.fitting.learner import TableLearner
+    from metaverify.fitting.observation import observation_model
+    from metaverify.fitting.pomdp import cascade_pomdp
+    from metaverify.fitting.pomdp_file import write_pomdp
+
+    _check_out(options.out)
+    suffix = pathlib.Path(options.out).suffix
+    if suffix not in (".pomdp", ".pomdpx"):
+        raise ValueError(f"{options.out} ends in {suffix or 'nothing'}; name a file that ends in .pomdp or .pomdpx")
+    study = TableLearner(bins=options.bins, first=True).study(_read(options))
+    contexts = study.table.contexts
+    if options.label is not None and options.label not in contexts:
+        raise ValueError(f"--label {options.label!r} is no context; the log has {', '.join(contexts) or 'none'}")
+    row = 0 if options.label is None else 1 + contexts.index(options.label)
+    model = cascade_pomdp(observation_model(study.table, row), options.price, abstain=options.abstain)
+    write_pomdp(model, options.out, "pomdp" if suffix == ".pomdp" else "pomdpx", discount=options.discount)
+    if options.json:
+        _print_json({"out": options.out, "hidden_states": len(model.prior), "actions": len(model.actions)})
+        return
+    print(f"wrote {options.out}: {len(model.prior):,} hidden states, {len(model.actions)} actions")
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -360,6 +412,7 @@ COMMANDS = {
     "demo": _demo,
     "inspect": _inspect,
     "fit": _fit,
+    "pomdp": _pomdp,
     "replay": _replay,
     "decide": _decide,
     "show": _show,

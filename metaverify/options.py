@@ -24,6 +24,7 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     _demo(commands, run["demo"])
     _inspect(commands, run["inspect"])
     _fit(commands, run["fit"])
+    _pomdp(commands, run["pomdp"])
     _replay(commands, run["replay"])
     _decide(commands, run["decide"])
     _show(commands, run["show"])
@@ -62,15 +63,28 @@ def _fit(commands: Any, run: Run) -> None:
     fit.add_argument("-o", "--out", help="the policy file")
     fit.add_argument(
         "--method",
-        choices=("copula", "counts", "thresholds"),
-        default="copula",
-        help="copula: exact solution of the default model; counts: of the raw counts; thresholds: one cut a tier",
+        choices=("auto", "chain", "lattice", "counts", "thresholds"),
+        default="auto",
+        help="auto: what cross-fitting prefers; chain, lattice: cuts on the default model, or its exact solution; "
+        "counts: exact solution of the raw counts; thresholds: cuts on the log's rows",
+    )
+    fit.add_argument("--readings", help="readings to use, by name (default: all)")
+    fit.add_argument(
+        "--bins",
+        type=_whole("bins", 1),
+        help="the most bins of a reading (default: 8, as many as are useful for thresholds)",
     )
     fit.add_argument(
-        "--readings", help="readings to use, by name (default: the first of a tier and those with a price)"
+        "--solver",
+        choices=("lattice", "pomdp-py:pouct", "pomdp-py:value-iteration"),
+        default="lattice",
+        help="lattice: exact; pomdp-py: its planners, for comparison (default: %(default)s)",
     )
     fit.add_argument(
-        "--bins", type=_whole("bins", 1), default=8, help="the most bins of a reading (default: %(default)s)"
+        "--simulations",
+        type=_whole("simulations", 1),
+        default=1000,
+        help="of a decision of pomdp-py:pouct (default: %(default)s)",
     )
     fit.add_argument(
         "--abstain",
@@ -79,6 +93,32 @@ def _fit(commands: Any, run: Run) -> None:
     )
     fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
     _seed(fit)
+
+
+def _pomdp(commands: Any, run: Run) -> None:
+    pomdp = _command(
+        commands,
+        "pomdp",
+        run,
+        "write the cascade as a POMDP that solvers outside read",
+        "metaverify pomdp log.parquet --tiers small,large --price 0.05 -o cascade.pomdpx",
+    )
+    _log(pomdp)
+    pomdp.add_argument("-o", "--out", required=True, help="the file to write: .pomdp or .pomdpx")
+    pomdp.add_argument(
+        "--price", type=_number("price", 0.0), required=True, help="quality that a unit of cost must earn"
+    )
+    pomdp.add_argument("--label", help="the context whose cascade is written (default: all contexts pooled)")
+    pomdp.add_argument(
+        "--bins", type=_whole("bins", 1), default=4, help="the most bins of a reading (default: %(default)s)"
+    )
+    pomdp.add_argument("--abstain", type=_number("abstain", 0.0, 1.0), help="worth of handing a query over, in quality")
+    pomdp.add_argument(
+        "--discount",
+        type=_number("discount", 0.0, 1.0),
+        default=0.95,
+        help="that the file states (default: %(default)s)",
+    )
 
 
 def _replay(commands: Any, run: Run) -> None:

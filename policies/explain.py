@@ -7,7 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.graph import Ask, Poll, Read, Stop, all_votes, as_confidence, as_votes, nearest_tally
+from metaverify.policies.graph import (
+    Ask,
+    Poll,
+    Read,
+    Stop,
+    Unread,
+    all_votes,
+    as_confidence,
+    as_votes,
+    nearest_tally,
+    reading_in_hand,
+)
 from metaverify.policies.policy import Belief, Policy, Vertex
 from metaverify.policies.tiers import Tier
 
@@ -67,6 +78,7 @@ def explain(
     vertex = policy.arm(key)
     corner = policy.vertices[vertex]
     looks: list[Look] = []
+    tiers = {tier.name: tier for tier in policy.tiers}
     label = None if context is None else policy.context_of(context)
     at = corner.root if label is None else corner.context_roots.get(label, corner.root)
     while not isinstance(node := policy.nodes[at], Stop):
@@ -75,10 +87,10 @@ def explain(
         if isinstance(node, Ask):
             at = node.then
             continue
-        given = _given(policy, readings[node.tier], node)
-        if given is _UNREAD:
+        given = reading_in_hand(tiers[node.tier], node.reading, readings[node.tier])
+        if isinstance(given, Unread):
             break
-        look, after = _look(policy, corner, at, node, given)
+        look, after = _look(tiers[node.tier], corner, at, node, given)
         looks += [] if look is None else [look]
         if after is None:
             break
@@ -94,25 +106,11 @@ def explain(
     return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
 
 
-_UNREAD = object()
-
-
-def _given(policy: Policy, given: Any, node: Read | Poll) -> Any:
-    if isinstance(given, Mapping):
-        return given.get(node.reading, _UNREAD)
-    first = _tier(policy, node.tier).readings[0].name
-    return given if first == node.reading else _UNREAD
-
-
-def _tier(policy: Policy, name: str) -> Tier:
-    return next(tier for tier in policy.tiers if tier.name == name)
-
-
-def _look(policy: Policy, vertex: Vertex, at: int, node: Read | Poll, given: Any) -> tuple[Look | None, int | None]:
+def _look(tier: Tier, vertex: Vertex, at: int, node: Read | Poll, given: Any) -> tuple[Look | None, int | None]:
     """What a reading says at a node, None where no vote was asked for yet, and the node after it, None where it is to
     be asked for one more."""
     beliefs = vertex.beliefs.get(at)
-    votes = next(r.votes for r in _tier(policy, node.tier).readings if r.name == node.reading)
+    votes = next(r.votes for r in tier.readings if r.name == node.reading)
     if votes:
         return _look_at_votes(beliefs, node, votes, as_votes(given, node.tier, node.reading))
     assert isinstance(node, Read), "only votes are polled"

@@ -15,7 +15,7 @@ from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
-from metaverify.policies.tiers import Reading, Tier
+from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
     "PolicyFileError",
@@ -148,13 +148,24 @@ def _float(value: float) -> float:
 
 
 def _encode_tier(tier: Tier) -> dict[str, Any]:
-    readings = [
-        {"name": r.name, "price": _float(r.price), "cuts": [_float(c) for c in r.cuts], "counts": list(r.counts)}
-        | ({"votes": r.votes} if r.votes else {})
-        for r in tier.readings
-    ]
+    readings = [_encode_reading(reading) for reading in tier.readings]
     signal = {} if tier.answer else {"answer": False, "needs": list(tier.needs)}
     return {"name": tier.name, "price": _float(tier.price), "readings": readings, **signal}
+
+
+def _encode_reading(reading: Reading) -> dict[str, Any]:
+    body = {"name": reading.name, "price": _float(reading.price), "cuts": [_float(c) for c in reading.cuts]}
+    parts = [
+        {
+            "of": part.reading,
+            "cuts": [_float(c) for c in part.cuts],
+            "points": [_float(p) for p in part.points],
+            "missing": _float(part.missing),
+        }
+        for part in reading.parts
+    ]
+    votes = {"votes": reading.votes} if reading.votes else {}
+    return {**body, "counts": list(reading.counts), **({"parts": parts} if parts else {}), **votes}
 
 
 def _encode_node(node: Node) -> dict[str, Any]:
@@ -254,18 +265,9 @@ def _decode(top: Fields) -> Policy:
 
 
 def _decode_tier(item: Fields) -> Tier:
-    readings = []
+    readings: list[Reading] = []
     for r in item.objects("readings"):
-        cuts, counts = r.numbers("cuts", 0.0, 1.0), r.wholes("counts")
-        if any(not low < high for low, high in pairwise(cuts)):
-            r.fail("E_RANGE", "cuts", "do not rise")
-        if len(counts) != len(cuts) + 2:
-            r.fail("E_SCHEMA", "counts", f"has {len(counts)} entries for {len(cuts)} cuts, not {len(cuts) + 2}")
-        votes = r.whole("votes") if r.has("votes") else 0
-        if votes == 0 and r.has("votes"):
-            r.fail("E_RANGE", "votes", "is 0; leave it out")
-        readings.append(Reading(r.text("name"), r.number("price", 0.0), cuts, counts, votes))
-        r.end()
+        readings.append(_decode_reading(r, [reading.name for reading in readings if not reading.parts]))
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
     needs = None
@@ -276,6 +278,41 @@ def _decode_tier(item: Fields) -> Tier:
     tier = Tier(item.text("name"), item.number("price", 0.0), tuple(readings), needs is None, needs or ())
     item.end()
     return tier
+
+
+def _decode_reading(item: Fields, before: list[str]) -> Reading:
+    cuts, counts = _rising(item), item.wholes("counts")
+    if len(counts) != len(cuts) + 2:
+        item.fail("E_SCHEMA", "counts", f"has {len(counts)} entries for {len(cuts)} cuts, not {len(cuts) + 2}")
+    parts: tuple[Points, ...] = ()
+    if item.has("parts"):
+        parts = tuple(_decode_points(part, before) for part in item.objects("parts"))
+        if not parts or len({part.reading for part in parts}) < len(parts):
+            item.fail("E_SCHEMA", "parts", "is empty, or names a reading twice")
+    votes = item.whole("votes") if item.has("votes") else 0
+    if item.has("votes") and votes == 0:
+        item.fail("E_RANGE", "votes", "is 0; leave it out")
+    reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes)
+    item.end()
+    return reading
+
+
+def _decode_points(item: Fields, before: list[str]) -> Points:
+    cuts, points = _rising(item), item.numbers("points", 0.0, 1.0)
+    if len(points) != len(cuts) + 1:
+        item.fail("E_SCHEMA", "points", f"has {len(points)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
+    if item.text("of") not in before:
+        item.fail("E_SCHEMA", "of", f"is {item.value['of']!r}, not a reading listed before that is not fused itself")
+    part = Points(item.text("of"), cuts, points, item.number("missing", 0.0, 1.0))
+    item.end()
+    return part
+
+
+def _rising(item: Fields) -> tuple[float, ...]:
+    cuts = item.numbers("cuts", 0.0, 1.0)
+    if any(not low < high for low, high in pairwise(cuts)):
+        item.fail("E_RANGE", "cuts", "do not rise")
+    return cuts
 
 
 def _decode_node(item: Fields) -> Node:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.tiers import Reading, Tier, fused_score
 
 __all__ = [
     "Ask",
@@ -25,6 +26,7 @@ __all__ = [
     "Read",
     "Stop",
     "Tally",
+    "Unread",
     "all_votes",
     "as_confidence",
     "as_votes",
@@ -32,6 +34,7 @@ __all__ = [
     "come_to",
     "compile_graph",
     "nearest_tally",
+    "reading_in_hand",
     "renumbered",
     "successors",
     "walk",
@@ -257,36 +260,51 @@ def _check_poll(node: Poll, place: str, votes: int) -> None:
 
 
 Linked = tuple[Any, ...]
-"""A compiled node: (tier, reading, is first reading, cuts, branches, missing branch, action).
+"""A compiled node: (tier, reading, is first reading, cuts, branches, missing branch, action, reading as listed).
 
-``reading`` is None at a call, ``tier`` None at a stop; branches are compiled nodes themselves.  Where votes are asked
-``cuts`` is None, and ``branches[asked - 1][yes]`` is the node that follows, None to ask for one more."""
+``reading`` is None at a call, ``tier`` None at a stop; branches are compiled nodes themselves; the last entry is None
+unless the reading is fused.  Where votes are asked ``cuts`` is None, and ``branches[asked - 1][yes]`` is the node that
+follows, None to ask for one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands where a reading would: this one of the tier must be read first."""
+
+    reading: str
+
 
 _UNREAD = object()
 
 
-def compile_graph(
-    nodes: Sequence[Node], first_reading: Mapping[str, str], votes: Mapping[tuple[str, str], int] = NO_VOTES
-) -> tuple[Linked, ...]:
+def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked, ...]:
     """The same graph with nodes that hold each other, which is what ``walk`` walks."""
+    known = {tier.name: tier for tier in tiers}
     linked: list[Linked] = [()] * len(nodes)
     for at in range(len(nodes) - 1, -1, -1):
         match nodes[at]:
             case Stop(action):
-                linked[at] = (None, None, False, (), (), None, action)
+                linked[at] = (None, None, False, (), (), None, action, None)
             case Ask(tier, then):
-                linked[at] = (tier, None, False, (), (), linked[then], Call(tier))
+                linked[at] = (tier, None, False, (), (), linked[then], Call(tier), None)
             case Read(tier, reading, cuts, then, missing) as read:
-                first = first_reading.get(tier) == reading
+                listed = _listed(known[tier], reading)
                 branches: tuple[Any, ...] = tuple(linked[child] for child in then)
                 places: tuple[float, ...] | None = cuts
-                if (tier, reading) in votes:
-                    places, branches = None, _table(all_votes(read, votes[tier, reading]), linked)
-                linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading))
+                if listed.votes:
+                    places, branches = None, _table(all_votes(read, listed.votes), linked)
+                first = known[tier].readings[0].name == reading
+                fused = known[tier] if listed.parts else None
+                linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading), fused)
             case Poll(tier, reading, _, missing) as poll:
-                first = first_reading.get(tier) == reading
-                linked[at] = (tier, reading, first, None, _table(poll, linked), linked[missing], Verify(tier, reading))
+                first = known[tier].readings[0].name == reading
+                branches = _table(poll, linked)
+                linked[at] = (tier, reading, first, None, branches, linked[missing], Verify(tier, reading), None)
     return tuple(linked)
+
+
+def _listed(tier: Tier, name: str) -> Reading:
+    return next(reading for reading in tier.readings if reading.name == name)
 
 
 def all_votes(read: Read, votes: int) -> Poll:
@@ -306,7 +324,7 @@ def _table(poll: Poll, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, .
 def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
     """The next action from a compiled node, given ``readings``: tier -> confidence, or {reading: confidence}."""
     while True:
-        tier, reading, first, cuts, branches, missing, action = node
+        tier, reading, first, cuts, branches, missing, action, fused = node
         if tier not in readings:  # nor is None, the tier of a stop
             return action  # type: ignore[no-any-return]
         if reading is None:
@@ -319,7 +337,11 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
             confidence = _lookup(confidence, reading, first)
         if type(confidence) is not float:
             if confidence is _UNREAD:
-                return action  # type: ignore[no-any-return]
+                if fused is None:
+                    return action  # type: ignore[no-any-return]
+                confidence = reading_in_hand(fused, reading, readings[tier])
+                if isinstance(confidence, Unread):
+                    return Verify(tier, confidence.reading)
             if cuts is not None:
                 confidence = as_confidence(confidence, tier, reading)
         if cuts is None:
@@ -344,6 +366,25 @@ def _lookup(given: Any, reading: str, first: bool) -> Any:
     if isinstance(given, Mapping):
         return given.get(reading, _UNREAD)
     return given if first else _UNREAD
+
+
+def reading_in_hand(tier: Tier, name: str, given: Any) -> Any:
+    """A reading in what a router gave of a tier, its score where it is fused; `Unread` where one must be read first.
+
+    Raises:
+        TypeError: a confidence that a score is made of is neither a number nor None.
+    """
+    value = _lookup(given, name, tier.readings[0].name == name)
+    if value is not _UNREAD:
+        return value
+    parts = next((reading.parts for reading in tier.readings if reading.name == name), ())
+    confidences = []
+    for part in parts:
+        value = _lookup(given, part.reading, tier.readings[0].name == part.reading)
+        if value is _UNREAD:
+            return Unread(part.reading)
+        confidences.append(as_confidence(value, tier.name, part.reading))
+    return fused_score(parts, confidences) if parts else Unread(name)
 
 
 def as_confidence(given: Any, tier: str, reading: str) -> float:

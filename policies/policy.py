@@ -106,9 +106,8 @@ class Policy:
         votes = {(tier.name, r.name): r.votes for tier in self.tiers for r in tier.readings if r.votes}
         readings = {tier.name: [reading.name for reading in tier.readings] for tier in self.tiers}
         check_graph(self.nodes, roots, readings, needs, votes)
-        firsts = {tier.name: tier.readings[0].name for tier in self.tiers if tier.readings}
         put = object.__setattr__
-        put(self, "_linked", compile_graph(self.nodes, firsts, votes))
+        put(self, "_linked", compile_graph(self.nodes, self.tiers))
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
         put(self, "_arms", tuple(_roots(self, at) for at in (self.point.low, self.point.high)))
         put(self, "_salt", self.salt.encode(errors="surrogatepass"))

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Reading", "Tier"]
+__all__ = ["Points", "Reading", "Tier", "fused_score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """What one reading adds to a fused score: ``points[b]`` where cuts[b-1] <= confidence < cuts[b], ``missing`` where
+    it is missing."""
+
+    reading: str
+    cuts: tuple[float, ...]
+    points: tuple[float, ...]  # one more than cuts
+    missing: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One confidence that can be read in a tier's answer.
+
+    One with ``parts`` is fused: the sum of the points of other readings of the same answer, which come with it.
 
     ``price`` is its mean price, 0 where it comes with the answer.  ``cuts`` and ``counts`` are the histogram of the
     log that the policy was fitted on, against which drift is judged: counts of confidence < cuts[0], of each bin
@@ -23,6 +38,7 @@ class Reading:
     price: float
     cuts: tuple[float, ...]
     counts: tuple[int, ...]
+    parts: tuple[Points, ...] = ()
     votes: int = 0
 
 
@@ -39,3 +55,12 @@ class Tier:
     readings: tuple[Reading, ...] = ()
     answer: bool = True
     needs: tuple[str, ...] = ()
+
+
+def fused_score(parts: Sequence[Points], confidences: Sequence[float]) -> float:
+    """The sum of the points of ``confidences``, one a part in their order; NaN or outside [0, 1] is missing."""
+    score = 0.0
+    for part, confidence in zip(parts, confidences, strict=True):
+        known = 0.0 <= confidence <= 1.0
+        score += part.points[bisect_right(part.cuts, confidence)] if known else part.missing
+    return score

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metaverify.policies.tiers import Points
+
 __all__ = [
+    "FUSED",
     "LogError",
     "LoggedReading",
     "LoggedSignal",
@@ -18,11 +21,15 @@ __all__ = [
     "ReplayLog",
     "fingerprint",
     "fingerprint_queries",
+    "fuse",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Texts = NDArray[Any]  # of str
+
+FUSED = "fused"
+"""The name of the reading that is made of a tier's others."""
 
 
 class LogError(ValueError):
@@ -35,6 +42,7 @@ class LoggedReading:
 
     ``confidence`` is in [0, 1] and NaN where the reading is missing; ``price`` is what buying it cost,
     in the log's unit, zero where it came with the answer.  Both have one entry a query.
+    ``parts`` says how it was made of other readings of the same answer, if it was.
 
     Where ``votes`` is not 0 the confidence is the share of so many votes that were yes, and the price that of all of
     them; the votes are exchangeable, and can be bought one by one.
@@ -43,6 +51,7 @@ class LoggedReading:
     name: str
     confidence: Floats  # [n]
     price: Floats  # [n]
+    parts: tuple[Points, ...] = ()
     votes: int = 0
 
     @property
@@ -176,6 +185,14 @@ class ReplayLog:
             signals=tuple(replace(signal, readings=kept(signal)) for signal in self.signals if kept(signal)),
         )
 
+    def without_contexts(self) -> ReplayLog:
+        """The same queries, their contexts not told."""
+        return replace(self, contexts=None, context_names=())
+
+    def fused(self, cards: Mapping[str, tuple[Points, ...]]) -> ReplayLog:
+        """The same queries, where each tier named in ``cards`` has a reading ``fused`` more, made of its others."""
+        return replace(self, tiers=tuple(_fuse_tier(t, cards[t.name]) if t.name in cards else t for t in self.tiers))
+
     def take(self, rows: Ints | NDArray[np.bool_]) -> ReplayLog:
         """The queries at ``rows`` (positions or a mask), in that order."""
         query_ids = self.query_ids[rows]
@@ -225,6 +242,23 @@ class ReplayLog:
         digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids)
         draws = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.asarray(draws[member], dtype=np.float64)
+
+
+def _fuse_tier(tier: LoggedTier, parts: tuple[Points, ...]) -> LoggedTier:
+    fused = LoggedReading(FUSED, fuse(parts, tier), np.zeros(len(tier.cost)), parts)
+    return replace(tier, readings=(*tier.readings, fused))
+
+
+def fuse(parts: Sequence[Points], tier: LoggedTier) -> Floats:
+    """The fused score of a tier's answers, [n]: the sum of its parts' points, in their order."""
+    readings = {reading.name: reading.confidence for reading in tier.readings}
+    score = np.zeros(len(tier.cost))
+    for part in parts:
+        confidence = readings[part.reading]
+        place = np.searchsorted(np.asarray(part.cuts, dtype=np.float64), confidence, side="right")
+        known = (confidence >= 0.0) & (confidence <= 1.0)
+        score = score + np.where(known, np.asarray(part.points)[np.where(known, place, 0)], part.missing)
+    return score
 
 
 def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:

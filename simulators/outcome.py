@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.policies.policy import Policy
+from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
@@ -19,6 +20,7 @@ from metaverify.simulators.replay import Routes, check_match, route
 __all__ = ["Estimate", "Ledger", "Outcome", "gain_values", "ledger_of", "mean_with_interval", "measure", "replay"]
 
 Floats = NDArray[np.float64]
+K = TypeVar("K", str, tuple[str, str])
 
 LEVEL = 0.9  # of every interval
 
@@ -58,29 +60,38 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ledger:
-    """What n queries are expected to earn and to spend; mixtures and unions of policies add up."""
+    """What n queries are expected to earn and to spend; mixtures and unions of policies add up.
+
+    Weights of queries are by name: a tier, or a tier and a reading.
+    """
 
     quality: Floats  # [n]
     cost: Floats  # [n]
-    calls: Floats  # [tiers], weight of queries
-    reads: tuple[Floats, ...]  # a tier: [readings]
-    accepts: Floats  # [tiers]
+    calls: Mapping[str, float]
+    reads: Mapping[tuple[str, str], float]
+    accepts: Mapping[str, float]
 
 
-def ledger_of(parts: Sequence[tuple[float, Routes]]) -> Ledger:
-    """The ledger of routes over the same queries, each followed by a share of requests; shares sum to 1."""
+def ledger_of(tiers: Sequence[Tier], parts: Sequence[tuple[float, Routes]]) -> Ledger:
+    """The ledger of routes through these tiers over the same queries, each followed by a share of requests; shares
+    sum to 1."""
     taken = [(share, routes) for share, routes in parts if share > 0.0]
 
     def mix(values: list[Sequence[float] | Floats]) -> Floats:
         return np.asarray(sum(share * np.asarray(v) for (share, _), v in zip(taken, values, strict=True)))
 
-    tiers = range(len(taken[0][1].calls))
+    names = [tier.name for tier in tiers]
+    reads = [mix([routes.reads[at] for _, routes in taken]).tolist() for at in range(len(tiers))]
     return Ledger(
         mix([routes.quality for _, routes in taken]),
         mix([routes.cost for _, routes in taken]),
-        mix([routes.calls for _, routes in taken]),
-        tuple(mix([routes.reads[t] for _, routes in taken]) for t in tiers),
-        mix([routes.accepts for _, routes in taken]),
+        dict(zip(names, mix([routes.calls for _, routes in taken]).tolist(), strict=True)),
+        {
+            (tier.name, reading.name): weight
+            for tier, weights in zip(tiers, reads, strict=True)
+            for reading, weight in zip(tier.readings, weights, strict=True)
+        },
+        dict(zip(names, mix([routes.accepts for _, routes in taken]).tolist(), strict=True)),
     )
 
 
@@ -89,10 +100,15 @@ def join_ledgers(ledgers: Sequence[Ledger]) -> Ledger:
     return Ledger(
         np.concatenate([ledger.quality for ledger in ledgers]),
         np.concatenate([ledger.cost for ledger in ledgers]),
-        np.sum([ledger.calls for ledger in ledgers], axis=0),
-        tuple(np.sum(of_tier, axis=0) for of_tier in zip(*(ledger.reads for ledger in ledgers), strict=True)),
-        np.sum([ledger.accepts for ledger in ledgers], axis=0),
+        _sum([ledger.calls for ledger in ledgers]),
+        _sum([ledger.reads for ledger in ledgers]),
+        _sum([ledger.accepts for ledger in ledgers]),
     )
+
+
+def _sum(tables: Sequence[Mapping[K, float]]) -> dict[K, float]:
+    names = {name for table in tables for name in table}
+    return {name: sum(table.get(name, 0.0) for table in tables) for name in sorted(names)}
 
 
 def replay(policy: Policy, log: ReplayLog) -> Outcome:
@@ -105,7 +121,7 @@ def replay(policy: Policy, log: ReplayLog) -> Outcome:
     point = policy.point
     low = route(policy, log, point.low)
     high = low if point.share == 0.0 else route(policy, log, point.high)
-    return measure(policy, log, ledger_of([(1.0 - point.share, low), (point.share, high)]))
+    return measure(policy, log, ledger_of(policy.tiers, [(1.0 - point.share, low), (point.share, high)]))
 
 
 def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | None = None) -> Outcome:
@@ -114,8 +130,8 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
     ``abstain`` is what handing over is worth to the hull; as the policy has it where not given.
     """
     total = float(log.weights.sum())
-    answering = [at for at, tier in enumerate(policy.tiers) if tier.answer]
-    names = [policy.tiers[at].name for at in answering]
+    names = [tier.name for tier in log.tiers if tier.name in ledger.calls]
+    read = {name for name, _ in ledger.reads}
     worth = policy.abstain if abstain is None else abstain
     hull = no_information_hull(log, abstain=worth)
     cost = mean_with_interval(ledger.cost, log)
@@ -126,18 +142,14 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
         cost=cost,
         hull=hull.quality(cost.mean),
         gain=mean_with_interval(gain_values(hull, ledger.quality, ledger.cost, log, worth), log),
-        calls=_shares(names, ledger.calls[answering], total),
+        calls={name: ledger.calls[name] / total for name in names},
         reads={
-            tier.name: _shares([r.name for r in tier.readings], reads, total)
-            for tier, reads in zip(policy.tiers, ledger.reads, strict=True)
+            name: {reading: weight / total for (tier, reading), weight in ledger.reads.items() if tier == name}
+            for name in [*names, *(signal.name for signal in log.signals if signal.name in read)]
         },
-        accepts=_shares(names, ledger.accepts[answering], total),
-        abstained=max(1.0 - float(ledger.accepts.sum()) / total, 0.0) if policy.abstain is not None else 0.0,
+        accepts={name: ledger.accepts[name] / total for name in names},
+        abstained=max(1.0 - sum(ledger.accepts.values()) / total, 0.0) if policy.abstain is not None else 0.0,
     )
-
-
-def _shares(names: Sequence[str], weights: Floats, total: float) -> dict[str, float]:
-    return {name: float(weight) / total for name, weight in zip(names, weights, strict=True)}
 
 
 def gain_values(hull: Hull, quality: Floats, cost: Floats, log: ReplayLog, abstain: float | None = None) -> Floats:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Poll, Read, Stop
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import LogError, LoggedReading, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, ReplayLog, fuse
 
-__all__ = ["ABSTAINED", "Routes", "arms", "check_match", "route"]
+__all__ = ["ABSTAINED", "Divided", "Routes", "arms", "check_match", "route", "spend"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,24 +45,22 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
                 f"the policy routes to {tier.name!r}, which the log does not have "
                 f"(it has {', '.join(log.tier_names)}); replay it on a log of its own cascade"
             )
+    made_of = {(tier.name, r.name): [part.reading for part in r.parts] for tier in policy.tiers for r in tier.readings}
     for node in policy.nodes:
         if isinstance(node, Read | Poll):
             names = [r.name for source in log.sources if source.name == node.tier for r in source.readings]
-            if node.reading not in names:
-                has = ", ".join(names) or "no reading"
-                raise LogError(f"the policy reads {node.reading!r} of {node.tier!r}, of which the log has {has}")
+            for wanted in made_of[node.tier, node.reading] or [node.reading]:
+                if wanted not in names and node.reading not in names:
+                    has = ", ".join(names) or "no reading"
+                    raise LogError(f"the policy reads {wanted!r} of {node.tier!r}, of which the log has {has}")
     for tier in policy.tiers:
         for reading in tier.readings:
             columns = (r for source in log.sources if source.name == tier.name for r in source.readings)
             for column in (column for column in columns if column.name == reading.name):
                 if column.votes != reading.votes:
                     fault = f"the policy takes {reading.name!r} of {tier.name!r} for {reading.votes or 'no'} votes"
-                    way_out = (
-                        f"read the log with --votes {reading.name}={reading.votes}"
-                        if reading.votes
-                        else ("read the log without --votes for it")
-                    )
-                    raise LogError(f"{fault}, the log for {column.votes or 'none'}; {way_out}")
+                    way_out = f"--votes {reading.name}={reading.votes}" if reading.votes else "no --votes for it"
+                    raise LogError(f"{fault}, the log for {column.votes or 'none'}; read the log with {way_out}")
     if policy.context and log.contexts is None:
         raise LogError(f"the policy decides by context: read the log with --context {','.join(policy.context)}")
 
@@ -77,10 +75,10 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     n = len(log)
     position = {tier.name: at for at, tier in enumerate(policy.tiers)}
     tiers = {tier.name: tier for tier in log.tiers}
-    readings = {(source.name, r.name): r for source in log.sources for r in source.readings}
+    readings = _readings(policy, log)
     listed = {(tier.name, r.name): at for tier in policy.tiers for at, r in enumerate(tier.readings)}
     quality, cost = np.full(n, policy.abstain or 0.0), np.zeros(n)
-    divided = _Divided(n, len(policy.tiers)) if any(isinstance(node, Poll) for node in policy.nodes) else None
+    divided = Divided(n, len(policy.tiers)) if any(isinstance(node, Poll) for node in policy.nodes) else None
     accepted = np.full(n, ABSTAINED, dtype=np.int8)
     calls = [0.0] * len(policy.tiers)
     accepts = [0.0] * len(policy.tiers)
@@ -104,13 +102,13 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
                 if divided is not None:
                     divided.stop(rows, part, ABSTAINED, quality.take(rows))
             case Ask(tier, then):
-                _spend(cost, rows, part, tiers[tier].cost.take(rows))
+                spend(cost, rows, part, tiers[tier].cost.take(rows))
                 calls[position[tier]] += float(weight.sum())
                 waiting.setdefault(then, []).append((rows, part))
             case Read(tier, reading, cuts, then, missing):
                 column = readings[tier, reading]
                 if column.price.any():
-                    _spend(cost, rows, part, column.paid[rows])
+                    spend(cost, rows, part, column.paid[rows])
                 reads[position[tier]][listed[tier, reading]] += float(weight.sum())
                 for child, group in _divide(column, rows, cuts, then, missing):
                     some = rows.take(group), None if part is None else part.take(group)
@@ -120,7 +118,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
                 reads[position[tier]][listed[tier, reading]] += float(weight.sum())
                 asked, ends = _polled(poll, column.votes)
                 code = _code(column, rows)
-                _spend(cost, rows, part, column.price[rows] / column.votes * asked[code])
+                spend(cost, rows, part, column.price[rows] / column.votes * asked[code])
                 for child, share in ends.items():
                     go = np.flatnonzero(share[code] > 0.0)
                     taken = share[code[go]] if part is None else share[code[go]] * part[go]
@@ -130,7 +128,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     return Routes(quality, cost, accepted, tuple(calls), tuple(map(tuple, reads)), tuple(accepts))
 
 
-class _Divided:
+class Divided:
     """Where queries end that take several ways."""
 
     def __init__(self, n: int, tiers: int) -> None:
@@ -138,16 +136,19 @@ class _Divided:
         self._parts = np.zeros((tiers + 1, n))  # a tier, and abstention last: the part of each query that ends there
 
     def stop(self, rows: Ints, part: Floats | None, tier: int, quality: Floats) -> None:
+        """A part of ``rows`` [m] ends with a tier's answer, of ``quality`` [m]; None is all of each."""
         share = np.ones(len(rows)) if part is None else part
         np.add.at(self._parts[tier], rows, share)
         np.add.at(self.quality, rows, share * quality)
 
     def accepted(self) -> NDArray[np.int8]:
+        """The tier whose answer is likeliest, [n], or ABSTAINED."""
         likeliest = np.concatenate([self._parts[-1:], self._parts[:-1]]).argmax(axis=0) + ABSTAINED
         return np.asarray(likeliest, dtype=np.int8)
 
 
-def _spend(cost: Floats, rows: Ints, part: Floats | None, price: Floats) -> None:
+def spend(cost: Floats, rows: Ints, part: Floats | None, price: Floats) -> None:
+    """Add to ``cost`` [n] the price of what is bought for ``rows`` [m], a part of each; None is all of each, once."""
     if part is None:
         cost[rows] += price
     else:
@@ -186,6 +187,17 @@ def _polled(poll: Poll, votes: int) -> tuple[Floats, dict[int, Floats]]:
 def arms(policy: Policy, log: ReplayLog) -> Ints:
     """The vertex that each query follows, [n], drawn from its id as `decide` draws it from the request's key."""
     return np.fromiter((policy.arm(str(key)) for key in log.query_ids), dtype=np.int64, count=len(log))
+
+
+def _readings(policy: Policy, log: ReplayLog) -> dict[tuple[str, str], LoggedReading]:
+    """The log's readings by source and name, and the scores that the policy makes of them."""
+    known = {(source.name, reading.name): reading for source in log.sources for reading in source.readings}
+    for tier in policy.tiers:
+        for reading in tier.readings:
+            if reading.parts and (tier.name, reading.name) not in known:
+                score = fuse(reading.parts, log.tier(tier.name))
+                known[tier.name, reading.name] = LoggedReading(reading.name, score, np.zeros(len(score)))
+    return known
 
 
 Group = tuple[Ints, Floats | None]

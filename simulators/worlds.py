@@ -157,7 +157,7 @@ class World:
     ) -> LoggedReading:
         seen = emission.levels[_pick(emission.chance[z, correct], rng)]
         confidence = np.where(rng.random(len(z)) < self.missing, np.nan, seen)
-        return LoggedReading(emission.name, confidence, np.full(len(z), emission.price), emission.votes)
+        return LoggedReading(emission.name, confidence, np.full(len(z), emission.price), votes=emission.votes)
 
 
 def _check_distribution(name: str, chance: Floats) -> None:

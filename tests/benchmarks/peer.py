@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metaverify.fitting.fit import fit
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.worlds import shared_difficulty
@@ -31,7 +31,7 @@ def beside_automix() -> Section:
         lines += _lines(_votes(rows))
     return Section(
         TITLE,
-        "fit: LatticeLearner().policy, one pass without folds that yields the whole frontier, and "
+        "fit: TableLearner().policy, one pass without folds that yields the whole frontier, and "
         f"fit(budget={BUDGET:g}, compare=False), the same cross-fitted in 5 folds; evaluate: replay, with intervals",
         f"automix-llm {installed}, Automix(POMDP(num_bins=8)), a union of four methods: train on all rows, one pass "
         "without folds that yields one policy; evaluate on all rows",
@@ -69,10 +69,10 @@ def _lines(log: ReplayLog) -> list[Line]:
     frame = _frame(log)
     mixer = Automix(POMDP(num_bins=8), costs=[SMALL, LARGE], verifier_cost=VERIFY)
     mixer.train(frame)
-    policy = LatticeLearner().policy(log).at(budget=BUDGET)
+    policy = TableLearner().policy(log).at(budget=BUDGET)
     learning = turns(
         lambda: mixer.train(frame),
-        lambda: LatticeLearner().policy(log),
+        lambda: TableLearner().policy(log),
         lambda: fit(log, budget=BUDGET, compare=False),
         count=7,
         most=15.0,
@@ -81,7 +81,7 @@ def _lines(log: ReplayLog) -> list[Line]:
     size, goal = f"{len(log):,} rows", Goal(ratio=1 / 20)
     evaluated = Goal(ratio=1 / 1000) if len(log) >= 100_000 else None
     return [
-        compare(f"{size}: LatticeLearner().policy / train", learning, goal=goal, ours=1, yardstick=0),
+        compare(f"{size}: TableLearner().policy / train", learning, goal=goal, ours=1, yardstick=0),
         compare(f"{size}: fit / train", learning, goal=goal, ours=2, yardstick=0),
         compare(f"{size}: replay / evaluate", scoring, goal=evaluated, ours=1, yardstick=0),
     ]

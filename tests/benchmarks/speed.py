@@ -28,7 +28,7 @@ from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import Lattice
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Call
 from metaverify.policies.graph import Ask, Read
@@ -50,7 +50,7 @@ OUTCOMES = 9  # of a reading: 8 bins and "missing"
 def replaying(rows: int = 1_000_000) -> Section:
     """Replay of a solved policy against a cascade of two thresholds written by hand."""
     log = shared_difficulty(3, 16, missing=0.02).draw(rows, 0)
-    policy = LatticeLearner(slack=0.0).policy(log.take(np.arange(20_000)))
+    policy = TableLearner(slack=0.0).policy(log.take(np.arange(20_000)))
     vertices = range(len(policy.vertices))
     once = [turns(lambda v=v: _routed(policy, log, v), count=2)[-1][0] for v in vertices]
     slowest, middle = int(np.argmax(once)), len(vertices) // 2
@@ -165,7 +165,7 @@ def frontiers() -> Section:
     """The whole frontier, from a lattice that stands."""
     lines = []
     for tiers, seconds in ((4, 0.1), (5, 0.5)):
-        drawn = LatticeLearner().lattice(shared_difficulty(tiers, 64).draw(5_000, 0))
+        drawn = TableLearner().lattice(shared_difficulty(tiers, 64).draw(5_000, 0))
         for name, lattice in (("copula of 5,000 drawn rows", drawn), ("random table", Lattice(random_table(tiers)))):
             found = len(trace_frontier(lattice, gap=1e-3).plans)
             taken = turns(lambda lattice=lattice: trace_frontier(lattice, gap=1e-3), count=7)
@@ -189,7 +189,7 @@ def deciding() -> Section:
     names = ("small", "medium", "large")
     labels = np.array(["code", "law", "chat"], dtype=object)[np.arange(len(log)) % 3]
     tiers = tuple(replace(tier, name=name) for tier, name in zip(log.tiers, names, strict=True))
-    policy = LatticeLearner(slack=0.0).policy(replace(log, tiers=tiers, contexts=labels))
+    policy = TableLearner(slack=0.0).policy(replace(log, tiers=tiers, contexts=labels))
     vertex = next(v for v in range(len(policy.vertices)) if _climbs(_at(policy, v)))
     pure, mixed = _at(policy, vertex), replace(policy, point=OperatingPoint(vertex, vertex + 1, 0.5))
     known = {"pure": pure, "mixed": mixed, "bisect_right": bisect_right, "nodes": policy.nodes}

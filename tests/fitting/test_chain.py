@@ -8,13 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.chain import Chain, Chains, Thresholds
+from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.models.counts import Counts
 from metaverify.policies.graph import Ask, Read
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.references import fixed_tiers
 from metaverify.simulators.replay import route
 from tests.fitting.oracles import curve_at, upper_hull
 from tests.strategies import random_log
+
+EXACT = Thresholds(bins=256, gap=1e-12)
 
 
 def every_chain(log: ReplayLog) -> list[tuple[float, float]]:
@@ -51,16 +55,21 @@ def short_of_the_sweep(log: ReplayLog, learner: Thresholds) -> float:
 
 @pytest.mark.parametrize("kind", ["free", "paid"])
 @pytest.mark.parametrize("seed", range(3))
-def test_with_two_tiers_the_search_finds_what_an_exhaustive_sweep_finds(seed: int, kind: str) -> None:
+def test_with_two_tiers_the_frontier_is_that_of_an_exhaustive_sweep(seed: int, kind: str) -> None:
     log = random_log(80, seed, readings=(kind, ""), varying=seed == 1, weighted=seed == 2, scored=seed == 2)
-    assert short_of_the_sweep(log, Thresholds()) < 1e-9
+    assert short_of_the_sweep(log, EXACT) < 1e-9
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_with_three_tiers_the_search_comes_as_close_as_it_has_trials(seed: int) -> None:
+def test_with_three_tiers_the_frontier_is_that_of_an_exhaustive_sweep(seed: int) -> None:
     log = random_log(60, seed, readings=("free", "paid", ""))
-    assert short_of_the_sweep(log, Thresholds()) < 0.03
-    assert short_of_the_sweep(log, Thresholds(trials=4000)) < 1e-9
+    assert short_of_the_sweep(log, EXACT) < 1e-9
+    assert short_of_the_sweep(log, Thresholds(bins=4, gap=1e-12)) > 1e-3
+
+
+def test_the_frontier_has_a_vertex_for_every_gap() -> None:
+    log = random_log(300, 1, readings=("free", "free", ""))
+    assert short_of_the_sweep(log, Thresholds(gap=0.01)) < 0.01 + 1e-9
 
 
 def test_what_a_vertex_says_is_what_replay_earns() -> None:
@@ -85,18 +94,50 @@ def test_the_frontier_rises_is_concave_and_never_below_a_fixed_tier() -> None:
         assert np.interp(point.cost, costs, qualities) >= point.quality - 1e-12
 
 
-def test_the_same_seed_finds_the_same_chains_and_few_trials_find_worse_ones() -> None:
-    log = random_log(120, 5, readings=("free", "paid", ""))
-    assert Thresholds(seed=1).policy(log) == Thresholds(seed=1).policy(log)
-    few, many = (Thresholds(trials=trials).policy(log).vertices for trials in (4, 400))
-    assert len(few) < len(many)
+def test_six_tiers_have_every_chain_of_up_to_four() -> None:
+    log = random_log(60, 5, readings=("free", "free", "", "free", "", ""))
+    chains = Thresholds(bins=3).chains(log)
+    lists = {chains[at].tiers for at in range(len(chains))}
+    readable = {0, 1, 3}
+    wanted = {
+        tiers
+        for count in range(1, 5)
+        for tiers in itertools.combinations(range(6), count)
+        if readable.issuperset(tiers[:-1])
+    }
+    assert lists == wanted
+    assert len({chains[at] for at in range(len(chains))}) == len(chains)
 
 
-def test_a_sample_of_rows_is_enough_to_search_on() -> None:
-    log = random_log(400, 6, readings=("free", ""), groups=True)
-    policy = Thresholds(rows=200).policy(log)
-    last = policy.vertices[-1]
-    assert last.quality == pytest.approx(max(point.quality for point in fixed_tiers(log)), abs=0.1)
+def test_each_context_has_chains_of_its_own_as_if_it_were_a_log_of_its_own() -> None:
+    log = random_log(240, 6, readings=("free", "paid", ""), contexts=3)
+    assert log.contexts is not None
+    learner = Thresholds(bins=4, context=True, kappa=0.0, gap=1e-12)
+    chains = learner.chains(log)
+    for price in (0.0, 0.01, 0.1):
+        plan = chains.solve(price)
+        for row, label in enumerate(chains.contexts, start=1):
+            own = log.take(np.flatnonzero(log.contexts == label))
+            cost, quality = run(own, chains[plan.chains[row]])
+            best = max(q - price * c for c, q in every_cut(own, chains))
+            assert quality - price * cost == pytest.approx(best, abs=1e-12)
+
+
+def test_contexts_are_shrunk_towards_the_pooled_chains() -> None:
+    log = random_log(240, 7, readings=("free", ""), contexts=2)
+    pooled = Thresholds(bins=5).chains(log)
+    shrunk = Thresholds(bins=5, context=True, kappa=1e12).chains(log)
+    for price in (0.01, 0.05):
+        assert set(shrunk.solve(price).chains) == {pooled.solve(price).chains[0]}
+
+
+def test_chains_on_a_table_of_counts_are_the_chains_on_the_rows() -> None:
+    log = random_log(200, 8, readings=("free", "paid", ""), contexts=2, weighted=True, varying=True)
+    rows = Thresholds(4, context=True, gap=1e-6).policy(log)
+    table = TableLearner(Counts(), "chain", bins=4, gap=1e-6).policy(log)
+    assert [(v.cost, v.quality) for v in rows.vertices] == [
+        pytest.approx((v.cost, v.quality), abs=1e-9) for v in table.vertices
+    ]
 
 
 def test_where_nothing_can_be_read_the_chains_are_the_fixed_tiers() -> None:
@@ -115,7 +156,27 @@ def test_a_tier_whose_readings_are_all_missing_is_not_read() -> None:
     assert [node for node in policy.nodes if isinstance(node, Ask) and node.tier == "tier0"]
 
 
-def test_two_searches_over_different_logs_draw_independently() -> None:
-    first, second = (Thresholds(trials=20).policy(random_log(60, seed)) for seed in (0, 1))
+def test_policies_of_different_logs_draw_independently() -> None:
+    first, second = (Thresholds(bins=4).policy(random_log(60, seed)) for seed in (0, 1))
     assert first.salt
     assert first.salt != second.salt
+
+
+def run(log: ReplayLog, chain: Chain) -> tuple[float, float]:
+    """Mean cost and quality of one chain, row by row."""
+    total_cost = total_quality = 0.0
+    for row in range(len(log)):
+        for at, tier in enumerate(chain.tiers):
+            column = log.tiers[tier]
+            total_cost += log.weights[row] * column.cost[row]
+            if at < len(chain.cuts):
+                total_cost += log.weights[row] * column.readings[0].price[row]
+                if not column.readings[0].confidence[row] >= chain.cuts[at]:
+                    continue
+            total_quality += log.weights[row] * column.correct[row]
+            break
+    return total_cost / float(log.weights.sum()), total_quality / float(log.weights.sum())
+
+
+def every_cut(log: ReplayLog, chains: Chains) -> list[tuple[float, float]]:
+    return [run(log, chains[at]) for at in range(len(chains))]

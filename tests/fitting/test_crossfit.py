@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from metaverify.fitting.crossfit import CrossFit, calibrate, cross_fit
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import LoggedTier, ReplayLog
-from metaverify.simulators.outcome import replay
+from metaverify.simulators.outcome import gain_values, mean_with_interval, replay
+from metaverify.simulators.references import no_information_hull
 from tests.strategies import random_log
 
 EXACT = 1e-12
@@ -48,7 +49,7 @@ def log() -> ReplayLog:
 
 @pytest.fixture(scope="module")
 def crossed(log: ReplayLog) -> CrossFit:
-    return cross_fit(LatticeLearner(bins=4), log)
+    return cross_fit(TableLearner(bins=4), log)
 
 
 def test_groups_are_never_divided_and_every_query_is_routed_once(log: ReplayLog) -> None:
@@ -90,7 +91,7 @@ def test_the_target_of_a_budget_is_where_unseen_queries_spend_it(crossed: CrossF
     for budget in np.linspace(low, high, 13):
         target = crossed.target(float(budget))
         assert crossed.cost(target) == pytest.approx(budget, rel=1e-9)
-        assert crossed.outcome(target).cost.mean == pytest.approx(budget, rel=1e-9)
+        assert mean_cost(crossed, target) == pytest.approx(budget, rel=1e-9)
     assert crossed.cost(crossed.target(low / 2)) == pytest.approx(low, rel=1e-9)
     assert crossed.target(1e9) == pytest.approx(max(fold.targets[-1] for fold in crossed.folds))
 
@@ -109,7 +110,7 @@ def test_where_some_folds_end_the_cost_found_is_scaled_up_to_the_target() -> Non
     first, second = (len(fold.rows) / 60 for fold in crossed.folds)
     for target in (2.0, 3.0):
         spent = 2.0 * first + (1.0 + (target - 1.0) / 2.0) * second
-        assert crossed.outcome(target).cost.mean == pytest.approx(spent, abs=EXACT)
+        assert mean_cost(crossed, target) == pytest.approx(spent, abs=EXACT)
         if target != 2.5:  # no fold's dial turns there: what is found lies between its neighbours
             found = spent * target / (2.0 * first + target * second)
             assert crossed.cost(target) == pytest.approx(found, abs=EXACT)
@@ -117,21 +118,30 @@ def test_where_some_folds_end_the_cost_found_is_scaled_up_to_the_target() -> Non
     assert crossed.cost(2.0) < crossed.cost(2.5) < crossed.cost(3.0) == crossed.cost(4.0)
 
 
-def test_an_outcome_is_the_join_of_what_each_folds_policy_replays_on_its_own_queries(crossed: CrossFit) -> None:
+def test_a_ledger_is_the_join_of_what_each_folds_policy_replays_on_its_own_queries(log: ReplayLog) -> None:
+    """Plans are rehearsed without a graph; the graphs that decide as they do are replayed."""
+    learner = TableLearner(bins=4, slack=0.0)
+    crossed = cross_fit(learner, log)
+    policies = [learner.policy(log.take(~np.isin(log.query_ids, fold.log.query_ids))) for fold in crossed.folds]
     for target in (1.5, 4.0, 9.0):
         cost = quality = 0.0
-        for fold in crossed.folds:
-            policy = fold.policy.at(budget=max(target, fold.targets[0]))
-            outcome, weight = replay(policy, fold.log), float(fold.log.weights.sum())
+        for fold, policy in zip(crossed.folds, policies, strict=True):
+            outcome = replay(policy.at(budget=max(target, fold.targets[0])), fold.log)
+            weight = float(fold.log.weights.sum())
             cost += weight * outcome.cost.mean
             quality += weight * outcome.quality.mean
         total = float(crossed.log.weights.sum())
-        found = crossed.outcome(target)
-        assert (found.cost.mean, found.quality.mean) == pytest.approx((cost / total, quality / total), abs=1e-9)
-        assert found.cost.mean == pytest.approx(crossed.cost(target), abs=1e-9)
-        assert found.quality.mean == pytest.approx(crossed.quality(target), abs=1e-9)
-        assert (found.n, found.groups) == (200, 67)
-        assert sum(found.accepts.values()) == pytest.approx(1.0)
+        rows, ledger = crossed.rows(), crossed.ledger(target)
+        assert (rows.mean(ledger.cost), rows.mean(ledger.quality)) == pytest.approx(
+            (cost / total, quality / total), abs=1e-9
+        )
+        assert mean_cost(crossed, target) == pytest.approx(crossed.cost(target), abs=1e-9)
+        assert rows.mean(ledger.quality) == pytest.approx(crossed.quality(target), abs=1e-9)
+        assert sum(ledger.accepts.values()) == pytest.approx(total)
+
+
+def mean_cost(crossed: CrossFit, target: float) -> float:
+    return crossed.rows().mean(crossed.ledger(target).cost)
 
 
 def test_what_was_learnt_from_noise_earns_nothing_on_unseen_queries() -> None:
@@ -142,8 +152,10 @@ def test_what_was_learnt_from_noise_earns_nothing_on_unseen_queries() -> None:
         tiers = [replace(t, correct=(rng.random(300) < 0.5 + 0.2 * k).astype(float)) for k, t in enumerate(log.tiers)]
         (reading,) = log.tiers[0].readings
         tiers[0] = replace(tiers[0], readings=(replace(reading, confidence=rng.random(300)),))
-        crossed = cross_fit(LatticeLearner(bins=8), replace(log, tiers=tuple(tiers)))
-        gain = crossed.outcome(crossed.target(2.0)).gain
+        crossed = cross_fit(TableLearner(bins=8), replace(log, tiers=tuple(tiers)))
+        rows, ledger = crossed.rows(), crossed.ledger(crossed.target(2.0))
+        values = gain_values(no_information_hull(rows), ledger.quality, ledger.cost, rows)
+        gain = mean_with_interval(values, rows)
         assert gain.low < 0.01
         gains.append(gain.mean)
     assert -0.03 < np.mean(gains) < 0.005
@@ -191,7 +203,7 @@ def test_a_cheaper_vertex_is_kept_though_it_earns_less() -> None:
 
 
 def test_calibrated_vertices_rise_in_cost_and_quality(crossed: CrossFit, log: ReplayLog) -> None:
-    policy, targets = calibrate(LatticeLearner(bins=4).policy(log), crossed)
+    policy, targets = calibrate(TableLearner(bins=4).policy(log), crossed)
     assert (np.diff([v.cost for v in policy.vertices]) > 0).all()
     assert (np.diff([v.quality for v in policy.vertices]) > 0).all()
     assert (np.diff(targets) > 0).all()

@@ -11,7 +11,7 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.fit import Fit, fit
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.lattice import Lattice
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.file import dump_policy, parse_policy
 from metaverify.policies.graph import Read
 from metaverify.policies.policy import BudgetError
@@ -22,7 +22,7 @@ from metaverify.simulators.worlds import WorldMaker, shared_difficulty, token_pr
 from tests.fitting.oracles import table_of_world
 from tests.strategies import random_log
 
-SMALL = LatticeLearner(bins=4)
+SMALL = TableLearner(bins=4)
 
 
 def reference(fitted: Fit, name: str):
@@ -64,7 +64,7 @@ def test_new_queries_cost_the_budget_and_earn_what_was_promised_on_average_over_
 def test_with_many_rows_a_fit_earns_what_the_exact_solution_of_the_world_earns() -> None:
     world = shared_difficulty(2, 5)
     best = trace_frontier(Lattice(table_of_world(world)), gap=1e-6)
-    found = fit(world.draw(6000, 0), budget=2.5, learner=LatticeLearner(bins=5), compare=False)
+    found = fit(world.draw(6000, 0), budget=2.5, learner=TableLearner(bins=5), compare=False)
     outcome = replay(found.policy, world.draw(20_000, 1))
     assert outcome.quality.mean == pytest.approx(best.quality(outcome.cost.mean), abs=0.012)
 
@@ -84,7 +84,7 @@ def test_a_budget_below_the_cheapest_tier_is_refused_with_what_to_give(log: Repl
     with pytest.raises(BudgetError):
         fit(log, budget=float("nan"))
     with pytest.raises(BudgetError):
-        fit(log, budget=-1.0, learner=LatticeLearner(abstain=0.1))
+        fit(log, budget=-1.0, learner=TableLearner(abstain=0.1))
 
 
 def test_the_cheapest_budget_can_be_kept(log: ReplayLog) -> None:
@@ -100,7 +100,7 @@ def test_a_budget_beyond_all_need_buys_the_best_and_says_that_it_is_not_spent(lo
 
 
 def test_where_one_may_abstain_no_budget_is_too_small(log: ReplayLog) -> None:
-    found = fit(log, budget=0.4, learner=LatticeLearner(bins=3, abstain=0.3), compare=False)
+    found = fit(log, budget=0.4, learner=TableLearner(bins=3, abstain=0.3), compare=False)
     assert found.outcome.cost.mean == pytest.approx(0.4, rel=1e-6)
     assert found.outcome.abstained > 0.5
 
@@ -229,7 +229,7 @@ def test_few_groups_are_enough_however_they_are_named(groups: int) -> None:
     log = random_log(60, 5)
     for naming in range(8):
         names = np.array([f"{naming} {row % groups}" for row in range(60)], dtype=object)
-        found = fit(replace(log, group_ids=names), budget=4.0, learner=LatticeLearner(bins=2), compare=False)
+        found = fit(replace(log, group_ids=names), budget=4.0, learner=TableLearner(bins=2), compare=False)
         assert found.outcome.n == 60
         assert np.isfinite(found.outcome.quality.mean)
 
@@ -259,7 +259,7 @@ def test_thresholds_can_be_fitted_in_their_own_right(log: ReplayLog) -> None:
     found = fit(log, budget=5.0, learner=Thresholds())
     assert found.outcome.cost.mean == pytest.approx(5.0, rel=1e-6)
     assert found.policy.provenance["method"] == "thresholds"
-    assert {r.name for r in found.references} >= {"exact solution", "no readings"}
+    assert {r.name for r in found.references} >= {"lattice", "no readings"}
 
 
 def test_only_the_readings_that_are_named_are_used() -> None:

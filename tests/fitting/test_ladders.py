@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
 from metaverify.policies.actions import Accept, Call, Verify
 from metaverify.policies.graph import Read, Stop, compile_graph, walk
+from metaverify.policies.tiers import Reading, Tier
 from tests.strategies import confidences, repeatable
 
 CUTS = (0.0, 0.25, 0.5, 1.0)
@@ -64,7 +65,9 @@ def test_the_outcome_is_the_branch_that_a_policy_takes(cuts: list[float], confid
     assert at == (bisect_right(cuts, confidence) if 0 <= confidence <= 1 else len(cuts) + 1)
     stops = tuple(Stop(Accept(str(branch))) for branch in range(len(cuts) + 2))
     read = Read("a", "r", tuple(cuts), tuple(range(1, len(cuts) + 2)), len(cuts) + 2)
-    assert walk(compile_graph((read, *stops), {"a": "r"})[0], {"a": confidence}) == Accept(str(at))
+    assert walk(
+        compile_graph((read, *stops), (Tier("a", 1.0, (Reading("r", 0.0, (), (0, 0)),)),))[0], {"a": confidence}
+    ) == Accept(str(at))
 
 
 def test_climbing_asks_for_the_call_first_and_then_for_each_reading() -> None:

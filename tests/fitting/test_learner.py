@@ -10,14 +10,14 @@ import pytest
 from metaverify.fitting.coding import ladders_of
 from metaverify.fitting.frontier import complete_near, trace_frontier
 from metaverify.fitting.lattice import LatticeSizeError, lattice_bytes
-from metaverify.fitting.learner import LatticeLearner, bins_that_fit
+from metaverify.fitting.learner import TableLearner, bins_that_fit
 from metaverify.fitting.models.counts import Counts
 from metaverify.policies.actions import Abstain
 from metaverify.policies.graph import Read, Stop
 from metaverify.simulators.replay import route
 from tests.strategies import random_log
 
-COUNTED = LatticeLearner(Counts(), bins=3, kappa=0.0, slack=0.0, gap=1e-6)
+COUNTED = TableLearner(Counts(), bins=3, kappa=0.0, slack=0.0, gap=1e-6)
 
 
 def test_a_count_tables_policy_earns_on_its_log_what_its_vertices_say() -> None:
@@ -32,7 +32,7 @@ def test_a_count_tables_policy_earns_on_its_log_what_its_vertices_say() -> None:
 def test_near_a_cost_the_policy_is_complete_and_says_what_it_believes() -> None:
     log = random_log(200, 1)
     rough = replace(COUNTED, gap=0.05)
-    lattice = rough.lattice(log)
+    lattice = rough.study(log).lattice
     for near in (2.0, 5.0, 9.0):
         policy = rough.policy(log, near=near)
         exact = complete_near(lattice, trace_frontier(lattice, gap=0.05), near)
@@ -54,7 +54,7 @@ def test_the_gap_bounds_what_a_policy_misses() -> None:
 
 def test_without_readings_nothing_is_read_and_contexts_still_tell_queries_apart() -> None:
     log = random_log(300, 3, contexts=2)
-    policy = LatticeLearner(read=False).policy(log)
+    policy = TableLearner(read=False).policy(log)
     assert not [node for node in policy.nodes if isinstance(node, Read)]
     assert all(set(vertex.context_roots) == {"c0", "c1"} for vertex in policy.vertices)
     assert all(not tier.readings for tier in policy.tiers)
@@ -63,8 +63,8 @@ def test_without_readings_nothing_is_read_and_contexts_still_tell_queries_apart(
 def test_handing_over_is_only_done_where_it_is_worth_something() -> None:
     log = random_log(200, 4)
     hand_over = Stop(Abstain())
-    assert hand_over not in LatticeLearner().policy(log).nodes
-    policy = LatticeLearner(abstain=0.6).policy(log)
+    assert hand_over not in TableLearner().policy(log).nodes
+    policy = TableLearner(abstain=0.6).policy(log)
     assert hand_over in policy.nodes
     assert policy.abstain == 0.6
     assert policy.vertices[0].cost == 0.0
@@ -73,13 +73,13 @@ def test_handing_over_is_only_done_where_it_is_worth_something() -> None:
 
 def test_what_would_not_fit_is_refused() -> None:
     with pytest.raises(LatticeSizeError, match="--tiers"):
-        LatticeLearner(memory=10_000).policy(random_log(100, 5))
+        TableLearner(memory=10_000).policy(random_log(100, 5))
 
 
 def test_readings_that_fit_keep_their_bins() -> None:
     log = random_log(200, 6, readings=("free paid", "paid", ""))
     assert bins_that_fit(log, 5) == {("tier0", "free"): 5, ("tier0", "paid"): 5, ("tier1", "paid"): 5}
-    assert LatticeLearner(bins=5).shortcuts(log) is None
+    assert TableLearner(bins=5).study(log).shortcuts() == ()
 
 
 @pytest.mark.parametrize("states", [4000, 1000, 300, 60])
@@ -103,12 +103,13 @@ def test_a_later_reading_dearer_than_any_tier_is_left_out_and_said_to_be() -> No
     dear = replace(second, price=np.full(100, 5.0))
     log = replace(log, tiers=(replace(log.tiers[0], readings=(first, dear)), log.tiers[1]))
     assert bins_that_fit(log, 4) == {("tier0", "free"): 4}
-    assert "left out: paid of tier0" in str(LatticeLearner(bins=4).shortcuts(log))
+    assert "left out: paid of tier0" in str(TableLearner(bins=4).study(log).shortcuts())
 
 
 def test_a_method_describes_itself() -> None:
-    described = LatticeLearner(bins=5, abstain=0.2).describe()
-    assert described["method"] == "copula"
+    described = TableLearner(bins=5, abstain=0.2).describe()
+    assert described["method"] == "lattice"
+    assert described["options"]["model"] == "copula"
     assert described["options"]["bins"] == 5
     assert described["options"]["abstain"] == 0.2
-    assert COUNTED.describe()["method"] == "counts"
+    assert COUNTED.describe()["options"]["model"] == "counts"

@@ -18,7 +18,7 @@ from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import Frontier, InfeasibleBudgetError, trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import Lattice, Plan
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.table import JointTable, back_off
@@ -107,7 +107,7 @@ def test_scaling_the_costs_of_a_log_changes_no_decision(varying: bool, factor: f
 @pytest.mark.parametrize("factor", [2.0, 0.25, 2.0**-20])
 def test_scaling_the_costs_and_the_budget_of_a_fit_changes_no_decision(factor: float) -> None:
     log = random_log(240, 2, varying=True)
-    learner = LatticeLearner(bins=4)
+    learner = TableLearner(bins=4)
     first = fit(log, budget=4.0, learner=learner, compare=False)
     second = fit(with_costs(log, factor), budget=4.0 * factor, learner=learner, compare=False)
     assert second.policy.nodes == first.policy.nodes
@@ -124,7 +124,7 @@ def test_the_order_of_rows_changes_no_byte_of_the_file() -> None:
     texts = set()
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(log)) if seed else np.arange(len(log))
-        fitted = fit(log.take(order), budget=4.0, learner=LatticeLearner(bins=3))
+        fitted = fit(log.take(order), budget=4.0, learner=TableLearner(bins=3))
         texts.add((dump_policy(fitted.policy), repr(fitted.outcome), repr(fitted.references)))
     assert len(texts) == 1
 
@@ -168,7 +168,7 @@ def test_renaming_tiers_renames_them_in_the_policy_and_nothing_else() -> None:
     first, second = count_policy(log), count_policy(renamed(log, names))
     assert second.nodes == tuple(in_names(node, names) for node in first.nodes)
     assert [replace(v, price=0.0) for v in second.vertices] == [replace(v, price=0.0) for v in first.vertices]
-    fits = [fit(at, budget=4.0, learner=LatticeLearner(bins=3)) for at in (log, renamed(log, names))]
+    fits = [fit(at, budget=4.0, learner=TableLearner(bins=3)) for at in (log, renamed(log, names))]
     assert fits[1].policy.nodes == tuple(in_names(node, names) for node in fits[0].policy.nodes)
     assert fits[1].outcome.quality == fits[0].outcome.quality
 

@@ -16,6 +16,7 @@ from metaverify.fitting.survey import survey
 from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.actions import Call, Verify
 from metaverify.policies.graph import Graph, Poll, Read, check_graph, compile_graph, successors, walk
+from metaverify.policies.tiers import Reading, Tier
 from tests.fitting.oracles import Leaf, follow, leaves_of, typical, walk_leaf
 from tests.strategies import random_table, repeatable, tables, worths_of_abstaining
 
@@ -80,7 +81,11 @@ def test_the_decision_loop_walks_the_graph_as_the_plan_goes() -> None:
     lattice = Lattice(table)
     plans = plans_of(lattice)
     reduction = reduce_plans(lattice, plans)
-    linked = compile_graph(reduction.nodes, {"a": "free", "b": "paid", "c": "free"})
+    names = [[rung.reading for rung in ladder.rungs if rung.reading] for ladder in CASCADE]
+    tiers = [
+        Tier(name, 1.0, tuple(Reading(r, 0.0, (), (0, 0)) for r in of)) for name, of in zip("abc", names, strict=True)
+    ]
+    linked = compile_graph(reduction.nodes, tiers)
     for plan, (root,) in zip(plans, reduction.roots, strict=True):
         for leaf in leaves_of(table):
             expected = follow(table.ladders, 1, plan, 0, leaf.outcome)

@@ -15,14 +15,16 @@ from metaverify.fitting.coding import code_log, ladders_of
 from metaverify.fitting.frontier import Frontier, trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice
-from metaverify.fitting.learner import LatticeLearner, bins_that_fit
+from metaverify.fitting.learner import TableLearner, bins_that_fit
 from metaverify.fitting.models.counts import Counts
-from metaverify.fitting.table import JointTable, back_off
+from metaverify.fitting.rehearse import run_plan
+from metaverify.fitting.table import JointTable, at_once, back_off
 from metaverify.fitting.votes import one_less, one_more
 from metaverify.policies.actions import Verify
 from metaverify.policies.graph import Poll, Read
-from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
+from metaverify.simulators.replay import route
 from metaverify.simulators.worlds import Emission, World, joint, polled
 from tests.fitting.oracles import table_of_world
 from tests.strategies import random_table, repeatable
@@ -100,13 +102,6 @@ def test_every_vote_is_a_step_with_an_outcome_more_than_votes_and_missing() -> N
 
 def frontier(table: JointTable) -> Frontier:
     return trace_frontier(Lattice(back_off(table)), gap=1e-5)
-
-
-def at_once(table: JointTable) -> JointTable:
-    """The same table where votes are had all at once, or not at all."""
-    rungs = ((replace(rung, votes=0) for rung in ladder.rungs) for ladder in table.ladders)
-    ladders = zip(table.ladders, rungs, strict=True)
-    return replace(table, ladders=tuple(replace(ladder, rungs=tuple(plain)) for ladder, plain in ladders))
 
 
 def verified(votes: int, vote: float, dear: float) -> World:
@@ -229,7 +224,7 @@ def exact_log(missing: bool) -> ReplayLog:
     share = np.where(rng.random(n) < 0.1, math.nan, share) if missing else share
     dear = (rng.random(n) < 0.9).astype(float)
     ids = np.array([f"q{at}" for at in range(n)], dtype=object)
-    votes = LoggedReading("votes", share, np.full(n, 0.8), 4)
+    votes = LoggedReading("votes", share, np.full(n, 0.8), votes=4)
     jury = LoggedReading("free", np.round(0.5 * correct + 0.5 * rng.random(n), 1), np.zeros(n))
     tiers = (LoggedTier("small", correct, np.ones(n), (jury, votes)), LoggedTier("large", dear, np.full(n, 6.0)))
     return ReplayLog(ids, tiers, np.ones(n), ids)
@@ -238,7 +233,7 @@ def exact_log(missing: bool) -> ReplayLog:
 @pytest.mark.parametrize("missing", [False, True])
 def test_what_raw_counts_expect_of_votes_is_what_replay_finds_over_their_orders(missing: bool) -> None:
     log = exact_log(missing)
-    policy = LatticeLearner(Counts(), bins=3, gap=1e-4, slack=0.0).policy(log)
+    policy = TableLearner(Counts(), bins=3, gap=1e-4, slack=0.0).policy(log)
     assert any(isinstance(node, Poll) for node in policy.nodes)
     for at, vertex in enumerate(policy.vertices):
         found = replay(replace(policy, point=replace(policy.point, low=at, high=at)), log)
@@ -246,9 +241,50 @@ def test_what_raw_counts_expect_of_votes_is_what_replay_finds_over_their_orders(
         assert found.quality.mean == pytest.approx(vertex.quality, abs=1e-9)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_plan_rehearsed_on_a_log_does_what_its_policy_does(missing: bool) -> None:
+    log = exact_log(missing)
+    signal = LoggedSignal("early", (LoggedReading("free", np.round(log.tiers[1].correct, 1), np.zeros(400)),))
+    log = replace(log, signals=(signal,))
+    learner = TableLearner(Counts(), bins=3, slack=0.0)
+    study = learner.study(log)
+    plans = trace_frontier(study.lattice, gap=1e-3).plans
+    policy = learner.policy(log)
+    unseen = log.take(np.arange(0, 400, 3))
+    assert any(stage.asks for plan in plans for stage in plan.stages)
+    assert len(plans) == len(policy.vertices)
+    for at, plan in enumerate(plans):
+        one, other = run_plan(study.lattice, plan, study.code(unseen)), route(policy, unseen, at)
+        np.testing.assert_allclose(one.quality, other.quality, atol=EXACT)
+        np.testing.assert_allclose(one.cost, other.cost, atol=EXACT)
+        assert one.calls == pytest.approx(other.calls)
+        assert one.accepts == pytest.approx(other.accepts)
+
+
+def test_chains_of_a_table_with_votes_and_signals_ask_for_all_votes_and_read_no_signal() -> None:
+    log = exact_log(missing=False)
+    votes = replace(log.tiers[0], readings=log.tiers[0].readings[1:])
+    signal = LoggedSignal("judge", (LoggedReading("conf", log.tiers[0].correct, np.zeros(400)),), ("small",))
+    log = replace(log, tiers=(votes, log.tiers[1]), signals=(signal,))
+    policy = TableLearner(Counts(), policies="chain").policy(log, near=4.0)
+    assert {node.tier for node in policy.nodes if isinstance(node, Read)} == {"small"}
+    believed = 0
+    for at, vertex in enumerate(policy.vertices):
+        routes = route(policy, log, at)
+        assert (log.mean(routes.cost), log.mean(routes.quality)) == pytest.approx((vertex.cost, vertex.quality))
+        for node, rows in vertex.beliefs.items():
+            read = policy.nodes[node]
+            assert isinstance(read, Read)
+            share = log.tiers[0].readings[0].confidence
+            below, above = (log.mean(part) for part in ((share < read.cuts[0]).astype(float), share >= read.cuts[0]))
+            assert [belief.share for belief in rows] == pytest.approx([below, above, 0.0], abs=1e-3)
+            believed += 1
+    assert believed
+
+
 def test_a_poll_s_beliefs_hold_where_asking_stops_and_where_it_goes_on() -> None:
     log = exact_log(missing=True)
-    policy = LatticeLearner(Counts(), bins=3, slack=0.0).policy(log, near=2.5)
+    policy = TableLearner(Counts(), bins=3, slack=0.0).policy(log, near=2.5)
     polls = [(v, at) for v in policy.vertices for at in v.beliefs if isinstance(policy.nodes[at], Poll)]
     assert polls
     for vertex, at in polls:
@@ -271,7 +307,7 @@ def test_thresholds_look_at_the_share_of_all_votes() -> None:
     log = exact_log(missing=False)
     small = replace(log.tiers[0], readings=log.tiers[0].readings[1:])
     log = replace(log, tiers=(small, log.tiers[1]))
-    policy = Thresholds(trials=50).policy(log)
+    policy = Thresholds().policy(log)
     read = [node for node in policy.nodes if isinstance(node, Read)]
     assert {node.reading for node in read} == {"votes"}
     for at, vertex in enumerate(policy.vertices):

@@ -173,7 +173,7 @@ def votes_policy() -> Policy:
     `small` is accepted, else, or where the first vote fails, `large`.
     """
     shares = (0.1, 0.3, 0.5, 0.7, 0.9)
-    small = Tier("small", 1.0, (Reading("self_verify", 1.25, shares, (10, 10, 15, 20, 20, 20, 5), 5),))
+    small = Tier("small", 1.0, (Reading("self_verify", 1.25, shares, (10, 10, 15, 20, 20, 20, 5), votes=5),))
     tallies = (
         Tally((), (None,)),
         Tally((1,), (2, None)),

@@ -139,7 +139,7 @@ def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
     def reading(name: str) -> Reading:
         cuts = tuple(draw(cut_lists))
         counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
-        return Reading(name, draw(amounts), cuts, tuple(counts), draw(st.sampled_from([0, 1, 3])) if votes else 0)
+        return Reading(name, draw(amounts), cuts, tuple(counts), votes=draw(st.sampled_from([0, 1, 3])) if votes else 0)
 
     tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
     tiers = [

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 
 from metaverify.fitting.fit import fit
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.drawing import draw_mermaid, draw_text
 from metaverify.policies.file import load_policy
@@ -408,7 +408,7 @@ def test_branches_that_almost_no_query_takes_are_left_out_of_the_flowchart_alone
 
 def test_the_first_shares_are_those_of_the_log() -> None:
     log = shared_difficulty(2, 5, missing=0.1).draw(2_000, 3)
-    policy = fit(log, price=0.15, learner=LatticeLearner(bins=5), folds=2, compare=False).policy
+    policy = fit(log, price=0.15, learner=TableLearner(bins=5), folds=2, compare=False).policy
     (_, tree, _), *others = trees(draw_text(policy))
     assert not others
     assert tree.steps == ["call tier1", "read conf of tier1"]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.fitting.fit import fit
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.episode import Episode
 from metaverify.policies.explain import Explanation, action_json, action_text, explain, interval_text
@@ -322,15 +322,15 @@ def worth_taken(action: Action, readings: Mapping[str, Any], worth: Mapping[str,
 @pytest.mark.parametrize(
     ("learner", "goal"),
     [
-        (LatticeLearner(bins=5), {"budget": 5.0}),
-        (LatticeLearner(bins=5), {"price": 0.02}),
-        (LatticeLearner(bins=5, slack=0.0), {"budget": 6.0}),
-        (LatticeLearner(bins=5, abstain=0.6), {"budget": 3.0}),
+        (TableLearner(bins=5), {"budget": 5.0}),
+        (TableLearner(bins=5), {"price": 0.02}),
+        (TableLearner(bins=5, slack=0.0), {"budget": 6.0}),
+        (TableLearner(bins=5, abstain=0.6), {"budget": 3.0}),
     ],
     ids=["budget", "price", "exact", "abstain"],
 )
 def test_the_action_taken_is_worth_the_most_up_to_the_slack(
-    log: ReplayLog, learner: LatticeLearner, goal: dict[str, float]
+    log: ReplayLog, learner: TableLearner, goal: dict[str, float]
 ) -> None:
     policy = fit(log, learner=learner, folds=3, compare=False, **goal).policy
     rounding = 1e-3  # beliefs are kept to three digits
@@ -346,7 +346,7 @@ def test_the_action_taken_is_worth_the_most_up_to_the_slack(
 
 def test_prices_that_vary_do_not_change_what_the_best_action_is() -> None:
     log = token_prices(3, 5).draw(600, 2)
-    policy = fit(log, budget=5.0, learner=LatticeLearner(bins=5, slack=0.0), folds=3, compare=False).policy
+    policy = fit(log, budget=5.0, learner=TableLearner(bins=5, slack=0.0), folds=3, compare=False).policy
     for readings, explanation in walked(policy, log):
         taken = worth_taken(explanation.action, readings, explanation.worth)
         assert max(explanation.worth.values()) <= taken + 1e-3
@@ -355,7 +355,7 @@ def test_prices_that_vary_do_not_change_what_the_best_action_is() -> None:
 def test_with_the_dial_turned_away_what_is_told_still_fits_the_action() -> None:
     """The file keeps the beliefs of the graphs in use; the nodes that others share with them were valued for those."""
     log = independent(3, 5).draw(600, 0)
-    policy = fit(log, budget=5.0, learner=LatticeLearner(bins=5), folds=3, compare=False).policy
+    policy = fit(log, budget=5.0, learner=TableLearner(bins=5), folds=3, compare=False).policy
     for vertex in policy.vertices:
         for readings, explanation in walked(policy.at(price=vertex.price), log.take(np.arange(0, len(log), 3))):
             if explanation.worth and explanation.looks[-1].belief.share >= 2e-3:

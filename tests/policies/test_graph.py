@@ -31,6 +31,7 @@ from metaverify.policies.graph import (
     walk,
 )
 from metaverify.policies.policy import Policy
+from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
 from .strategies import confidences, examples, nonsense, policies, tallies, told
@@ -38,7 +39,12 @@ from .strategies import confidences, examples, nonsense, policies, tallies, told
 ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
 READINGS = {"small": ["conf", "judge"], "large": ["vote"], "critic": ["score"], "length": ["words"]}
 NEEDS = {"critic": ["small"], "length": []}
-FIRST = {"small": "conf"}
+TIERS = (
+    Tier("small", 1.0, (Reading("conf", 0.0, (), (0, 0)), Reading("judge", 0.5, (), (0, 0)))),
+    Tier("large", 10.0),
+    Tier("critic", 0.0, (Reading("score", 0.0, (), (0, 0)),), answer=False, needs=("small",)),
+    Tier("length", 0.0, (Reading("words", 0.0, (), (0, 0)),), answer=False),
+)
 TREE: tuple[Node, ...] = (
     Ask("small", 1),
     Read("small", "conf", (0.3, 0.7), (3, 2, 5), 3),
@@ -50,7 +56,7 @@ TREE: tuple[Node, ...] = (
 
 
 def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
-    return walk(compile_graph(nodes, FIRST)[0], readings)
+    return walk(compile_graph(nodes, TIERS)[0], readings)
 
 
 # ---------------------------------------------------------------------------------------------------- walking
@@ -60,7 +66,7 @@ def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
     """Every root of the policy gives the same action, or the same TypeError, as the plain loop."""
     first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
     votes = {(tier.name, r.name): r.votes for tier in policy.tiers for r in tier.readings if r.votes}
-    linked = compile_graph(policy.nodes, first, votes)
+    linked = compile_graph(policy.nodes, policy.tiers)
     for root in {r for vertex in policy.vertices for r in (vertex.root, *vertex.context_roots.values())}:
         try:
             expected = plain_action(policy.nodes, root, first, readings, votes)
@@ -401,7 +407,7 @@ def test_a_signal_is_read_once_what_it_needs_is_in_hand() -> None:
         Stop(Accept("small")),
     )
     check_graph(nodes, [0], READINGS, NEEDS)
-    root = compile_graph(nodes, {"critic": "score", "length": "words"})[0]
+    root = compile_graph(nodes, TIERS)[0]
     assert walk(root, {}) == Verify("length", "words")
     assert walk(root, {"length": 0.7}) == Call("small")
     assert walk(root, {"length": {"words": None}, "small": {}}) == Verify("critic", "score")
@@ -426,6 +432,13 @@ JURY: tuple[Node, ...] = (
 BALLOTS = {("small", "judge"): 5}
 
 
+def jurors(first: str, votes: int = 5) -> tuple[Tier, ...]:
+    """The tiers, with this reading of `small` first and so many votes of its judge."""
+    judge = Reading("judge", 0.5, (), (0, 0), votes=votes)
+    readings = (judge,) if first == "judge" else (Reading("conf", 0.0, (), (0, 0)), judge)
+    return (Tier("small", 1.0, readings), Tier("large", 10.0))
+
+
 @pytest.mark.parametrize(
     ("votes", "action"),
     [
@@ -445,14 +458,14 @@ BALLOTS = {("small", "judge"): 5}
 )
 def test_a_poll_asks_for_one_vote_more_until_they_suffice(votes: Any, action: object) -> None:
     check_graph(JURY, [0], READINGS, NEEDS, BALLOTS)
-    root = compile_graph(JURY, {"small": "judge"}, BALLOTS)[0]
+    root = compile_graph(JURY, jurors("judge"))[0]
     assert walk(root, {"small": votes}) == action
     assert walk(root, {"small": votes if votes == {} else {"judge": votes}}) == action
 
 
 def test_a_read_node_over_votes_wants_them_all() -> None:
     nodes = (Ask("small", 1), Read("small", "judge", (0.5,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
-    root = compile_graph(nodes, {"small": "conf"}, {("small", "judge"): 3})[0]
+    root = compile_graph(nodes, jurors("conf", votes=3))[0]
     assert [walk(root, {"small": {"judge": (yes, asked)}}) for yes, asked in ((0, 0), (1, 1), (0, 2), (2, 2))] == [
         Verify("small", "judge")
     ] * 4
@@ -467,7 +480,7 @@ def test_a_read_node_over_votes_wants_them_all() -> None:
 
 @pytest.mark.parametrize("told_", [0.5, 1, (2, 1), (-1, 2), (1,), (1, 2, 3), (0.5, 1), "12", [None, 1]])
 def test_votes_that_are_no_tally_name_their_tier_and_reading(told_: object) -> None:
-    root = compile_graph(JURY, {}, BALLOTS)[0]
+    root = compile_graph(JURY, jurors("conf"))[0]
     with pytest.raises(TypeError, match=r"votes 'judge' of 'small' are .*, not \(yes, asked\)"):
         walk(root, {"small": {"judge": told_}})
 

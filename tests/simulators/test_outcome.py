@@ -231,8 +231,11 @@ def test_replay_refuses_a_log_of_another_cascade() -> None:
 
 def test_ledgers_of_two_halves_join_to_the_ledger_of_the_whole() -> None:
     log = random_log(np.random.default_rng(2), 100)
-    whole = ledger_of([(1.0, route(cascade(), log, 0))])
-    halves = [ledger_of([(1.0, route(cascade(), log.take(rows), 0))]) for rows in np.split(np.arange(100), [37])]
+    whole = ledger_of(cascade().tiers, [(1.0, route(cascade(), log, 0))])
+    halves = [
+        ledger_of(cascade().tiers, [(1.0, route(cascade(), log.take(rows), 0))])
+        for rows in np.split(np.arange(100), [37])
+    ]
     joined = join_ledgers(halves)
     np.testing.assert_array_equal(joined.quality, whole.quality)
     np.testing.assert_array_equal(joined.cost, whole.cost)
@@ -333,7 +336,7 @@ def test_ninety_of_a_hundred_intervals_hold_the_truth(groups: int) -> None:
 def test_the_interval_of_the_gain_is_that_of_leaving_one_group_out() -> None:
     for seed, per_group in ((0, 1), (1, 5)):
         log = random_log(np.random.default_rng(seed), 600, per_group)
-        ledger = ledger_of([(1.0, route(cascade(), log, 0))])
+        ledger = ledger_of(cascade().tiers, [(1.0, route(cascade(), log, 0))])
         found = mean_with_interval(gain_values(no_information_hull(log), ledger.quality, ledger.cost, log), log)
         names = np.unique(log.group_ids)
 

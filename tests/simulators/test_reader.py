@@ -861,7 +861,7 @@ def test_a_tier_without_a_price_is_named_in_both_forms(tmp_path: Path) -> None:
     [
         ("", "log.csv", "log.csv is empty; write the log again"),
         ("\n \n", "log.jsonl", "log.jsonl is empty; write the log again"),
-        (gzip.compress(b""), "log.csv.gz", "log.csv.gz is empty; write the log again"),
+        (gzip.compress(b"", mtime=0), "log.csv.gz", "log.csv.gz is empty; write the log again"),
         (WIDE, "log.csv", "log.csv has a header but no rows; write the log again"),
         (WIDE + "a,1,1,1\n", "log.csv", "log.csv has only 1 query; log at least 2"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaverify.fitting.learner import LatticeLearner
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
@@ -117,7 +117,9 @@ def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), 
     )
     tiers = tuple(
         Tier(
-            t.name, log.mean(t.cost), tuple(Reading(r.name, log.mean(r.price), (), (0, 0), r.votes) for r in t.readings)
+            t.name,
+            log.mean(t.cost),
+            tuple(Reading(r.name, log.mean(r.price), (), (0, 0), votes=r.votes) for r in t.readings),
         )
         for t in log.tiers
     )
@@ -125,7 +127,7 @@ def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), 
         Tier(
             s.name,
             0.0,
-            tuple(Reading(r.name, log.mean(r.price), (), (0, 0), r.votes) for r in s.readings),
+            tuple(Reading(r.name, log.mean(r.price), (), (0, 0), votes=r.votes) for r in s.readings),
             False,
             s.needs,
         )
@@ -258,7 +260,7 @@ def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool)
 def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
     log = drawn_log(world, 300, 7, contexts=True, **VARIANTS[variant])
     known = log.take(np.flatnonzero(log.contexts != CONTEXTS[2]))
-    policy = LatticeLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
+    policy = TableLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
     assert set(policy.vertices[0].context_roots) == set(CONTEXTS[:2])
     agrees_at_every_vertex(replace(policy, context=("task",)), log.take(np.arange(120)))
 
@@ -271,7 +273,7 @@ def with_votes(log: ReplayLog, seed: int) -> ReplayLog:
     def votes(name: str, correct: np.ndarray, count: int) -> LoggedReading:
         share = rng.binomial(count, 0.25 + 0.5 * correct) / count
         share = np.where(rng.random(len(log)) < 0.15, np.nan, share)
-        return LoggedReading(name, share, rng.choice([0.25, 0.5], size=len(log)) * count, count)
+        return LoggedReading(name, share, rng.choice([0.25, 0.5], size=len(log)) * count, votes=count)
 
     readings = (*first.readings, votes("votes", first.correct, 4))
     jury = LoggedSignal("jury", (votes("ballot", last.correct, 2),), (last.name,))
@@ -353,7 +355,7 @@ def test_votes_are_replayed_as_the_mean_of_what_is_decided_over_all_their_orders
 
 def test_a_solved_policy_with_votes_is_replayed_as_it_decides() -> None:
     log = with_votes(drawn_log("shared_difficulty", 300, 4, signals=True), 4)
-    policy = LatticeLearner(bins=3, gap=1e-2).policy(log)
+    policy = TableLearner(bins=3, gap=1e-2).policy(log)
     assert any(isinstance(node, Poll) for node in policy.nodes)
     some = log.take(np.arange(60))
     for vertex in range(0, len(policy.vertices), 3):
@@ -377,7 +379,7 @@ def test_a_log_that_takes_votes_for_something_else_is_refused() -> None:
 
 def test_signals_are_no_tiers_in_what_is_reported() -> None:
     log = drawn_log("shared_difficulty", 400, 2, signals=True)
-    policy = LatticeLearner(bins=4).policy(log)
+    policy = TableLearner(bins=4).policy(log)
     assert [tier.name for tier in policy.tiers if not tier.answer] == [signal.name for signal in log.signals]
     outcome = replay(policy.at(budget=3.0), log)
     assert set(outcome.calls) == set(outcome.accepts) == set(log.tier_names)
@@ -390,10 +392,10 @@ def test_signals_are_no_tiers_in_what_is_reported() -> None:
 
 def test_a_log_without_a_signal_that_is_read_is_refused_and_one_that_nobody_reads_may_be_left_out() -> None:
     log = drawn_log("shared_difficulty", 400, 2, signals=True)
-    policy = LatticeLearner(bins=4).policy(log)
+    policy = TableLearner(bins=4).policy(log)
     with pytest.raises(LogError, match="reads 'conf' of 'judge', of which the log has no reading"):
         check_match(policy, replace(log, signals=log.signals[1:]))
-    blind = LatticeLearner(bins=4).policy(replace(log, signals=()))
+    blind = TableLearner(bins=4).policy(replace(log, signals=()))
     check_match(replace(blind, tiers=policy.tiers, vertices=tuple(replace(v, beliefs={}) for v in blind.vertices)), log)
 
 
@@ -542,7 +544,7 @@ def test_a_confidence_outside_the_unit_interval_is_missing_to_replay_too(outside
 
 def test_a_log_that_lacks_what_the_policy_uses_is_refused_by_name() -> None:
     log = drawn_log("shared_difficulty", 30, 4, contexts=True, reading_prices=(0.0, 0.25))
-    policy = LatticeLearner(bins=3, gap=0.02).policy(log)
+    policy = TableLearner(bins=3, gap=0.02).policy(log)
     check_match(policy, log)
     with pytest.raises(LogError, match=r"'tier2'.*tier1, tier3"):
         check_match(policy, log.with_tiers(["tier1", "tier3"]))

@@ -1,0 +1,116 @@
+"""Learning with a POMDP solver in place of the exact one: the same tables, the same kind of policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+from metaverify.fitting.context import KAPPA
+from metaverify.fitting.export import policy_of
+from metaverify.fitting.frontier import Frontier, concave_hull
+from metaverify.fitting.lattice import Lattice, Plan
+from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.copula import Copula
+from metaverify.fitting.observation import observation_model
+from metaverify.fitting.planner import Planner, plan_of
+from metaverify.fitting.pomdp import CascadePOMDP, cascade_pomdp
+from metaverify.fitting.table import JointTable, at_once
+from metaverify.policies.policy import Policy
+from metaverify.simulators.log import ReplayLog
+
+__all__ = ["PomdpLearner", "PomdpSolver"]
+
+PomdpSolver = Literal["pouct", "value-iteration"]
+
+
+@dataclass(frozen=True, slots=True)
+class PomdpLearner:
+    """A planner of pomdp-py, asked in every information state that it reaches, at each of a few prices of cost.
+
+    What its decisions cost and earn is exact, so plans that others dominate are dropped and the rest is a frontier.
+    Needs pomdp-py.
+
+    Args:
+        model: estimates the table.
+        solver: "pouct", search by simulation; or "value-iteration", exact, for toys of two tiers and 2 bins.
+        simulations: of a decision of "pouct".
+        bins: the most bins of a reading.
+        kappa: rows of pooled evidence that stand beside each context's own.
+        slack: the quality, net of price x cost, that a state may lose to a smaller graph.
+        abstain: the worth of handing a query over; None where that is not to be had.
+        prices: at most so many are solved for, the cheapest policy's and the best one's first.
+        seed: of the simulations.
+    """
+
+    model: TableModel = field(default_factory=Copula)
+    solver: PomdpSolver = "pouct"
+    simulations: int = 1000
+    bins: int = 8
+    kappa: float = KAPPA
+    slack: float = 2e-3
+    abstain: float | None = None
+    prices: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.solver not in get_args(PomdpSolver):
+            raise ValueError(f"solver is {self.solver!r}; give one of {', '.join(map(repr, get_args(PomdpSolver)))}")
+        for name in ("simulations", "prices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        self._tables()  # says what is wrong with the other options
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        """The frontier learnt from a log; with its beliefs where a cost ``near`` which it is used is given.
+
+        Raises:
+            ImportError: pomdp-py is not installed.
+            LatticeSizeError: the problem is too large for the solver.
+        """
+        study = self._tables().study(log)
+        table, lattice = at_once(study.table), study.whole_lattice
+        last = 1e-2 / max(lattice.everything, 1e-300)  # all that is given up then is a hundredth of quality
+        frontier = _trace(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
+        believe = () if near is None else range(len(frontier.plans))
+        return policy_of(lattice, frontier, study.log, slack=self.slack, believe=believe)
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options, for the record."""
+        names = ("solver", "simulations", "bins", "kappa", "slack", "abstain", "prices", "seed")
+        options = {name: getattr(self, name) for name in names}
+        return {"method": f"pomdp-py {self.solver}", "options": {"model": type(self.model).__name__.lower(), **options}}
+
+    def _tables(self) -> TableLearner:
+        return TableLearner(self.model, bins=self.bins, kappa=self.kappa, abstain=self.abstain)
+
+    def _plan(self, lattice: Lattice, table: JointTable, price: float) -> Plan:
+        models = [
+            cascade_pomdp(observation_model(table, row), price, abstain=self.abstain) for row in range(len(table.share))
+        ]
+        return plan_of(lattice, [self._planner(model) for model in models], price)
+
+    def _planner(self, model: CascadePOMDP) -> Planner:
+        from metaverify.fitting.pomdp_py_bridge import PouctPlanner, ValueIterationPlanner  # only where it is used
+
+        if self.solver == "value-iteration":
+            return ValueIterationPlanner(model)
+        return PouctPlanner(model, simulations=self.simulations, seed=self.seed)
+
+
+def _trace(solve: Callable[[float], Plan], first: float, last: float, count: int) -> Frontier[Plan]:
+    """The hull of plans at ``count`` prices or fewer: the two ends, then ever the slope of the span that rises most."""
+    plans, tried = [solve(first)], {first}
+    while len(plans) < count:
+        hull = concave_hull(plans)
+        spans = [(b.quality - a.quality, (b.quality - a.quality) / (b.cost - a.cost)) for a, b in pairwise(hull)]
+        spans = [(rise, slope) for rise, slope in spans if slope not in tried]
+        if len(plans) > 1 and not spans:
+            break
+        price = max(spans)[1] if len(plans) > 1 else last
+        tried.add(price)
+        plans.append(solve(price))
+    return Frontier(concave_hull(plans))

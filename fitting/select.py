@@ -1,0 +1,120 @@
+"""Selection: a safe way of learning, left only for one that is clearly better on queries it has not seen.
+
+The freedom of a policy is earned.  A chain of cuts on a smooth table is hard to beat with few rows; the exact solution
+over every information state, raw counts, or less information may be better on a given log.  Each is cross-fitted on the
+same folds, and what they earn on the same queries is compared over a range of budgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.crossfit import CrossFit, Learner
+from metaverify.fitting.learner import TableLearner
+from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.outcome import Estimate, mean_with_interval
+from metaverify.simulators.references import no_information_hull
+
+__all__ = ["Candidate", "Comparison", "budget_grid", "candidates", "choose"]
+
+Floats = NDArray[np.float64]
+
+TIERS = 5  # that are kept of more
+FEW = 100  # queries below which readings are not fused
+HALFWAY = 200.0  # queries at which a fused score aims half way between own quality and the gain over the best tier
+
+SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
+"""Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
+
+TWO_ERRORS = 0.9545
+"""Level of an interval of two standard errors to each side: by that much a candidate must be better than the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way of learning, by a name for people."""
+
+    name: str
+    learner: Learner
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a candidate earned more than the first one, in quality, in the mean over budgets on unseen queries."""
+
+    name: str
+    gain: Estimate  # with an interval of two standard errors
+
+
+def candidates(
+    log: ReplayLog, *, abstain: float | None = None, bins: int | None = None, budget: float | None = None
+) -> tuple[Candidate, ...]:
+    """The ways of learning that are worth a try on a log, the safest first."""
+    several = any(sum(not (r.votes or r.price.any()) for r in tier.readings) > 1 for tier in log.tiers)
+    fuse = None if len(log) < FEW or not several else round(len(log) / (len(log) + HALFWAY), 3)
+    lattice = TableLearner(
+        bins=bins or 8,
+        fuse=fuse,
+        first=fuse is None,
+        tiers=TIERS if len(log.tiers) > TIERS else None,
+        abstain=abstain,
+        budget=budget,
+    )
+    found = [Candidate("lattice", lattice)]
+    if abstain is None:
+        chain = replace(lattice, policies="chain")
+        found.insert(0, Candidate("chain", chain))
+        by_context = log.contexts is not None
+        found.append(
+            Candidate("thresholds by context" if by_context else "thresholds", Thresholds(bins, context=by_context))
+        )
+    safest = found[0]
+    assert isinstance(safest.learner, TableLearner)
+    if fuse is not None:
+        found.append(Candidate(f"{safest.name}, first readings", replace(safest.learner, fuse=None, first=True)))
+    if log.contexts is not None:
+        found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
+    return tuple(found)
+
+
+def budget_grid(log: ReplayLog) -> tuple[float, ...]:
+    """The budgets of a comparison."""
+    costs = [log.mean(tier.cost) for tier in log.tiers]
+    return tuple(min(costs) + share * (max(costs) - min(costs)) for share in SHARES)
+
+
+def choose(names: Sequence[str], crossed: Sequence[CrossFit], budgets: Sequence[float]) -> tuple[int, list[Comparison]]:
+    """The candidate to take, and how each compares with the first.
+
+    That is the first, unless others are better by more than two standard errors of the paired difference; of those,
+    the best.
+    """
+    rows = crossed[0].rows()
+    values = [_values(each, rows, budgets) for each in crossed]
+    compared = [
+        Comparison(name, mean_with_interval(value - values[0], rows, level=TWO_ERRORS))
+        for name, value in zip(names, values, strict=True)
+    ]
+    clear = [at for at, each in enumerate(compared) if each.gain.low > 1e-9]
+    return max(clear, key=lambda at: compared[at].gain.mean, default=0), compared
+
+
+def _values(crossed: CrossFit, rows: ReplayLog, budgets: Sequence[float]) -> Floats:
+    """Quality of each query, [n], in the mean over budgets.
+
+    What is spent beyond a budget is charged at the slope of the no-information hull.
+    """
+    hull = no_information_hull(rows)
+    total = np.zeros(len(rows))
+    for budget in budgets:
+        ledger = crossed.ledger(crossed.target(budget))
+        low, high, _ = hull.between(budget)
+        slope = (high.quality - low.quality) / (high.cost - low.cost) if high.cost > low.cost else 0.0
+        over = max(rows.mean(ledger.cost) - budget, 0.0)
+        total += ledger.quality - slope * over
+    return total / len(budgets)
