@@ -17,8 +17,17 @@ from threadpoolctl import threadpool_limits
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
 from metaverify.fitting.export import keep_vertices, thin
-from metaverify.fitting.learner import Policies, TableLearner
-from metaverify.fitting.select import Candidate, Comparison, budget_grid, candidates, choose
+from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.select import (
+    ONE_ERROR,
+    TIERS,
+    Candidate,
+    Comparison,
+    budget_grid,
+    candidates,
+    choose,
+    context_only,
+)
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
@@ -31,9 +40,6 @@ Floats = NDArray[np.float64]
 
 VISIBLE = 5e-4  # a gain in quality that is worth a word
 FEW_GROUPS = 30  # below which intervals are rough
-
-ONE_ERROR = 0.6827
-"""Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +229,10 @@ class _Job:
         self._steps = folds + (3 if compare else 1)
         self.blind = self.rival = None
         if compare:
-            name = "no readings" if log.contexts is None else "context only"
-            policies: Policies = "chain" if self.abstain is None else "lattice"
-            self.blind = Candidate(name, TableLearner(policies=policies, read=False, abstain=self.abstain))
-            only_thresholds = all(isinstance(c.learner, Thresholds) for c in tried)
-            self.rival = (
-                Candidate("lattice", TableLearner()) if only_thresholds else Candidate("thresholds", Thresholds())
-            )
+            self.blind = context_only(log, abstain=self.abstain)
+            self.rival = Candidate("thresholds", Thresholds())
+            if all(isinstance(c.learner, Thresholds) for c in tried):
+                self.rival = Candidate("lattice", TableLearner(tiers=TIERS))
         every = {c.name: c.learner for c in (*tried, self.blind, self.rival) if c is not None}
         done = partial(self._step, "what to expect")
         crossed = cross_fit_all(list(every.values()), log, folds=folds, seed=seed, done=done)

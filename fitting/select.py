@@ -8,19 +8,23 @@ same folds, and what they earn on the same queries is compared over a range of b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.crossfit import CrossFit, Learner
-from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all
+from metaverify.fitting.learner import Policies, TableLearner
+from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.zoo import default_model
+from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.references import no_information_hull
 
-__all__ = ["Candidate", "Comparison", "budget_grid", "candidates", "choose"]
+__all__ = ["Candidate", "Comparison", "Selected", "budget_grid", "candidates", "choose", "context_only", "reading_pays"]
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +34,9 @@ HALFWAY = 200.0  # queries at which a fused score aims half way between own qual
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
+
+ONE_ERROR = 0.6827
+"""Level of an interval of one standard error to each side: by that much reading must pay before it is done."""
 
 TWO_ERRORS = 0.9545
 """Level of an interval of two standard errors to each side: by that much a candidate must be better than the first."""
@@ -52,12 +59,18 @@ class Comparison:
 
 
 def candidates(
-    log: ReplayLog, *, abstain: float | None = None, bins: int | None = None, budget: float | None = None
+    log: ReplayLog,
+    *,
+    model: TableModel | None = None,
+    abstain: float | None = None,
+    bins: int | None = None,
+    budget: float | None = None,
 ) -> tuple[Candidate, ...]:
     """The ways of learning that are worth a try on a log, the safest first."""
     several = any(sum(not (r.votes or r.price.any()) for r in tier.readings) > 1 for tier in log.tiers)
     fuse = None if len(log) < FEW or not several else round(len(log) / (len(log) + HALFWAY), 3)
     lattice = TableLearner(
+        model or default_model(),
         bins=bins or 8,
         fuse=fuse,
         first=fuse is None,
@@ -80,6 +93,53 @@ def candidates(
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The default way of learning, as a learner: the candidate that cross-fitting prefers, its dial cross-fitted.
+
+    Args:
+        model: of the candidates' tables.
+        folds: of the cross-fitting.
+        seed: of the folds.
+    """
+
+    model: TableModel = field(default_factory=default_model)
+    folds: int = 5
+    seed: int = 0
+
+    @property
+    def abstain(self) -> None:
+        """It always answers."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options, for the record."""
+        options = {"model": type(self.model).__name__.lower(), "folds": self.folds, "seed": self.seed}
+        return {"method": "selected", "options": options}
+
+    def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
+        """The chosen candidate's frontier, each vertex at the cost and quality that cross-fitting found for it."""
+        rows = log.by_id()
+        tried = candidates(rows, model=self.model)
+        crossed = cross_fit_all([c.learner for c in tried], rows, folds=self.folds, seed=self.seed)
+        at, _ = choose([c.name for c in tried], crossed, budget_grid(rows))
+        return calibrate(tried[at].learner.policy(rows, near=near), crossed[at])[0]
+
+
+def context_only(log: ReplayLog, *, abstain: float | None = None) -> Candidate:
+    """Routing that reads nothing: the best tier of each context, or of all queries where there are none."""
+    policies: Policies = "chain" if abstain is None else "lattice"
+    name = "no readings" if log.contexts is None else "context only"
+    return Candidate(name, TableLearner(policies=policies, read=False, abstain=abstain))
+
+
+def reading_pays(own: CrossFit, blind: CrossFit, budget: float) -> bool:
+    """Whether a policy earns more than one that reads nothing, by more than a standard error, at a budget."""
+    rows = own.rows()
+    ahead = _values(own, rows, [budget]) - _values(blind, rows, [budget])
+    return mean_with_interval(ahead, rows, level=ONE_ERROR).low > 1e-9
 
 
 def budget_grid(log: ReplayLog) -> tuple[float, ...]:

@@ -8,10 +8,11 @@ from typing import Self
 from sklearn.base import BaseEstimator
 
 from metaverify.fitting.coding import CodedLog, code_log, ladders_of
+from metaverify.fitting.observation import ObservationModel
 from metaverify.fitting.table import JointTable
 from metaverify.simulators.log import ReplayLog
 
-__all__ = ["TableModel"]
+__all__ = ["HiddenStateModel", "TableModel", "at_least"]
 
 BINS = 8  # of a reading, where a log is given uncoded
 
@@ -38,3 +39,30 @@ class TableModel(BaseEstimator):  # type: ignore[misc]
         coded = log if isinstance(log, CodedLog) else code_log(log, ladders_of(log, BINS))
         self.table_ = self.table(coded)
         return self
+
+
+class HiddenStateModel(TableModel):
+    """A table that comes from hidden states: given the state, the outcomes of all rungs are independent.
+
+    Subclasses write ``observe``.
+    """
+
+    @abstractmethod
+    def observe(self, coded: CodedLog) -> ObservationModel:
+        """The hidden states behind these rows, contexts not told apart."""
+
+    def table(self, coded: CodedLog) -> JointTable:
+        """The joint table of the coded rows, summed over the hidden states."""
+        return self.observe(coded).table()
+
+
+def at_least(least: float, model: TableModel, *options: str) -> None:
+    """Make sure that these options of a model are no less than that.
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    for option in options:
+        value = getattr(model, option)
+        if not value >= least:
+            raise ValueError(f"{option} of {type(model).__name__} is {value}; give at least {least:g}")

@@ -1,0 +1,143 @@
+"""Performance: how good the answers of all sources to one query are, the hidden state of a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.fitting.coding import CodedLog
+
+__all__ = [
+    "MOST_STATES",
+    "Performances",
+    "patterns",
+    "performances",
+    "prices_given",
+    "quality_given",
+    "rungs_of",
+    "shares",
+    "shrunk",
+    "subject",
+    "summed",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MOST_STATES = 2000
+"""Distinct performance vectors above which qualities are rounded."""
+
+FINEST = 64  # steps of the first grid to which they are rounded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Performances:
+    """The distinct performance vectors of a log, in ascending order, and the queries that have each of them."""
+
+    coded: CodedLog
+    answers: tuple[int, ...]  # the sources with an answer
+    value: Floats  # [S, answers], quality
+    weight: Floats  # [S], how many queries
+    member: Ints  # [n], the vector of each query
+
+    def total(self, values: Floats) -> Floats:
+        """The weighted sum of ``values`` [n] over the queries of each vector, [S]."""
+        return summed(self.member, self.coded.weights * values, len(self.weight))
+
+    def tally(self, position: int, size: int) -> Floats:
+        """How many queries of each vector had each outcome of the rung at ``position``, [S, size]."""
+        cell = self.member * size + self.coded.codes[position]
+        return summed(cell, self.coded.weights, len(self.weight) * size).reshape(-1, size)
+
+
+def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
+    """The distinct performance vectors of a log.
+
+    Where there are more than ``most``, qualities are rounded to a grid of 1/64, or 1/32, 1/16, … until there are not,
+    at the coarsest to right or wrong; vectors that are equal then become one, at their mean.
+
+    Raises:
+        ValueError: some query's quality is not known.
+    """
+    answers = tuple(source for source, quality in enumerate(coded.quality) if quality is not None)
+    columns = [quality for quality in coded.quality if quality is not None]
+    for source, column in zip(answers, columns, strict=True):
+        if (unknown := np.isnan(column)).any():
+            raise ValueError(
+                f"row {int(unknown.argmax()) + 1} of {coded.ladders[source].source!r}: its quality is not known; "
+                "leave such rows out, or use LatentClasses, which can do without"
+            )
+    quality = np.stack(columns, axis=1)
+    value, member = np.unique(quality, axis=0, return_inverse=True)
+    grid = FINEST
+    while len(value) > most and grid >= 1:
+        value, member = np.unique(np.round(quality * grid), axis=0, return_inverse=True)
+        grid //= 2
+    member = member.reshape(-1)
+    weight = summed(member, coded.weights, len(value))
+    mean = [summed(member, coded.weights * column, len(value)) / weight for column in columns]
+    return Performances(coded, answers, np.stack(mean, axis=1), weight, member)
+
+
+def patterns(value: Floats) -> tuple[Floats, Floats]:
+    """Every pattern of right and wrong [2^answers, answers], the last answer fastest, and the membership of each
+    performance vector in it [S, 2^answers].
+
+    A quality of q counts as right with the share q, answer by answer.
+    """
+    right = np.indices((2,) * value.shape[1]).reshape(value.shape[1], -1).T.astype(np.float64)
+    member = np.ones((len(value), 1))
+    for q in value.T:
+        member = (member[:, :, None] * np.stack([1.0 - q, q], axis=1)[:, None, :]).reshape(len(value), -1)
+    return right, member
+
+
+def rungs_of(coded: CodedLog) -> Iterator[tuple[int, int, int]]:
+    """(source, position among all rungs, outcomes) of each rung, in order."""
+    position = 0
+    for source, ladder in enumerate(coded.ladders):
+        for size in ladder.sizes:
+            yield source, position, size
+            position += 1
+
+
+def subject(coded: CodedLog, source: int) -> int | None:
+    """The source whose answer a ladder's readings speak of: itself, or the first that it needs; None for neither."""
+    ladder = coded.ladders[source]
+    if ladder.answer:
+        return source
+    names = [other.source for other in coded.ladders]
+    return names.index(ladder.needs[0]) if ladder.needs else None
+
+
+def quality_given(coded: CodedLog, value: Floats) -> tuple[Floats | None, ...]:
+    """A column of ``value`` [Z, answers] for each source, None for one without an answer."""
+    columns = iter(value.T)
+    return tuple(None if quality is None else next(columns) for quality in coded.quality)
+
+
+def prices_given(coded: CodedLog, expected: Callable[[int, Floats], Floats]) -> tuple[tuple[float | Floats, ...], ...]:
+    """For each source and rung its price where that never varies, ``expected`` of source and prices [n] elsewhere."""
+    return tuple(
+        tuple(float(p[0]) if (p == p[0]).all() else expected(source, p) for p in rungs)
+        for source, rungs in enumerate(coded.price)
+    )
+
+
+def summed(member: Ints, values: Floats, count: int) -> Floats:
+    """The sum of ``values`` [n] over the members of each of ``count`` cells, [count]."""
+    return np.asarray(np.bincount(member, weights=values, minlength=count), dtype=np.float64)
+
+
+def shrunk(total: Floats, count: Floats, towards: Floats, rows: float) -> Floats:
+    """Means, total / count, with ``rows`` rows of ``towards`` beside the counted; that alone where there are none."""
+    beside = count + rows
+    return np.where(beside > 0.0, (total + rows * towards) / np.where(beside > 0.0, beside, 1.0), towards)
+
+
+def shares(count: Floats, towards: Floats, rows: float) -> Floats:
+    """Shares of outcomes by counts [..., outcomes], with ``rows`` rows of the shares ``towards`` beside them."""
+    return shrunk(count, count.sum(axis=-1, keepdims=True), towards, rows)
