@@ -243,10 +243,11 @@ def bins_that_fit(
 ) -> dict[tuple[str, str], int]:
     """The bins that each (tier, reading) can have for a lattice of at most ``states``, or as near as can be.
 
-    A reading after a tier's first is left out where it costs more than the dearest tier.  Then, until it fits: later
-    readings get fewer bins, the finest first, down to 2; later readings are left out, the dearest tier's first; first
-    readings get fewer bins, down to 3.
+    A reading after a tier's first is left out where it costs more than the dearest tier.  Then, until it fits: votes
+    are asked all at once, the dearest tier's first; later readings get fewer bins, the finest first, down to 2; later
+    readings are left out, the dearest tier's first; first readings get fewer bins, down to 3.
     """
+    votes = {(source.name, reading.name): reading.votes for source in log.sources for reading in source.readings}
     dearest = max(log.mean(tier.cost) for tier in log.tiers)
     first = {(s.name, s.readings[0].name): _finest(s.readings[0], bins) for s in log.sources if s.readings}
     later = {
@@ -256,7 +257,10 @@ def bins_that_fit(
         if log.mean(reading.price) < dearest
     }
     while lattice_bytes(ladders_of(log, {**first, **later}, cut=_sketch), contexts=contexts)[0] > states:
-        if later and max(later.values()) > 2:
+        if one_by_one := [reading for reading, most in {**first, **later}.items() if most > votes[reading] > 1]:
+            dear = max(one_by_one, key=list(votes).index)
+            (first if dear in first else later)[dear] = min(bins, votes[dear])
+        elif later and max(later.values()) > 2:
             finest = max(later.values())
             later = {reading: min(most, finest - 1) for reading, most in later.items()}
         elif later:

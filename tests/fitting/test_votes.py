@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metaverify.fitting.coding import code_log, ladders_of
 from metaverify.fitting.frontier import Frontier, trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
-from metaverify.fitting.lattice import Lattice
+from metaverify.fitting.lattice import Lattice, lattice_bytes
 from metaverify.fitting.learner import TableLearner, bins_that_fit
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.rehearse import run_plan
@@ -209,10 +209,17 @@ def test_of_several_readings_the_votes_that_cost_most_are_asked_one_by_one_and_s
     ]
 
 
-def test_votes_are_asked_all_at_once_where_one_by_one_would_be_too_large() -> None:
+def test_votes_are_asked_all_at_once_where_one_by_one_would_be_too_large_the_dearest_tier_s_first() -> None:
     log = verified(8, 0.5, 10.0).draw(100, 1)
-    assert bins_that_fit(log, 8)["small", "votes"] == 9
-    assert bins_that_fit(log, 8, states=60)["small", "votes"] < 9
+    small, large = log.tiers
+    log = replace(log, tiers=(small, replace(large, readings=small.readings)))
+    every = {("small", "votes"): 9, ("large", "votes"): 9}
+    assert bins_that_fit(log, 12) == dict.fromkeys(every, 12)
+    assert bins_that_fit(log, 8) == every
+    states, _ = lattice_bytes(ladders_of(log, every))
+    assert bins_that_fit(log, 8, states=states) == every
+    assert bins_that_fit(log, 8, states=states - 1) == {**every, ("large", "votes"): 8}
+    assert max(bins_that_fit(log, 8, states=150).values()) <= 8
 
 
 def exact_log(missing: bool) -> ReplayLog:
