@@ -233,7 +233,7 @@ class Chains:
         self._lists: list[tuple[int, ...]] = []
         self._shapes: list[tuple[int, ...]] = []
         costs, qualities = [], []
-        for tiers in _tier_lists(len(ladders)):
+        for tiers in _tier_lists(sum(ladder.answer for ladder in ladders)):  # signals come after them
             before = grown.get(tiers[:-1])
             if before is None:
                 continue
@@ -328,7 +328,7 @@ def chain_policy(log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan]) -> 
         for at in plan.chains:
             if at not in start:
                 start[at] = len(nodes)
-                nodes += _chain_nodes(log, chains[at], len(nodes))
+                nodes += _chain_nodes(chains.ladders, chains[at], len(nodes))
         roots = [start[at] for at in plan.chains]
         by_context = dict(zip(chains.contexts, roots[1:], strict=True))
         vertices.append(Vertex(plan.price, plan.cost, plan.quality, roots[0], by_context))
@@ -336,12 +336,13 @@ def chain_policy(log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan]) -> 
     return Policy(tiers_of(log, chains.ladders), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0), salt)
 
 
-def _chain_nodes(log: ReplayLog, chain: Chain, start: int) -> list[Node]:
+def _chain_nodes(ladders: Sequence[Ladder], chain: Chain, start: int) -> list[Node]:
     """Three nodes a tier (call, read, accept), two for the last."""
     nodes: list[Node] = []
     for tier, cut in zip(chain.tiers[:-1], chain.cuts, strict=True):
-        name, at = log.tiers[tier].name, start + len(nodes)
-        reading = log.tiers[tier].readings[0].name
+        name, at = ladders[tier].source, start + len(nodes)
+        reading = ladders[tier].rungs[_reading_depth(ladders[tier])].reading
+        assert reading is not None, "a tier that is not the last is read"
         nodes += [Ask(name, at + 1), Read(name, reading, (cut,), (at + 3, at + 2), at + 3), Stop(Accept(name))]
-    last = log.tiers[chain.tiers[-1]].name
+    last = ladders[chain.tiers[-1]].source
     return [*nodes, Ask(last, start + len(nodes) + 1), Stop(Accept(last))]

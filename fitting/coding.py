@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.bins import balanced_cuts
-from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
-from metaverify.simulators.log import LoggedTier, ReplayLog
+from metaverify.fitting.ladders import Ladder, Rung, leaf_shape, vote_rung
+from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
 
 __all__ = ["CodedLog", "code_log", "ladders_of"]
 
@@ -64,42 +64,67 @@ def ladders_of(
     log: ReplayLog, bins: int | Mapping[tuple[str, str], int], *, cut: Cutter = balanced_cuts
 ) -> tuple[Ladder, ...]:
     """A ladder a tier: the call together with the reading that comes free with it, then the other readings in order.
+    After them a ladder a signal: its readings in order.
+
+    Votes that cost something are asked one by one, where there are several; of a source that has more than one such
+    reading, those that cost most.  They stand last.
 
     Args:
         log: cuts are the balanced quantiles of its confidences.
-        bins: the most bins of a reading; or (tier, reading) -> the most, a reading that is not named being left out.
+        bins: the most bins of a reading; or (tier, reading) -> the most, a reading that is not named being left out
+            and votes with fewer bins than outcomes being asked all at once.
         cut: places the cuts.
     """
-    return tuple(_ladder(log, tier, bins, cut) for tier in log.tiers)
+    signals = (Ladder(s.name, _rungs(log, s, bins, cut), answer=False, needs=s.needs) for s in log.signals)
+    return (*(_ladder(log, tier, bins, cut) for tier in log.tiers), *(ladder for ladder in signals if ladder.rungs))
 
 
 def _ladder(log: ReplayLog, tier: LoggedTier, bins: int | Mapping[tuple[str, str], int], cut: Cutter) -> Ladder:
-    rungs = [] if tier.readings and not tier.readings[0].price.any() else [Rung(None)]
-    for reading in tier.readings:
-        most = bins if isinstance(bins, int) else bins.get((tier.name, reading.name), 0)
-        if most > 0:
+    bare = () if tier.readings and not tier.readings[0].price.any() else (Rung(None),)
+    return Ladder(tier.name, (*bare, *_rungs(log, tier, bins, cut)) or (Rung(None),))
+
+
+def _rungs(
+    log: ReplayLog, source: LoggedTier | LoggedSignal, bins: int | Mapping[tuple[str, str], int], cut: Cutter
+) -> tuple[Rung, ...]:
+    rungs, last = [], []
+    polled = max((r for r in source.readings if r.votes > 1), key=lambda r: log.total(r.price), default=None)
+    for reading in source.readings:
+        most = bins if isinstance(bins, int) else bins.get((source.name, reading.name), 0)
+        finest = isinstance(bins, int) or most > reading.votes
+        if most > 0 and reading is polled and finest and reading.price.any():
+            last.append(vote_rung(reading.name, reading.votes))
+        elif most > 0:
             rungs.append(Rung(reading.name, cut(reading.confidence, log.weights, most)))
-    return Ladder(tier.name, tuple(rungs) or (Rung(None),))
+    return (*rungs, *last)
 
 
 def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] = ()) -> CodedLog:
-    """The log as outcomes of these ladders' rungs; a tier's price is its call's, a reading's its rung's."""
+    """The log as outcomes of these ladders' rungs; the call of a tier has its price, every other rung its reading's."""
     codes: list[Ints] = []
     prices: list[tuple[Floats, ...]] = []
+    quality: list[Floats | None] = []
     for ladder in ladders:
-        tier = log.tier(ladder.source)
-        readings = {reading.name: reading for reading in tier.readings}
-        for rung in ladder.rungs:
-            confidence = tier.cost if rung.reading is None else readings[rung.reading].confidence
-            codes.append(rung.code(confidence))
-        later = (readings[rung.reading].price for rung in ladder.rungs[1:] if rung.reading is not None)
-        prices.append((tier.cost, *later))
+        source = log.source(ladder.source)
+        readings = {reading.name: reading for reading in source.readings}
+        read = [None if rung.reading is None else readings[rung.reading] for rung in ladder.rungs]
+        nothing = np.zeros(len(log))
+        codes += [
+            rung.code(nothing if reading is None else reading.confidence)
+            for rung, reading in zip(ladder.rungs, read, strict=True)
+        ]
+        paid = [
+            nothing if reading is None else reading.price if rung.votes else reading.paid
+            for rung, reading in zip(ladder.rungs, read, strict=True)
+        ]
+        prices.append((source.cost, *paid[1:]) if isinstance(source, LoggedTier) else tuple(paid))
+        quality.append(source.correct if isinstance(source, LoggedTier) else None)
     place = {label: at for at, label in enumerate(contexts)}
     labels = [-1] * len(log) if log.contexts is None else [place.get(label, -1) for label in log.contexts]
     return CodedLog(
         tuple(ladders),
         tuple(codes),
-        tuple(log.tier(ladder.source).correct for ladder in ladders),
+        tuple(quality),
         tuple(prices),
         log.weights,
         np.asarray(labels, dtype=np.int64),

@@ -17,7 +17,7 @@ from metaverify.policies.file import dump_policy
 from metaverify.policies.graph import Graph, Node, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
-from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 
 __all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "reading_of", "salt_of", "thin", "tiers_of", "with_beliefs"]
 
@@ -82,22 +82,22 @@ def salt_of(nodes: Sequence[Node], roots: Sequence[object]) -> str:
 
 
 def tiers_of(log: ReplayLog, ladders: Sequence[Ladder]) -> tuple[Tier, ...]:
-    """The tiers as a policy knows them: mean prices, and the histograms of the ladders' readings on the log."""
-    return tuple(_tier(log, log.tier(ladder.source), ladder) for ladder in ladders)
+    """Tiers and signals as a policy knows them: mean prices, and the histograms of the ladders' readings on the log."""
+    return tuple(_tier(log, log.source(ladder.source), ladder) for ladder in ladders)
 
 
-def _tier(log: ReplayLog, column: LoggedTier, ladder: Ladder) -> Tier:
+def _tier(log: ReplayLog, columns: LoggedTier | LoggedSignal, ladder: Ladder) -> Tier:
     rungs = {rung.reading: rung for rung in ladder.rungs}
-    readings = tuple(reading_of(log, r, rungs[r.name]) for r in column.readings if r.name in rungs)
-    return Tier(column.name, log.mean(column.cost), readings)
+    readings = tuple(reading_of(log, r, rungs[r.name]) for r in columns.readings if r.name in rungs)
+    price = log.mean(columns.cost) if isinstance(columns, LoggedTier) else 0.0
+    return Tier(columns.name, price, readings, ladder.answer, ladder.needs)
 
 
 def reading_of(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
     """A reading as a policy knows it: its mean price, and its histogram over a rung's outcomes."""
     counts = np.bincount(rung.code(column.confidence), weights=log.weights, minlength=rung.size)
-    return Reading(
-        column.name, log.mean(column.price), rung.cuts, tuple(round(c) for c in counts.tolist()), column.parts
-    )
+    shown = tuple(round(c) for c in counts.tolist())
+    return Reading(column.name, log.mean(column.price), rung.cuts, shown, column.parts, column.votes)
 
 
 def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:

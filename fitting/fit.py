@@ -307,7 +307,7 @@ def _exactly(value: float) -> Estimate:
 
 
 def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
-    known = {reading.name for tier in log.tiers for reading in tier.readings}
+    known = {reading.name for source in log.sources for reading in source.readings}
     for name in names:
         if name not in known:
             raise LogError(f"the log has no reading {name!r}; it has {', '.join(sorted(known)) or 'none'}")

@@ -98,7 +98,8 @@ def _drafts(log: ReplayLog, aim: float) -> dict[str, _Draft]:
     best = max(log.tiers, key=lambda tier: log.mean(tier.correct))
     drafts = {}
     for tier in log.tiers:
-        free = [r for r in tier.readings if not r.price.any() and not np.isnan(r.confidence).all() and r.name != FUSED]
+        free = [r for r in tier.readings if not (r.votes or r.price.any() or np.isnan(r.confidence).all())]
+        free = [r for r in free if r.name != FUSED]
         if len(free) >= 2:
             against = 0.0 if tier.name == best.name else aim
             target = (against + tier.correct - against * best.correct) / (1.0 + against)

@@ -6,20 +6,25 @@ one array [contexts x outcomes of each climbed rung], C order, so that the outco
 a neighbouring slab.  With unnormalised expectations Bellman's equation needs neither belief nor division:
 
     W(x) = max{ best answer in hand, abstention;  max over rungs: sum of W over outcomes - price x cost of the rung }
+
+Votes that are asked one by one have a slab for each number of them.  They are bought in one go: a slab in which some
+were asked offers no more of them, and whether to ask for another one is decided within the step that asks for votes
+(see `votes`), so that what is known never depends on when they were asked.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.table import JointTable
+from metaverify.fitting.votes import one_less, one_more, worth_of_asking
 
 __all__ = [
     "ABSTAIN",
@@ -28,8 +33,10 @@ __all__ = [
     "LatticeSizeError",
     "Plan",
     "Stage",
+    "Tallied",
     "check_size",
     "deeper",
+    "ends_of_climb",
     "lattice_bytes",
     "legal_climbs",
     "reachable_depths",
@@ -37,7 +44,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Masks = NDArray[np.bool_]
 Depths = tuple[int, ...]
+"""How many steps of each source's ladder are climbed."""
 
 ABSTAIN = -1
 TIE = 1e-12
@@ -56,6 +65,23 @@ class Stage:
     states: Ints  # [m], positions in the slab
     climb: Ints  # [m], the source whose next rung is climbed, or -1: stop
     answer: Ints  # [m], the source accepted where it stops, ABSTAIN otherwise
+    asks: Mapping[int, tuple[Masks, ...]] = field(default_factory=dict)
+    """A source whose votes are asked for: after j = 1, 2, .. votes, whether another one is, [its states, j + 2]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tallied:
+    """What is known after a number of votes, from m states in which none was asked."""
+
+    depths: Depths
+    states: Ints  # [m, votes + 2]
+    reach: Floats  # [m, votes + 2], the share of that state which is come to by asking
+    asks: Masks  # [m, votes + 2], whether another vote is asked for
+
+    @property
+    def stops(self) -> Floats:
+        """The share of each state in which no more votes are asked for, [m, votes + 2]."""
+        return np.where(self.asks, 0.0, self.reach)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,14 +96,28 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Move:
-    """One rung that can be climbed from a slab."""
+    """One rung that can be climbed from a slab: in one step, or in as many as it has votes.
+
+    ``children`` has the slab after each step, ``expenses`` what is spent on each, in states of the slab before it:
+    times ``unit`` they are E[price of the step · 1{x}].
+    """
 
     source: int
-    outcomes: int
+    outcomes: int  # of the first step
     inner: int  # states behind one outcome: the child of (x // inner, outcome, x % inner)
-    child: int  # the slab it leads to
-    expense: Floats  # [states]; times `unit` it is E[price of the rung · 1{x}]
+    children: tuple[int, ...]
+    expenses: tuple[Floats, ...]
     unit: float
+
+    @property
+    def child(self) -> int:
+        """The slab that its first step leads to."""
+        return self.children[0]
+
+    @property
+    def expense(self) -> Floats:
+        """What is spent on its first step, [states]."""
+        return self.expenses[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +136,7 @@ def lattice_bytes(ladders: Sequence[Ladder], *, contexts: int = 0, token_prices:
     """
     states = leaves = 1 + contexts
     for ladder in ladders:
-        states *= sum(math.prod(ladder.sizes[:depth]) for depth in range(len(ladder.rungs) + 1))
+        states *= sum(ladder.states(depth) for depth in range(ladder.steps + 1))
         leaves *= math.prod(ladder.sizes)
     tables = 1 + len(ladders) + token_prices
     return states, 8 * (states * (6 + len(ladders) + token_prices) + 3 * leaves * tables)
@@ -130,7 +170,10 @@ class Lattice:
         self._value = [np.empty_like(slab.mass) for slab in self._slabs]
         self._scratch = np.empty((2, max(len(slab.mass) for slab in self._slabs)))
         self._axes = [
-            [self._value[move.child].reshape(-1, move.outcomes, move.inner) for move in slab.moves]
+            [
+                [self._value[at].reshape(-1, move.outcomes + step, move.inner) for step, at in enumerate(move.children)]
+                for move in slab.moves
+            ]
             for slab in self._slabs
         ]
 
@@ -147,9 +190,11 @@ class Lattice:
         rates = [1.0]
         for slab in self._slabs:
             for move in slab.moves:
-                paid = move.expense > 0
-                if move.unit > 0 and paid.any():
-                    rates.append(float((slab.mass[paid] / (move.unit * move.expense[paid])).max()))
+                before = (slab, *(self._slabs[at] for at in move.children[:-1]))
+                for here, expense in zip(before, move.expenses, strict=True):
+                    paid = expense > 0
+                    if move.unit > 0 and paid.any():
+                        rates.append(float((here.mass[paid] / (move.unit * expense[paid])).max()))
         return 2.0 * max(rates)
 
     @property
@@ -171,8 +216,14 @@ class Lattice:
         for slab, stop, value, axes in zip(self._slabs, stops, self._value, self._axes, strict=True):
             np.copyto(value, stop)
             total, charge = self._scratch[:, : len(value)]
-            for move, axis in zip(slab.moves, axes, strict=True):
-                _sum_outcomes(axis, total)
+            for move, after in zip(slab.moves, axes, strict=True):
+                if len(after) == 1:
+                    _sum_outcomes(after[0], total)
+                else:
+                    charges = [
+                        price * move.unit * e.reshape(a.shape) for e, a in zip(move.expenses[1:], after, strict=False)
+                    ]
+                    total[:] = worth_of_asking(after, charges)[0].reshape(-1)
                 np.multiply(move.expense, price * move.unit, out=charge)
                 np.subtract(total, charge, out=total)
                 np.maximum(value, total, out=value)
@@ -184,39 +235,116 @@ class Lattice:
 
     def _follow(self, price: float) -> Plan:
         """From the roots down, the states that the best decisions reach, with what they gain and spend there."""
-        reached: dict[int, list[Ints]] = {len(self._slabs) - 1: [np.arange(len(self.share))]}
+        everyone = np.ones(len(self.share))
+        reached: dict[int, list[tuple[Ints, Floats]]] = {len(self._slabs) - 1: [(np.arange(len(self.share)), everyone)]}
         stages, quality, cost = [], 0.0, 0.0
         for at in range(len(self._slabs) - 1, -1, -1):
             if at not in reached:
                 continue
             slab = self._slabs[at]
-            states = np.concatenate(reached.pop(at))
-            row_share = self.share[states // (len(slab.mass) // len(self.share))]
+            states, reach = (np.concatenate(parts) for parts in zip(*reached.pop(at), strict=True))
+            row_share = reach * self.share[states // (len(slab.mass) // len(self.share))]
             climb = np.full(len(states), -1)
+            asks: dict[int, tuple[Masks, ...]] = {}
             value = self._value[at][states]
             floor = value - TIE * np.maximum(slab.mass[states], np.abs(value))
             left = np.flatnonzero(slab.stop[states] < floor)  # positions among the states, undecided as yet
             for move in slab.moves:
                 if len(left) == 0:
                     break
-                children = _children(states[left], move)
                 spent = move.unit * move.expense[states[left]]
-                worth = self._value[move.child][children].sum(axis=1) - price * spent
+                if len(move.children) == 1:
+                    children = _children(states[left], move.outcomes, move.inner)
+                    worth = self._value[move.child][children].sum(axis=1) - price * spent
+                else:
+                    worth, votes = self._ask(move, states[left], price)
+                    worth -= price * spent
                 taken = worth >= floor[left]
                 if taken.any():
                     climb[left[taken]] = move.source
-                    cost += float(row_share[left[taken]] @ spent[taken])
-                    reached.setdefault(move.child, []).append(children[taken].ravel())
+                    if len(move.children) == 1:
+                        after = np.repeat(reach[left[taken]], move.outcomes)
+                        reached.setdefault(move.child, []).append((children[taken].ravel(), after))
+                        spent = spent[taken]
+                    else:
+                        asks[move.source] = tuple(asked[taken] for asked in votes)
+                        spent, tallies = self.poll(slab.depths, move.source, states[left[taken]], asks[move.source])
+                        for tally in tallies:
+                            share = tally.stops * reach[left[taken], None]
+                            ends = share > 0.0
+                            if ends.any():
+                                found = (tally.states[ends], share[ends])
+                                reached.setdefault(self._at[tally.depths], []).append(found)
+                    cost += float(row_share[left[taken]] @ spent)
                     left = left[~taken]
             stops = climb < 0
             quality += float(row_share[stops] @ slab.stop[states[stops]])
             answer = np.where(stops, slab.answer[states], ABSTAIN).astype(np.int64)
-            stages.append(Stage(slab.depths, states, climb, answer))
+            stages.append(Stage(slab.depths, states, climb, answer, asks))
         return Plan(price, quality, cost, tuple(stages))
+
+    def _ask(self, move: _Move, states: Ints, price: float) -> tuple[Floats, list[Masks]]:
+        """What asking for votes is worth in ``states`` [m], the price of the first one not taken off, and after each
+        number of votes but the last whether another one is asked for, [m, votes + 2]; ties go to asking no more."""
+        worth, going_on = self._going_on(move, states, price)
+        asks = []
+        for at, place, on in zip(move.children, _tally_places(states, move), going_on, strict=False):
+            stopping = self._value[at][place]
+            asks.append(on > stopping + TIE * np.maximum(self._slabs[at].mass[place], np.abs(stopping)))
+        return worth, asks
+
+    def _going_on(self, move: _Move, states: Ints, price: float) -> tuple[Floats, list[Floats]]:
+        """`worth_of_asking` from ``states`` [m] of a slab: [m], and [m, votes + 2] after each number of votes."""
+        places = _tally_places(states, move)
+        closed = [self._value[at][place, None] for at, place in zip(move.children, places, strict=True)]
+        charges = [price * move.unit * e[place, None] for e, place in zip(move.expenses[1:], places, strict=False)]
+        worth, going_on = worth_of_asking(closed, charges)
+        return worth[:, 0], [on[:, :, 0] for on in going_on]
 
     def children(self, depths: Depths, source: int, states: Ints) -> Ints:
         """The states [m, outcomes] that climbing ``source``'s next rung leads to from ``states`` [m] of a slab."""
-        return _children(states, self._move(depths, source))
+        move = self._move(depths, source)
+        return _children(states, move.outcomes, move.inner)
+
+    def poll(
+        self, depths: Depths, source: int, states: Ints, asks: Sequence[Masks]
+    ) -> tuple[Floats, tuple[Tallied, ...]]:
+        """Ask for ``source``'s votes from ``states`` [m] of a slab in which none was asked.
+
+        Args:
+            depths: the slab.
+            source: whose votes.
+            states: positions in the slab.
+            asks: after j = 1, 2, .. votes, whether another one is asked for, [m, j + 2] or what broadcasts to it; no
+                more are after the last of these.
+
+        Returns:
+            E[price of all the votes · 1{x}] [m], and where that leads after 1, 2, .. votes.
+        """
+        move = self._move(depths, source)
+        places = _tally_places(states, move)
+        charge = move.unit * move.expense[states]
+        reach, tallies = np.ones(places[0].shape), []
+        for step, place in enumerate(places):
+            more = np.broadcast_to(asks[step] if step < len(asks) else False, place.shape) & (reach > 0.0)
+            more[:, -1] = False
+            tallies.append(Tallied(deeper(depths, source, step + 1), place, reach, more))
+            if not more.any():
+                break
+            going = np.where(more, reach, 0.0)
+            charge = charge + (going * (move.unit * move.expenses[step + 1][place])).sum(axis=1)
+            reach = one_more(going)
+        return charge, tuple(tallies)
+
+    def worth_of_votes(self, depths: Depths, source: int, states: Ints, price: float) -> list[Floats]:
+        """What asking for another vote is worth at ``price``, the one solved last, after 1, 2, .. votes [m, votes + 2]
+        but the last, from ``states`` [m] of a slab in which none was asked; NaN where they are missing."""
+        going_on = self._going_on(self._move(depths, source), states, price)[1]
+        return [np.append(on[:, :-1], np.full((len(on), 1), np.nan), axis=1) for on in going_on]
+
+    def worth_of_polling(self, depths: Depths, source: int, states: Ints, price: float) -> Floats:
+        """What asking for the first vote is worth, its own price not taken off, in ``states`` [m] likewise."""
+        return self._going_on(self._move(depths, source), states, price)[0]
 
     def child(self, depths: Depths, source: int, states: Ints, outcome: Ints) -> Ints:
         """The states [m] that ``outcome`` [m] of ``source``'s next rung leads to from ``states`` [m] of a slab."""
@@ -224,7 +352,7 @@ class Lattice:
         return np.asarray(states + (states // move.inner * (move.outcomes - 1) + outcome) * move.inner)
 
     def charge(self, depths: Depths, source: int, states: Ints) -> Floats:
-        """E[price of ``source``'s next rung · 1{x}] in ``states`` [m] of a slab."""
+        """E[price of ``source``'s next step · 1{x}] in ``states`` [m] of a slab."""
         move = self._move(depths, source)
         return np.asarray(move.unit * move.expense[states])
 
@@ -281,17 +409,29 @@ def _sum_outcomes(axis: Floats, out: Floats) -> None:
         np.add.reduce(axis, axis=1, out=target)
 
 
-def _children(states: Ints, move: _Move) -> Ints:
-    first = states + states // move.inner * (move.outcomes - 1) * move.inner
-    return np.asarray(first[:, None] + np.arange(0, move.outcomes * move.inner, move.inner))
+def _children(states: Ints, outcomes: int, inner: int) -> Ints:
+    first = states + states // inner * (outcomes - 1) * inner
+    return np.asarray(first[:, None] + np.arange(0, outcomes * inner, inner))
+
+
+def _tally_places(states: Ints, move: _Move) -> list[Ints]:
+    """Where ``states`` [m] lead after 1, 2, .. votes, [m, votes + 2] each."""
+    return [_children(states, move.outcomes + step, move.inner) for step in range(len(move.children))]
 
 
 def legal_climbs(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
-    """The sources with a rung that can be climbed now."""
+    """The sources with a rung that can be climbed now; of votes there are no more once some were asked."""
     depth = {ladder.source: d for ladder, d in zip(ladders, depths, strict=True)}
     for source, ladder in enumerate(ladders):
-        if depths[source] < len(ladder.rungs) and all(depth[need] > 0 for need in ladder.needs):
+        begun = ladder.asked(depths[source]) > 0
+        if depths[source] < ladder.steps and not begun and all(depth[need] > 0 for need in ladder.needs):
             yield source
+
+
+def ends_of_climb(ladders: Sequence[Ladder], depths: Depths, source: int) -> list[Depths]:
+    """The slabs that climbing a source's next rung can end in: one, or one for each number of votes."""
+    steps = max(ladders[source].rung(depths[source]).votes, 1)
+    return [deeper(depths, source, step) for step in range(1, steps + 1)]
 
 
 def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
@@ -299,15 +439,20 @@ def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
     seen = {(0,) * len(ladders)}
     fresh = list(seen)
     while fresh:
-        grown = {deeper(depths, source) for depths in fresh for source in legal_climbs(ladders, depths)}
+        grown = {
+            end
+            for depths in fresh
+            for source in legal_climbs(ladders, depths)
+            for end in ends_of_climb(ladders, depths, source)
+        }
         fresh = sorted(grown - seen)
         seen |= grown
     return sorted(seen, key=lambda depths: (-sum(depths), depths))
 
 
-def deeper(depths: Depths, source: int) -> Depths:
-    """The slab that one more rung of ``source`` leads to."""
-    return (*depths[:source], depths[source] + 1, *depths[source + 1 :])
+def deeper(depths: Depths, source: int, steps: int = 1) -> Depths:
+    """The slab that more steps of ``source`` lead to."""
+    return (*depths[:source], depths[source] + steps, *depths[source + 1 :])
 
 
 class _Marginals:
@@ -320,24 +465,26 @@ class _Marginals:
         self._ladders = ladders
         self._rows = leaf.shape[0]
         self._order = sorted(range(len(ladders)), key=lambda source: (source == pinned, source))
-        self._memo = {tuple(len(ladder.rungs) for ladder in ladders): np.ascontiguousarray(leaf).reshape(-1)}
+        self._memo = {tuple(ladder.steps for ladder in ladders): np.ascontiguousarray(leaf).reshape(-1)}
 
     def __call__(self, depths: Depths) -> Floats:
         if depths not in self._memo:
-            source = next(s for s in self._order if depths[s] < len(self._ladders[s].rungs))
+            source = next(s for s in self._order if depths[s] < self._ladders[s].steps)
             above = self(deeper(depths, source))
-            inner, outcomes = _inner(self._ladders, depths, source), self._ladders[source].sizes[depths[source]]
-            total = np.empty(len(above) // outcomes)
-            _sum_outcomes(above.reshape(-1, outcomes, inner), total)
+            ladder, inner = self._ladders[source], _inner(self._ladders, depths, source)
+            if asked := ladder.asked(depths[source]):
+                total = one_less(above.reshape(-1, asked + 3, inner)).reshape(-1)
+            else:
+                outcomes = ladder.outcomes(depths[source])
+                total = np.empty(len(above) // outcomes)
+                _sum_outcomes(above.reshape(-1, outcomes, inner), total)
             self._memo[depths] = total
         return self._memo[depths]
 
 
 def _inner(ladders: Sequence[Ladder], depths: Depths, source: int) -> int:
-    return math.prod(
-        math.prod(ladder.sizes[:depth])
-        for ladder, depth in itertools.islice(zip(ladders, depths, strict=True), source + 1, None)
-    )
+    behind = itertools.islice(zip(ladders, depths, strict=True), source + 1, None)
+    return math.prod(ladder.states(depth) for ladder, depth in behind)
 
 
 def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
@@ -348,30 +495,36 @@ def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
     mass = [mass_of(depths) for depths in depths_list]
     stop, answer = _stops(table, depths_list, mass, abstain)
     expense: dict[tuple[int, Depths], tuple[Floats, float]] = {}
-    for source in range(len(ladders)):
+    for source, ladder in enumerate(ladders):
         for rung, price in enumerate(table.price[source]):
+            share = 1.0 / max(ladder.rungs[rung].votes, 1)  # of the price, a step
+            steps = range(rung, ladder.steps if rung + 1 == len(ladder.rungs) else rung + 1)
             if isinstance(price, float):
-                found = {depths: (mass[at], price) for at, depths in enumerate(depths_list) if depths[source] == rung}
+                found = {d: (mass[at], price * share) for at, d in enumerate(depths_list) if d[source] in steps}
             else:
                 sums = _Marginals(ladders, price, pinned=source)
-                found = {depths: (sums(depths), 1.0) for depths in depths_list if depths[source] == rung}
+                found = {depths: (sums(depths), share) for depths in depths_list if depths[source] in steps}
             expense.update({(source, depths): pair for depths, pair in found.items()})
+
+    def move(depths: Depths, source: int) -> _Move:
+        ends = ends_of_climb(ladders, depths, source)
+        spent = [expense[source, before] for before in (depths, *ends[:-1])]
+        return _Move(
+            source,
+            ladders[source].outcomes(depths[source]),
+            _inner(ladders, depths, source),
+            tuple(position[end] for end in ends),
+            tuple(charge for charge, _ in spent),
+            spent[0][1],
+        )
+
     return [
         _Slab(
             depths,
             mass[at],
             stop[at],
             answer[at],
-            tuple(
-                _Move(
-                    source,
-                    ladders[source].sizes[depths[source]],
-                    _inner(ladders, depths, source),
-                    position[deeper(depths, source)],
-                    *expense[source, depths],
-                )
-                for source in legal_climbs(ladders, depths)
-            ),
+            tuple(move(depths, source) for source in legal_climbs(ladders, depths)),
         )
         for at, depths in enumerate(depths_list)
     ]

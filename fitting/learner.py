@@ -22,9 +22,9 @@ from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.rehearse import Rehearsal, rehearse_plans, rehearse_policy
 from metaverify.fitting.subsets import Subset, best_subsets
-from metaverify.fitting.table import JointTable, back_off
+from metaverify.fitting.table import JointTable, at_once, back_off
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.log import LoggedReading, ReplayLog
 
 __all__ = ["Policies", "Study", "TableLearner", "bins_that_fit"]
 
@@ -180,7 +180,15 @@ class Study:
     @cached_property
     def lattice(self) -> Lattice:
         """Every information state."""
-        return Lattice(back_off(self.table), abstain=self._learner.abstain, memory=self._learner.memory)
+        return self._lattice(self.table)
+
+    @cached_property
+    def whole_lattice(self) -> Lattice:
+        """Every information state where votes are had all at once."""
+        return self._lattice(at_once(self.table))
+
+    def _lattice(self, table: JointTable) -> Lattice:
+        return Lattice(back_off(table), abstain=self._learner.abstain, memory=self._learner.memory)
 
     @cached_property
     def chains(self) -> Chains:
@@ -222,9 +230,9 @@ def _tiers_left_out(kept: Subset) -> Sequence[str]:
 
 def _coarsened(log: ReplayLog, bins: int, ladders: Sequence[Ladder]) -> Sequence[str]:
     fits = bins_that_fit(log, bins, contexts=0 if log.contexts is None else len(set(log.contexts)))
-    pairs = [(tier.name, reading.name) for tier in log.tiers for reading in tier.readings]
-    left_out = [f"{reading} of {tier}" for tier, reading in pairs if (tier, reading) not in fits]
-    coarse = sorted({f"{reading} {most}" for (_, reading), most in fits.items() if most < bins})
+    finest = {(source.name, r.name): _finest(r, bins) for source in log.sources for r in source.readings}
+    left_out = [f"{reading} of {source}" for source, reading in finest if (source, reading) not in fits]
+    coarse = sorted({f"{pair[1]} {most}" for pair, most in fits.items() if most < finest[pair]})
     parts = [f"fewer bins than {bins}: {', '.join(coarse)}"] if coarse else []
     parts += [f"left out: {', '.join(left_out)}"] if left_out else []
     return (f"to keep the exact solution small, {'; '.join(parts)}",) if parts else ()
@@ -235,20 +243,24 @@ def bins_that_fit(
 ) -> dict[tuple[str, str], int]:
     """The bins that each (tier, reading) can have for a lattice of at most ``states``, or as near as can be.
 
-    A reading after a tier's first is left out where it costs more than the dearest tier.  Then, until it fits: later
-    readings get fewer bins, the finest first, down to 2; later readings are left out, the dearest tier's first; first
-    readings get fewer bins, down to 3.
+    A reading after a tier's first is left out where it costs more than the dearest tier.  Then, until it fits: votes
+    are asked all at once, the dearest tier's first; later readings get fewer bins, the finest first, down to 2; later
+    readings are left out, the dearest tier's first; first readings get fewer bins, down to 3.
     """
+    votes = {(source.name, reading.name): reading.votes for source in log.sources for reading in source.readings}
     dearest = max(log.mean(tier.cost) for tier in log.tiers)
-    first = {(tier.name, tier.readings[0].name): bins for tier in log.tiers if tier.readings}
+    first = {(s.name, s.readings[0].name): _finest(s.readings[0], bins) for s in log.sources if s.readings}
     later = {
-        (tier.name, reading.name): bins
-        for tier in log.tiers
-        for reading in tier.readings[1:]
+        (source.name, reading.name): _finest(reading, bins)
+        for source in log.sources
+        for reading in source.readings[1:]
         if log.mean(reading.price) < dearest
     }
     while lattice_bytes(ladders_of(log, {**first, **later}, cut=_sketch), contexts=contexts)[0] > states:
-        if later and max(later.values()) > 2:
+        if one_by_one := [reading for reading, most in {**first, **later}.items() if most > votes[reading] > 1]:
+            dear = max(one_by_one, key=list(votes).index)
+            (first if dear in first else later)[dear] = min(bins, votes[dear])
+        elif later and max(later.values()) > 2:
             finest = max(later.values())
             later = {reading: min(most, finest - 1) for reading, most in later.items()}
         elif later:
@@ -258,6 +270,11 @@ def bins_that_fit(
         else:
             break
     return {**first, **later}
+
+
+def _finest(reading: LoggedReading, bins: int) -> int:
+    """The most bins that a reading may have: where it is votes, as many as are needed to ask them one by one."""
+    return max(bins, reading.votes + 1 if reading.votes else 0)
 
 
 def _sketch(confidence: Floats, weights: Floats, bins: int) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Ladder, leaf_shape
-from metaverify.fitting.table import JointTable
+from metaverify.fitting.table import JointTable, at_once
 
 __all__ = ["ObservationModel", "observation_model"]
 
@@ -56,7 +56,8 @@ class ObservationModel:
 
 def observation_model(table: JointTable, row: int = 0) -> ObservationModel:
     """A joint table's row as an observation model: a hidden state for every leaf that has mass, which shows its own
-    outcomes for certain."""
+    outcomes for certain.  Votes are had all at once."""
+    table = at_once(table)
     mass = table.mass[row].reshape(-1)
     states = np.flatnonzero(mass > 0)
     prior = mass[states] / mass[states].sum()

@@ -18,7 +18,7 @@ from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.observation import observation_model
 from metaverify.fitting.planner import Planner, plan_of
 from metaverify.fitting.pomdp import CascadePOMDP, cascade_pomdp
-from metaverify.fitting.table import JointTable
+from metaverify.fitting.table import JointTable, at_once
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 
@@ -72,7 +72,7 @@ class PomdpLearner:
             LatticeSizeError: the problem is too large for the solver.
         """
         study = self._tables().study(log)
-        table, lattice = study.table, study.lattice
+        table, lattice = at_once(study.table), study.whole_lattice
         last = 1e-2 / max(lattice.everything, 1e-300)  # all that is given up then is a hundredth of quality
         frontier = _trace(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
         believe = () if near is None else range(len(frontier.plans))

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Rung
-from metaverify.fitting.lattice import ABSTAIN, Depths, Lattice, Plan, Stage, deeper
+from metaverify.fitting.lattice import ABSTAIN, Depths, Lattice, Masks, Plan, Stage, deeper
 from metaverify.policies.actions import Abstain, Accept, Call
-from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 
 __all__ = ["Reduction", "reduce_plans"]
 
@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 
 RARE = 2e-3
 """States of less mass than this share of queries may lose as much as if they had it."""
+
+ASK_ON, NOT_COME_TO = -1, -2  # in place of the node after a tally
 
 SEEN = 1e-9
 """States of less mass were never seen; what they lose is judged by their own mass alone."""
@@ -96,7 +98,12 @@ class _Reducer:
             worth[here] = self._worth_of_stop(source, stage.depths, states[here])
         for source in np.unique(climb[climb >= 0]):
             here = climb == source
-            nodes[here], worth[here] = self._climb(int(source), stage.depths, states[here])
+            if source in stage.asks:
+                sort = np.argsort(stage.states[stage.climb == source])
+                asks = tuple(asked[sort] for asked in stage.asks[source])
+                nodes[here], worth[here] = self._poll(int(source), stage.depths, states[here], asks)
+            else:
+                nodes[here], worth[here] = self._climb(int(source), stage.depths, states[here])
         placed = _Placed(states, nodes, worth)
         return self._merge(stage.depths, placed) if self._slack > 0 else placed
 
@@ -111,7 +118,28 @@ class _Reducer:
         worth = after.worth[where].sum(axis=1) - self._plan.price * self._lattice.charge(depths, source, states)
         rows, member = np.unique(after.nodes[where], axis=0, return_inverse=True)
         called = isinstance(ladder.action(depth), Call)
-        nodes = [self._branch(ladder.source, ladder.rungs[depth], row.tolist(), called) for row in rows]
+        nodes = [self._branch(ladder.source, ladder.rung(depth), row.tolist(), called) for row in rows]
+        return np.array(nodes, dtype=np.int64)[member.reshape(-1)], worth
+
+    def _poll(self, source: int, depths: Depths, states: Ints, asks: tuple[Masks, ...]) -> tuple[Ints, Floats]:
+        """The nodes that ask for ``source``'s votes from each of ``states``, and go on as their tallies do."""
+        ladder = self._lattice.table.ladders[source]
+        charge, tallies = self._lattice.poll(depths, source, states, asks)
+        worth = -self._plan.price * charge
+        columns = []
+        for tally in tallies:
+            ends = tally.stops > 0.0
+            after = np.where(tally.asks, ASK_ON, NOT_COME_TO)
+            if ends.any():
+                placed = self._placed[tally.depths]
+                where = np.searchsorted(placed.states, tally.states[ends])
+                after[ends] = placed.nodes[where]
+                gained = np.zeros(ends.shape)
+                gained[ends] = tally.stops[ends] * placed.worth[where]
+                worth = worth + gained.sum(axis=1)
+            columns.append(after)
+        rows, member = np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)
+        nodes = [self._pool.add(_poll_node(ladder.source, ladder.rung(depths[source]), row.tolist())) for row in rows]
         return np.array(nodes, dtype=np.int64)[member.reshape(-1)], worth
 
     def _branch(self, source: str, rung: Rung, branches: list[int], called: bool) -> int:
@@ -156,6 +184,19 @@ class _Reducer:
                 return self._worth_of_stop(ABSTAIN, depths, states)
             case Ask(tier, _) | Read(tier, _, _, _, _):
                 return self._worth_of_climb(node, self._sources[tier], depths, states)
+            case Poll() as poll:
+                return self._worth_of_poll(poll, self._sources[poll.tier], depths, states)
+
+    def _worth_of_poll(self, poll: Poll, source: int, depths: Depths, states: Ints) -> Floats:
+        charge, tallies = self._lattice.poll(depths, source, states, asking(poll))
+        total = -self._plan.price * charge
+        for place, tally in enumerate(tallies):
+            ends, after = tally.stops[0], tally_nodes(poll, place + 1)  # the same in every state
+            for child in sorted({after[cell] for cell in np.flatnonzero(ends > 0.0)}):
+                cells = np.flatnonzero((np.asarray(after) == child) & (ends > 0.0))
+                worth = self._worth(child, tally.depths, tally.states[:, cells].reshape(-1))
+                total = total + worth.reshape(len(states), len(cells)) @ ends[cells]
+        return np.asarray(total)
 
     def _worth_of_climb(self, node: int, source: int, depths: Depths, states: Ints) -> Floats:
         children = self._lattice.children(depths, source, states)
@@ -168,7 +209,7 @@ class _Reducer:
     def _outcomes(self, node: int, source: int, depths: Depths) -> list[tuple[int, Ints]]:
         """Where a node goes on after each outcome of the rung that it climbs: a node, and the outcomes."""
         if node not in self._pool.outcomes:
-            rung = self._lattice.table.ladders[source].rungs[depths[source]]
+            rung = self._lattice.table.ladders[source].rung(depths[source])
             after = self._after(self._pool.nodes[node], rung)
             self._pool.outcomes[node] = [(n, np.flatnonzero(np.asarray(after) == n)) for n in sorted(set(after))]
         return self._pool.outcomes[node]
@@ -182,13 +223,50 @@ class _Reducer:
                 if isinstance(read_next, Read) and (read_next.tier, read_next.reading) == (tier, rung.reading):
                     return outcome_nodes(read_next, rung)
                 return [then] * rung.size
-            case Stop(_):
-                raise AssertionError("a stop climbs nothing")
+            case Stop(_) | Poll():
+                raise AssertionError("a stop climbs nothing, and a poll more than one step")
 
     def _worth_of_stop(self, answer: int, depths: Depths, states: Ints) -> Floats:
         if answer == ABSTAIN:
             return (self._lattice.abstain or 0.0) * self._lattice.mass(depths, states)
         return self._lattice.quality(answer, depths, states)
+
+
+def asking(poll: Poll) -> tuple[Masks, ...]:
+    """After 1, 2, .. votes, for each number of yes and for missing: whether the poll asks for more, [votes + 2]."""
+    return tuple(
+        np.array([*(tally.after(yes) is None for yes in range(asked + 1)), False])
+        for asked, tally in enumerate(poll.tallies, start=1)
+    )
+
+
+def tally_nodes(poll: Poll, asked: int) -> list[int]:
+    """The node after each number of yes among so many votes, `ASK_ON` where it asks for more; for missing last."""
+    after = [poll.tallies[asked - 1].after(yes) for yes in range(asked + 1)]
+    return [*(ASK_ON if node is None else node for node in after), poll.missing]
+
+
+def _poll_node(source: str, rung: Rung, after: list[int]) -> Poll:
+    """The poll that goes on as ``after`` says, for 0, 1 of one vote, missing; 0, 1, 2 of two votes, missing; ..
+
+    A tally that asking never comes to goes on as the one did that it follows from by the vote of its majority.
+    """
+    assert rung.reading is not None, "votes are a reading"
+    tallies: list[Tally] = []
+    before: list[int] = []
+    start = 0
+    for asked in range(1, rung.votes + 1):
+        row = after[start : start + asked + 1]
+        start += asked + 2
+        for yes, node in enumerate(row):
+            if node == NOT_COME_TO:
+                row[yes] = before[yes - 1] if 2 * yes > asked else before[yes]
+        cuts = tuple(yes for yes in range(1, asked + 1) if row[yes] != row[yes - 1])
+        tallies.append(Tally(cuts, tuple(None if row[at] == ASK_ON else row[at] for at in (0, *cuts))))
+        before = row
+        if ASK_ON not in row:
+            break
+    return Poll(source, rung.reading, tuple(tallies), after[2])
 
 
 def outcome_nodes(read: Read, rung: Rung) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Ladder, leaf_shape
 
-__all__ = ["UNSEEN", "JointTable", "average", "back_off", "combine"]
+__all__ = ["UNSEEN", "JointTable", "at_once", "average", "back_off", "combine"]
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +85,11 @@ def average(tables: Sequence[JointTable], weights: Sequence[float]) -> JointTabl
         return np.asarray(sum(w * a for w, a in zip(weights, arrays, strict=True)) / total)
 
     return combine(tables, mean, contexts=tables[0].contexts, share=tables[0].share)
+
+
+def at_once(table: JointTable) -> JointTable:
+    """The same table where votes are had all at once, or not at all."""
+    return replace(table, ladders=tuple(ladder.at_once for ladder in table.ladders))
 
 
 def back_off(table: JointTable) -> JointTable:

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -90,7 +90,11 @@ def _inspect(options: argparse.Namespace) -> None:
 
     report = inspect_log(_read(options))
     columns = log_columns(
-        options.log, context=_names(options.context) or (), group=options.group, weight=options.weight
+        options.log,
+        context=_names(options.context) or (),
+        group=options.group,
+        weight=options.weight,
+        signals=_signals(options.signal),
     )
     if options.json:
         _print_json({**report.to_json(), "ignored_columns": list(columns.ignored)})
@@ -200,10 +204,12 @@ def _replay(options: argparse.Namespace) -> None:
     from metaverify.simulators.reader import log_columns
 
     policy = load_policy(options.policy)
-    columns = log_columns(options.log, group=options.group, weight=options.weight)
+    signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
+    columns = log_columns(options.log, group=options.group, weight=options.weight, signals=signals)
     tiers, context = _names(options.tiers), _names(options.context)
     _check_columns(options, policy, columns)
-    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context))
+    votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
+    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context), signals, votes)
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     if options.json:
@@ -218,8 +224,8 @@ def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> No
     """Make sure that the log has what the policy routes to and decides by, where the options do not say otherwise."""
     if options.tiers is None:
         for tier in policy.tiers:
-            if columns.tiers and tier.name not in columns.tiers:
-                known = ", ".join(columns.tiers)
+            if columns.tiers and tier.name not in (*columns.tiers, *columns.signals):
+                known = ", ".join((*columns.tiers, *columns.signals))
                 raise ValueError(
                     f"{options.log}: the policy routes to {tier.name!r}, which the log does not have (it has {known}); "
                     "replay it on a log of its own cascade"
@@ -280,7 +286,13 @@ def _simulate(options: argparse.Namespace) -> None:
         print(f"wrote {options.out}: {len(log):,} queries, tiers {', '.join(log.tier_names)}")
 
 
-def _read(options: argparse.Namespace, tiers: Sequence[str] | None = None, context: Sequence[str] | None = None) -> Any:
+def _read(
+    options: argparse.Namespace,
+    tiers: Sequence[str] | None = None,
+    context: Sequence[str] | None = None,
+    signals: Mapping[str, Sequence[str]] | None = None,
+    votes: Mapping[str, int] | None = None,
+) -> Any:
     from metaverify.simulators.reader import read_log
 
     return read_log(
@@ -291,6 +303,8 @@ def _read(options: argparse.Namespace, tiers: Sequence[str] | None = None, conte
         scale=options.scale,
         group=options.group,
         weight=options.weight,
+        signals=_signals(options.signal) if signals is None else signals,
+        votes=_votes(options.votes) if votes is None else votes,
     )
 
 
@@ -309,6 +323,28 @@ def _costs(pairs: Sequence[str]) -> dict[str, float]:
         if not tier:
             raise ValueError(f"--cost {pair}: write it as tier=price, for example --cost small=0.2")
     return costs
+
+
+def _signals(declared: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    signals = {}
+    for text in declared:
+        name, equals, needs = text.partition("=")
+        tiers = tuple(_names(needs) or ())
+        if not name.strip() or (equals and not tiers):
+            raise ValueError(f"--signal {text}: write it as name=tier, for example --signal judge=small")
+        signals[name.strip()] = tiers
+    return signals
+
+
+def _votes(declared: Sequence[str]) -> dict[str, int]:
+    votes = {}
+    for text in declared:
+        name, _, count = text.rpartition("=")
+        try:
+            votes[name.strip()] = int(count)
+        except ValueError:
+            raise ValueError(f"--votes {text}: write it as reading=number, for example --votes self_verify=8") from None
+    return votes
 
 
 def _readings(text: str) -> dict[str, Any]:

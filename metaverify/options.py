@@ -232,7 +232,21 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]
 
 def _log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="a log: .parquet, .csv or .jsonl, wide or long")
-    parser.add_argument("--tiers", help="the tiers to use, by name, separated by commas (default: all)")
+    parser.add_argument("--tiers", help="the tiers and signals to use, by name, separated by commas (default: all)")
+    parser.add_argument(
+        "--signal",
+        action="append",
+        default=[],
+        metavar="NAME[=TIER,TIER]",
+        help="a source without answers (a judge, a detached verifier), and the tiers that must have answered first",
+    )
+    parser.add_argument(
+        "--votes",
+        action="append",
+        default=[],
+        metavar="READING=K",
+        help="a reading that is the share of K votes, which can be asked for one by one",
+    )
     parser.add_argument("--context", help="columns known before any call, separated by commas")
     parser.add_argument("--cost", action="append", default=[], metavar="TIER=PRICE", help="a tier's price per call")
     parser.add_argument("--scale", type=float, default=1.0, help="divide confidences by this (100 for percent)")

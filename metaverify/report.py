@@ -88,12 +88,12 @@ def _routes(outcome: Outcome) -> str:
     readings = sorted({name for reads in outcome.reads.values() for name in reads})
     rows = [
         [
-            tier,
-            f"{outcome.calls[tier]:.1%}",
-            *(f"{outcome.reads[tier][name]:.1%}" if name in outcome.reads[tier] else "" for name in readings),
-            f"{outcome.accepts[tier]:.1%}",
+            source,
+            f"{outcome.calls[source]:.1%}" if source in outcome.calls else "",
+            *(f"{reads[name]:.1%}" if name in reads else "" for name in readings),
+            f"{outcome.accepts[source]:.1%}" if source in outcome.accepts else "",
         ]
-        for tier in outcome.calls
+        for source, reads in outcome.reads.items()
     ]
     if outcome.abstained > 0:
         rows.append(["(handed over)", "", *("" for _ in readings), f"{outcome.abstained:.1%}"])

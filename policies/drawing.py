@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from metaverify.policies.actions import Accept
 from metaverify.policies.explain import interval_text
-from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.graph import Ask, Poll, Read, Stop, come_to
 from metaverify.policies.policy import Belief, Policy, Vertex
+from metaverify.policies.tiers import Tier
 
 __all__ = ["draw_mermaid", "draw_text"]
 
@@ -36,7 +38,7 @@ class _Branch:
     label: str
     node: int
     share: float | None  # of the queries that come to the reading; None where the file holds no beliefs
-    quality: tuple[float, ...]  # expected, a tier; empty where the file holds no beliefs
+    quality: tuple[float | None, ...]  # expected, a tier; empty where the file holds no beliefs
 
 
 def draw_text(policy: Policy) -> str:
@@ -73,10 +75,20 @@ _FAINT = 5e-4  # the share below which a branch is left out of a picture
 
 
 def _headline(policy: Policy) -> str:
-    tiers = _one_line(", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers))
-    return (
-        f"tiers: {tiers}\nexpected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query"
+    tiers = ", ".join(f"{tier.name} ({tier.price:.4g})" for tier in policy.tiers if tier.answer)
+    return "\n".join(
+        [
+            _one_line(f"tiers: {tiers}"),
+            *(_one_line(f"signal: {_signal_text(tier)}") for tier in policy.tiers if not tier.answer),
+            f"expected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query",
+        ]
     )
+
+
+def _signal_text(signal: Tier) -> str:
+    prices = ", ".join(f"{reading.name} {reading.price:.4g}" for reading in signal.readings)
+    when = f"once {' and '.join(signal.needs)} answered" if signal.needs else "before any call"
+    return f"{signal.name} ({prices}), {when}"
 
 
 def _graphs(policy: Policy) -> Iterator[_Drawn]:
@@ -103,33 +115,54 @@ def _roots(vertex: Vertex) -> list[tuple[str, int]]:
     return [(f", context {', '.join(labels)}", root) for root, labels in by_root.items()]
 
 
-def _branches(vertex: Vertex, at: int, node: Read) -> list[_Branch]:
+def _branches(vertex: Vertex, at: int, node: Read | Poll) -> list[_Branch]:
     """The outcomes of a read node gathered by where they lead, in order of confidence."""
-    bounds = [None, *node.cuts, None]
     beliefs = vertex.beliefs.get(at)
-    gathered: dict[int, list[int]] = {}
-    for cell, child in enumerate([*node.then, node.missing]):
-        gathered.setdefault(child, []).append(cell)
+    gathered: dict[int, list[tuple[str, int]]] = {}
+    for label, cell, child in _outcomes(node) if isinstance(node, Read) else _tallies(node):
+        gathered.setdefault(child, []).append((label, cell))
     branches = []
-    total = sum(belief.share for belief in beliefs or ())
+    total = sum(beliefs[cell].share for cells in gathered.values() for _, cell in cells) if beliefs else 0.0
     for child, cells in gathered.items():
-        labels = [
-            "missing" if cell == len(node.then) else interval_text(node.reading, bounds[cell], bounds[cell + 1])
-            for cell in cells
-        ]
-        here = [] if beliefs is None else [beliefs[cell] for cell in cells]
+        here = [] if beliefs is None else [beliefs[cell] for _, cell in cells]
         share = sum(belief.share for belief in here) / total if total > 0 else None
-        branches.append(_Branch(" or ".join(labels), child, share, _mean_quality(here)))
+        branches.append(_Branch(" or ".join(label for label, _ in cells), child, share, _mean_quality(here)))
     return branches
 
 
-def _mean_quality(beliefs: list[Belief]) -> tuple[float, ...]:
+def _outcomes(node: Read) -> Iterator[tuple[str, int, int]]:
+    """The outcomes of a reading in words, their beliefs' places, and where each leads."""
+    bounds = [None, *node.cuts, None]
+    for cell, child in enumerate([*node.then, node.missing]):
+        missing = cell == len(node.then)
+        yield "missing" if missing else interval_text(node.reading, bounds[cell], bounds[cell + 1]), cell, child
+
+
+def _tallies(node: Poll) -> Iterator[tuple[str, int, int]]:
+    """The tallies with which asking ends in words, their beliefs' places, and where each leads."""
+    cell = 0
+    for asked, (reached, tally) in enumerate(zip(come_to(node), node.tallies, strict=True), start=1):
+        bounds = [0, *tally.cuts, asked + 1]
+        for (low, high), child in zip(pairwise(bounds), tally.then, strict=True):
+            ends = [yes for yes in range(low, high) if reached[yes]]
+            if child is not None and ends:
+                span = f"{ends[0]}" if len(ends) == 1 else f"{ends[0]}-{ends[-1]}"
+                yield f"{span} of {asked} yes", cell, child
+            cell += 1
+    yield "missing", cell, node.missing
+
+
+def _mean_quality(beliefs: list[Belief]) -> tuple[float | None, ...]:
     if not beliefs:
         return ()
     total = sum(belief.share for belief in beliefs)
     weights = [belief.share / total if total > 0 else 1 / len(beliefs) for belief in beliefs]
-    tiers = range(len(beliefs[0].quality))
-    return tuple(sum(w * b.quality[t] for w, b in zip(weights, beliefs, strict=True)) for t in tiers)
+
+    def mean(values: tuple[float | None, ...]) -> float | None:
+        known = [w * value for w, value in zip(weights, values, strict=True) if value is not None]
+        return sum(known) if known else None  # a tier's are known in all of them, a signal's in none
+
+    return tuple(mean(values) for values in zip(*(belief.quality for belief in beliefs), strict=True))
 
 
 def _tree(graph: _Drawn) -> list[str]:
@@ -147,7 +180,7 @@ def _tree(graph: _Drawn) -> list[str]:
             steps.append(_stop_text(policy, node, branch))
             lines.append(lead + ", ".join(steps))
             return
-        steps.append(f"read {node.reading} of {node.tier}")
+        steps.append(_look_text(node))
         if at in numbered:
             lines.append(f"{lead}{', '.join(steps)}: as at [{numbered[at]}]")
             return
@@ -177,7 +210,7 @@ def _parents(graph: _Drawn) -> dict[int, int]:
         at = stack.pop()
         counts[at] = counts.get(at, 0) + 1
         node = policy.nodes[at]
-        if isinstance(node, Read) and counts[at] == 1:
+        if isinstance(node, Read | Poll) and counts[at] == 1:
             stack += [_landing(policy, branch.node) for branch in _branches(graph.vertex, at, node)]
     return counts
 
@@ -195,6 +228,12 @@ def _stop_text(policy: Policy, node: Stop, branch: _Branch | None) -> str:
     tier = node.action.tier
     right = "" if branch is None or not branch.quality else f", quality {branch.quality[_place(policy, tier)]:.2f}"
     return f"accept {tier}{right}"
+
+
+def _look_text(node: Read | Poll) -> str:
+    if isinstance(node, Read):
+        return f"read {node.reading} of {node.tier}"
+    return f"poll {node.reading} of {node.tier} (up to {len(node.tallies)} votes)"
 
 
 def _place(policy: Policy, name: str) -> int:
@@ -217,8 +256,8 @@ def _flow(graph: _Drawn, start: str) -> list[str]:
             text = "<br/>".join(_escape(step) for step in [*steps, _stop_text(policy, node, branch)])
             style = f":::tier{_place(policy, node.action.tier)}" if isinstance(node.action, Accept) else ""
             lines.append(f'  {parent} {arrow} {name}(["{text}"]){style}')
-        elif isinstance(node, Read):
-            text = "<br/>".join(_escape(step) for step in [*steps, f"read {node.reading} of {node.tier}"])
+        elif isinstance(node, Read | Poll):
+            text = "<br/>".join(_escape(step) for step in [*steps, _look_text(node)])
             lines.append(f'  {parent} {arrow} {name}["{text}"]')
             for child in reversed(_branches(graph.vertex, _landing(policy, at), node)):
                 part = None if share is None or child.share is None else share * child.share

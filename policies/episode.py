@@ -10,6 +10,10 @@ from metaverify.policies.policy import Policy
 __all__ = ["Episode", "EpisodeError"]
 
 
+Told = float | tuple[int, int] | None
+"""A reading as it was told: a confidence, votes as (yes, asked), or None where it is missing."""
+
+
 class EpisodeError(RuntimeError):
     """Something was told that the pending action did not ask for; the episode is as it was before."""
 
@@ -43,7 +47,8 @@ class Episode:
         self.policy = policy
         self._context = context
         self._key = key
-        self._readings: dict[str, dict[str, float | None]] = {}
+        self._readings: dict[str, dict[str, Told]] = {}
+        self._votes = {Verify(tier.name, r.name) for tier in policy.tiers for r in tier.readings if r.votes}
         self._steps: list[Action] = []
         self._action = self._next(self._readings)
 
@@ -63,11 +68,11 @@ class Episode:
         return tuple(self._steps)
 
     @property
-    def readings(self) -> dict[str, dict[str, float | None]]:
+    def readings(self) -> dict[str, dict[str, Told]]:
         """What has been read so far."""
         return {tier: dict(given) for tier, given in self._readings.items()}
 
-    def answered(self, readings: Mapping[str, float | None] | None = None) -> Action:
+    def answered(self, readings: Mapping[str, Told] | None = None) -> Action:
         """The tier that was to be called has answered, with these readings; returns the next action.
 
         Raises:
@@ -83,19 +88,29 @@ class Episode:
     def read(self, confidence: float | None) -> Action:
         """The reading that was to be bought came out as this, None where it failed; returns the next action.
 
+        Where votes are asked for this is one vote, True or False (or 1 or 0).
+
         Raises:
             EpisodeError: no reading is pending.
+            TypeError: a vote that is neither yes nor no nor None.
         """
         if not isinstance(self._action, Verify):
             raise EpisodeError(f"no reading is awaited: the pending action is {self._action}")
-        given = {**self._readings.get(self._action.tier, {}), self._action.reading: confidence}
-        return self._advance({**self._readings, self._action.tier: given})
+        tier, reading = self._action.tier, self._action.reading
+        before = self._readings.get(tier, {})
+        told: float | tuple[int, int] | None = confidence
+        if self._action in self._votes and confidence is not None:
+            if confidence not in (0, 1):
+                raise TypeError(f"the vote {reading!r} of {tier!r} is {confidence!r}, not True, False or None")
+            yes, asked = before.get(reading) or (0, 0)  # type: ignore[misc]
+            told = (yes + int(confidence), asked + 1)
+        return self._advance({**self._readings, tier: {**before, reading: told}})
 
-    def _advance(self, readings: dict[str, dict[str, float | None]]) -> Action:
+    def _advance(self, readings: dict[str, dict[str, Told]]) -> Action:
         following = self._next(readings)
         self._steps.append(self._action)
         self._readings, self._action = readings, following
         return following
 
-    def _next(self, readings: dict[str, dict[str, float | None]]) -> Action:
+    def _next(self, readings: dict[str, dict[str, Told]]) -> Action:
         return self.policy.decide(readings, context=self._context, key=self._key)

@@ -7,8 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.graph import Ask, Read, Stop, Unread, as_confidence, reading_in_hand
+from metaverify.policies.graph import (
+    Ask,
+    Poll,
+    Read,
+    Stop,
+    Unread,
+    all_votes,
+    as_confidence,
+    as_votes,
+    nearest_tally,
+    reading_in_hand,
+)
 from metaverify.policies.policy import Belief, Policy, Vertex
+from metaverify.policies.tiers import Tier
 
 __all__ = ["Explanation", "Look", "explain", "interval_text"]
 
@@ -23,6 +35,7 @@ class Look:
     low: float | None  # the interval it fell in; None where it is open or the reading is missing
     high: float | None
     belief: Belief | None
+    votes: tuple[int, int] | None = None  # (yes, asked) where they were asked for; confidence is then their share
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,37 +90,71 @@ def explain(
         given = reading_in_hand(tiers[node.tier], node.reading, readings[node.tier])
         if isinstance(given, Unread):
             break
-        look, at = _look(corner, at, node, given)
-        looks.append(look)
+        look, after = _look(tiers[node.tier], corner, at, node, given)
+        looks += [] if look is None else [look]
+        if after is None:
+            break
+        at = after
     belief = looks[-1].belief if looks else None
     names = [tier.name for tier in policy.tiers]
     point = policy.point
     share = 1.0 if point.low == point.high else point.share if vertex == point.high else 1.0 - point.share
-    quality = {} if belief is None else dict(zip(names, belief.quality, strict=True))
-    worth = {} if belief is None else _worth(policy, readings, names, belief)
+    known_quality = () if belief is None else zip(names, belief.quality, strict=True)
+    quality = {name: value for name, value in known_quality if value is not None}
+    worth = {} if belief is None else _worth(policy, readings, belief)
     known = None if label is None else label in corner.context_roots
     return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
 
 
-def _look(vertex: Vertex, at: int, node: Read, given: Any) -> tuple[Look, int]:
-    """One read node's outcome, and the node after it."""
+def _look(tier: Tier, vertex: Vertex, at: int, node: Read | Poll, given: Any) -> tuple[Look | None, int | None]:
+    """What a reading says at a node, None where no vote was asked for yet, and the node after it, None where it is to
+    be asked for one more."""
+    beliefs = vertex.beliefs.get(at)
+    votes = next(r.votes for r in tier.readings if r.name == node.reading)
+    if votes:
+        return _look_at_votes(beliefs, node, votes, as_votes(given, node.tier, node.reading))
+    assert isinstance(node, Read), "only votes are polled"
     given = as_confidence(given, node.tier, node.reading)
     usable = 0.0 <= given <= 1.0
     cell = sum(given >= cut for cut in node.cuts) if usable else len(node.then)
-    rows = vertex.beliefs.get(at)
     low = node.cuts[cell - 1] if usable and cell > 0 else None
     high = node.cuts[cell] if usable and cell < len(node.cuts) else None
-    look = Look(node.tier, node.reading, given if usable else None, low, high, None if rows is None else rows[cell])
+    belief = None if beliefs is None else beliefs[cell]
+    look = Look(node.tier, node.reading, given if usable else None, low, high, belief)
     return look, node.then[cell] if usable else node.missing
 
 
-def _worth(policy: Policy, readings: Mapping[str, Any], names: list[str], belief: Belief) -> dict[str, float]:
-    worth = {f"accept {name}": belief.quality[at] for at, name in enumerate(names) if name in readings}
+def _look_at_votes(
+    beliefs: tuple[Belief, ...] | None, node: Read | Poll, votes: int, told: tuple[int, int] | None
+) -> tuple[Look | None, int | None]:
+    poll = all_votes(node, votes) if isinstance(node, Read) else node
+    if told is None:
+        return Look(node.tier, node.reading, None, None, None, None if beliefs is None else beliefs[-1]), node.missing
+    if told[1] == 0:
+        return None, None
+    yes, asked = nearest_tally(*told, len(poll.tallies))
+    tally = poll.tallies[asked - 1]
+    cell = sum(yes >= cut for cut in tally.cuts)
+    belief = None
+    if beliefs is not None and isinstance(node, Poll):
+        belief = beliefs[sum(len(before.then) for before in poll.tallies[: asked - 1]) + cell]
+    elif beliefs is not None and isinstance(node, Read) and asked == votes:
+        belief = beliefs[sum(yes / votes >= cut for cut in node.cuts)]
+    return Look(node.tier, node.reading, told[0] / told[1], None, None, belief, told), tally.then[cell]
+
+
+def _worth(policy: Policy, readings: Mapping[str, Any], belief: Belief) -> dict[str, float]:
+    worth = {
+        f"accept {tier.name}": quality
+        for tier, quality in zip(policy.tiers, belief.quality, strict=True)
+        if tier.name in readings and quality is not None
+    }
     if policy.abstain is not None:
         worth["abstain"] = policy.abstain
-    for name, value in zip(names, belief.worth, strict=True):
+    for tier, value in zip(policy.tiers, belief.worth, strict=True):
         if value is not None:
-            worth[f"{'read on at' if name in readings else 'call'} {name}"] = value
+            step = "read on at" if tier.name in readings else "call" if tier.answer else "read"
+            worth[f"{step} {tier.name}"] = value
     return worth
 
 
@@ -160,7 +207,9 @@ def _lines(explanation: Explanation) -> list[str]:
         lines.append(f"  context {explanation.context}: {graph}")
     for look in explanation.looks:
         where = "missing"
-        if look.confidence is not None:
+        if look.votes is not None:
+            where = "{} of {} yes".format(*look.votes)
+        elif look.confidence is not None:
             where = f"{look.confidence:g}, in the interval {interval_text(look.reading, look.low, look.high)}"
         lines.append(f"  {look.reading} of {look.tier} is {where}")
     if explanation.quality:

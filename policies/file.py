@@ -13,7 +13,7 @@ from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document
-from metaverify.policies.graph import Ask, Graph, GraphError, Node, Read, Stop
+from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Points, Reading, Tier
 
@@ -149,7 +149,8 @@ def _float(value: float) -> float:
 
 def _encode_tier(tier: Tier) -> dict[str, Any]:
     readings = [_encode_reading(reading) for reading in tier.readings]
-    return {"name": tier.name, "price": _float(tier.price), "readings": readings}
+    signal = {} if tier.answer else {"answer": False, "needs": list(tier.needs)}
+    return {"name": tier.name, "price": _float(tier.price), "readings": readings, **signal}
 
 
 def _encode_reading(reading: Reading) -> dict[str, Any]:
@@ -163,7 +164,8 @@ def _encode_reading(reading: Reading) -> dict[str, Any]:
         }
         for part in reading.parts
     ]
-    return {**body, "counts": list(reading.counts), **({"parts": parts} if parts else {})}
+    votes = {"votes": reading.votes} if reading.votes else {}
+    return {**body, "counts": list(reading.counts), **({"parts": parts} if parts else {}), **votes}
 
 
 def _encode_node(node: Node) -> dict[str, Any]:
@@ -177,11 +179,14 @@ def _encode_node(node: Node) -> dict[str, Any]:
         case Read(tier, reading, cuts, then, missing):
             cut_points = [_float(c) for c in cuts]
             return {"read": reading, "of": tier, "cuts": cut_points, "then": list(then), "missing": missing}
+        case Poll(tier, reading, tallies, missing):
+            rows = [{"cuts": list(tally.cuts), "then": list(tally.then)} for tally in tallies]
+            return {"poll": reading, "of": tier, "tallies": rows, "missing": missing}
 
 
 def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:
     return [
-        [_float(b.share), [_float(q) for q in b.quality], [None if w is None else _float(w) for w in b.worth]]
+        [_float(b.share), *([None if v is None else _float(v) for v in values] for values in (b.quality, b.worth))]
         for b in rows
     ]
 
@@ -236,8 +241,13 @@ def _decode(top: Fields) -> Policy:
     tiers = tuple(_decode_tier(item) for item in top.objects("tiers"))
     if not tiers or len({tier.name for tier in tiers}) < len(tiers):
         top.fail("E_SCHEMA", "tiers", "has no tier, or two of one name")
+    answering = {tier.name for tier in tiers if tier.answer}
+    for at, tier in enumerate(tiers):
+        if not answering.issuperset(tier.needs) or len(set(tier.needs)) < len(tier.needs):
+            top.fail("E_SCHEMA", f"tiers[{at}].needs", "names what has no answer, or a tier twice")
+    answers = tuple(tier.answer for tier in tiers)
     nodes = tuple(_decode_node(item) for item in top.objects("nodes"))
-    vertices = tuple(_decode_vertex(item, nodes, len(tiers)) for item in top.objects("vertices"))
+    vertices = tuple(_decode_vertex(item, nodes, answers) for item in top.objects("vertices"))
     if not vertices:
         top.fail("E_SCHEMA", "vertices", "is empty")
     _check_order(top, vertices)
@@ -260,7 +270,12 @@ def _decode_tier(item: Fields) -> Tier:
         readings.append(_decode_reading(r, [reading.name for reading in readings if not reading.parts]))
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
-    tier = Tier(item.text("name"), item.number("price", 0.0), tuple(readings))
+    needs = None
+    if item.has("answer"):
+        if item.get("answer") is not False:
+            item.fail("E_TYPE", "answer", "is not false")
+        needs = item.texts("needs")
+    tier = Tier(item.text("name"), item.number("price", 0.0), tuple(readings), needs is None, needs or ())
     item.end()
     return tier
 
@@ -274,7 +289,10 @@ def _decode_reading(item: Fields, before: list[str]) -> Reading:
         parts = tuple(_decode_points(part, before) for part in item.objects("parts"))
         if not parts or len({part.reading for part in parts}) < len(parts):
             item.fail("E_SCHEMA", "parts", "is empty, or names a reading twice")
-    reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts)
+    votes = item.whole("votes") if item.has("votes") else 0
+    if item.has("votes") and votes == 0:
+        item.fail("E_RANGE", "votes", "is 0; leave it out")
+    reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes)
     item.end()
     return reading
 
@@ -310,13 +328,27 @@ def _decode_node(item: Fields) -> Node:
     elif item.has("read"):
         cuts, then = item.numbers("cuts", 0.0, 1.0), item.wholes("then")
         node = Read(item.text("of"), item.text("read"), cuts, then, item.whole("missing"))
+    elif item.has("poll"):
+        tallies = tuple(_decode_tally(row) for row in item.objects("tallies"))
+        node = Poll(item.text("of"), item.text("poll"), tallies, item.whole("missing"))
     else:
-        item.fail("E_SCHEMA", "*", "is none of accept, abstain, call, read")
+        item.fail("E_SCHEMA", "*", "is none of accept, abstain, call, read, poll")
     item.end()
     return node
 
 
-def _decode_vertex(item: Fields, nodes: Graph, tiers: int) -> Vertex:
+def _decode_tally(item: Fields) -> Tally:
+    then: list[int | None] = []
+    for at, node in enumerate(item.array("then")):
+        if node is not None and (type(node) is not int or node < 0):
+            item.fail("E_TYPE", f"then[{at}]", "is neither a node nor null, for one vote more")
+        then.append(node)
+    tally = Tally(item.wholes("cuts"), tuple(then))
+    item.end()
+    return tally
+
+
+def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Vertex:
     roots, beliefs = item.object("context_roots"), item.object("beliefs")
     vertex = Vertex(
         item.number("price", 0.0),
@@ -324,7 +356,7 @@ def _decode_vertex(item: Fields, nodes: Graph, tiers: int) -> Vertex:
         item.number("quality", 0.0, 1.0),
         item.whole("root"),
         {label: roots.whole(label) for label in sorted(roots.value)},
-        {_place(node): _decode_beliefs(beliefs, node, nodes, tiers) for node in sorted(beliefs.value, key=_place)},
+        {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
     )
     item.end()
     return vertex
@@ -335,24 +367,27 @@ def _place(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
 
 
-def _decode_beliefs(item: Fields, key: str, nodes: Graph, tiers: int) -> tuple[Belief, ...]:
+def _decode_beliefs(item: Fields, key: str, nodes: Graph, answers: tuple[bool, ...]) -> tuple[Belief, ...]:
     rows, at = item.array(key), _place(key)
     node = nodes[at] if key == str(at) and 0 <= at < len(nodes) else None
-    if not isinstance(node, Read):
+    if not isinstance(node, Read | Poll):
         item.fail("E_SCHEMA", key, "names no node that reads")
-    if len(rows) != len(node.then) + 1:
-        item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {len(node.then) + 1} outcomes")
-    return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", tiers) for i, row in enumerate(rows))
+    outcomes = 1 + sum(len(tally.then) for tally in ([node] if isinstance(node, Read) else node.tallies))
+    if len(rows) != outcomes:
+        item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {outcomes} outcomes")
+    return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", answers) for i, row in enumerate(rows))
 
 
-def _decode_belief(row: Any, place: str, tiers: int) -> Belief:
+def _decode_belief(row: Any, place: str, answers: tuple[bool, ...]) -> Belief:
     lists = row[1:] if isinstance(row, list) and len(row) == 3 else [None]
-    if not all(isinstance(values, list) and len(values) == tiers for values in lists):
+    if not all(isinstance(values, list) and len(values) == len(answers) for values in lists):
         raise PolicyFileError("E_SCHEMA", place, "is not [share, a quality a tier, a worth a tier]")
     share, quality, worth = row
+    if any(value is None and answer for value, answer in zip(quality, answers, strict=True)):
+        raise PolicyFileError("E_TYPE", place, "has no quality of a tier that answers")
     return Belief(
         check_number(share, place, 0.0, 1.0),
-        tuple(check_number(value, place, 0.0, 1.0) for value in quality),
+        tuple(None if value is None else check_number(value, place, 0.0, 1.0) for value in quality),
         tuple(None if value is None else check_number(value, place, -math.inf, math.inf) for value in worth),
     )
 

@@ -10,27 +10,39 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import index
+from types import MappingProxyType
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.tiers import Tier, fused_score
+from metaverify.policies.tiers import Reading, Tier, fused_score
 
 __all__ = [
     "Ask",
     "Graph",
     "GraphError",
     "Node",
+    "Poll",
     "Read",
     "Stop",
+    "Tally",
     "Unread",
+    "all_votes",
     "as_confidence",
+    "as_votes",
     "check_graph",
+    "come_to",
     "compile_graph",
+    "nearest_tally",
     "reading_in_hand",
     "renumbered",
     "successors",
     "walk",
 ]
+
+
+NO_SIGNALS: Mapping[str, Sequence[str]] = MappingProxyType({})
+NO_VOTES: Mapping[tuple[str, str], int] = MappingProxyType({})
 
 
 class GraphError(ValueError):
@@ -66,13 +78,39 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What follows so many votes: ``then[b]`` where cuts[b-1] <= yes < cuts[b], a node, or None: ask for one more."""
+
+    cuts: tuple[int, ...]
+    then: tuple[int | None, ...]  # len(cuts) + 1
+
+    def after(self, yes: int) -> int | None:
+        """What follows where so many of the votes are yes."""
+        return self.then[bisect_right(self.cuts, yes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask for votes one by one, and go on as soon as they suffice.
+
+    ``tallies[j - 1]`` says what follows j votes, the last one never to ask for more; ``missing`` is the node for
+    votes that are missing.
+    """
+
+    tier: str
+    reading: str
+    tallies: tuple[Tally, ...]
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Return an answer in hand, or abstain."""
 
     action: Accept | Abstain
 
 
-Node = Ask | Read | Stop
+Node = Ask | Read | Poll | Stop
 Graph = tuple[Node, ...]
 
 
@@ -83,6 +121,8 @@ def successors(node: Node) -> tuple[int, ...]:
             return (then,)
         case Read(_, _, _, then, missing):
             return (*then, missing)
+        case Poll(_, _, tallies, missing):
+            return (*(child for tally in tallies for child in tally.then if child is not None), missing)
         case Stop(_):
             return ()
 
@@ -94,17 +134,48 @@ def renumbered(node: Node, place: Mapping[int, int]) -> Node:
             return Ask(tier, place[then])
         case Read(tier, reading, cuts, then, missing):
             return Read(tier, reading, cuts, tuple(place[child] for child in then), place[missing])
+        case Poll(tier, reading, tallies, missing):
+            moved = (Tally(t.cuts, tuple(None if c is None else place[c] for c in t.then)) for t in tallies)
+            return Poll(tier, reading, tuple(moved), place[missing])
         case Stop(_):
             return node
 
 
-def check_graph(nodes: Sequence[Node], roots: Iterable[int], readings: Mapping[str, Sequence[str]]) -> None:
-    """Prove that every walk from ``roots`` ends, buys nothing twice, and accepts only an answer in hand.
+def come_to(poll: Poll) -> tuple[tuple[bool, ...], ...]:
+    """Which tallies can be come to by asking: after 1, 2, .. votes, for 0, 1, .. of them yes."""
+    reached: list[tuple[bool, ...]] = [(True, True)]
+    for tally in poll.tallies[:-1]:
+        more = [here and tally.after(yes) is None for yes, here in enumerate(reached[-1])]
+        reached.append(tuple(a or b for a, b in zip([*more, False], [False, *more], strict=True)))
+    return tuple(reached)
+
+
+def nearest_tally(yes: int, asked: int, most: int) -> tuple[int, int]:
+    """(yes, asked) itself, or the nearest one of ``most`` votes where more were asked than that.
+
+    Example:
+        >>> nearest_tally(2, 3, 4), nearest_tally(7, 8, 4)
+        ((2, 3), (4, 4))
+    """
+    return (yes, asked) if asked <= most else ((2 * yes * most + asked) // (2 * asked), most)
+
+
+def check_graph(
+    nodes: Sequence[Node],
+    roots: Iterable[int],
+    readings: Mapping[str, Sequence[str]],
+    needs: Mapping[str, Sequence[str]] = NO_SIGNALS,
+    votes: Mapping[tuple[str, str], int] = NO_VOTES,
+) -> None:
+    """Prove that every walk from ``roots`` ends, buys nothing twice, reads nothing before what it needs is in hand,
+    and accepts only an answer in hand.
 
     Args:
         nodes: the table.
         roots: where walks begin.
-        readings: the tiers, and the readings that each one has.
+        readings: the tiers and signals, and the readings that each one has.
+        needs: the signals, and the tiers whose answers each one needs.
+        votes: (tier, reading) -> how many votes there are, of readings that are votes.
 
     Raises:
         GraphError: naming the node at which the proof fails.
@@ -119,7 +190,9 @@ def check_graph(nodes: Sequence[Node], roots: Iterable[int], readings: Mapping[s
         place = f"nodes[{at}]"
         if at not in always:
             raise GraphError(place, "cannot be reached from any root")
-        gained = _gain(node, place, always[at], ever[at], readings)
+        gained = _gain(node, place, always[at], ever[at], readings, needs)
+        if isinstance(node, Poll):
+            _check_poll(node, place, votes.get((node.tier, node.reading), 0))
         for child in successors(node):
             if not at < child < len(nodes):
                 raise GraphError(place, f"goes on to node {child}, which is not further down")
@@ -133,6 +206,7 @@ def _gain(
     always: frozenset[tuple[str, str]],
     ever: frozenset[tuple[str, str]],
     readings: Mapping[str, Sequence[str]],
+    needs: Mapping[str, Sequence[str]],
 ) -> frozenset[tuple[str, str]]:
     """What a walk has after this node that it may not have had before; the answer itself is the reading ""."""
     match node:
@@ -146,28 +220,51 @@ def _gain(
             wanted = (tier, "")
             if tier not in readings:
                 raise GraphError(place, f"calls {tier!r}, which is not one of the tiers")
-        case Read(tier, reading, cuts, then, _):
+            if tier in needs:
+                raise GraphError(place, f"calls {tier!r}, which has no answer")
+        case Read(tier, reading, _, _, _) | Poll(tier, reading, _, _):
             wanted = (tier, reading)
             if reading not in readings.get(tier, ()):
                 raise GraphError(place, f"reads {reading!r} of {tier!r}, which the tiers do not list")
-            if (tier, "") not in always:
-                raise GraphError(place, f"reads {tier!r}, whose answer is not in hand on every path")
-            if len(then) != len(cuts) + 1:
-                raise GraphError(place, f"has {len(cuts)} cuts and {len(then)} branches, not one more")
-            if any(not low < high for low, high in pairwise(cuts)):
-                raise GraphError(place, "has cuts that do not rise")
-            if cuts and not 0.0 <= cuts[0] <= cuts[-1] <= 1.0:
-                raise GraphError(place, "has a cut outside [0, 1]")
+            for need in needs.get(tier, (tier,)):
+                if (need, "") not in always:
+                    whose = "whose answer" if need == tier else f"though the answer of {need!r}"
+                    raise GraphError(place, f"reads {tier!r}, {whose} is not in hand on every path")
+            if isinstance(node, Read):
+                _check_read(node, place)
     if wanted in ever:
         raise GraphError(place, f"buys {wanted[1] or 'the answer'} of {wanted[0]!r} a second time")
     return frozenset({wanted})
+
+
+def _check_read(node: Read, place: str) -> None:
+    cuts, then = node.cuts, node.then
+    if len(then) != len(cuts) + 1:
+        raise GraphError(place, f"has {len(cuts)} cuts and {len(then)} branches, not one more")
+    if any(not low < high for low, high in pairwise(cuts)):
+        raise GraphError(place, "has cuts that do not rise")
+    if cuts and not 0.0 <= cuts[0] <= cuts[-1] <= 1.0:
+        raise GraphError(place, "has a cut outside [0, 1]")
+
+
+def _check_poll(node: Poll, place: str, votes: int) -> None:
+    if not 1 <= len(node.tallies) <= votes:
+        raise GraphError(place, f"asks for up to {len(node.tallies)} votes of {node.tier!r}, of {votes}")
+    for asked, (cuts, then) in enumerate(((tally.cuts, tally.then) for tally in node.tallies), start=1):
+        if len(then) != len(cuts) + 1:
+            raise GraphError(place, f"has {len(cuts)} cuts and {len(then)} branches after {asked} votes, not one more")
+        if any(not low < high for low, high in pairwise((0, *cuts, asked + 1))):
+            raise GraphError(place, f"has cuts after {asked} votes that do not rise within 1 .. {asked}")
+    if None in node.tallies[-1].then:
+        raise GraphError(place, f"asks for more after {len(node.tallies)} votes, and does not say what follows them")
 
 
 Linked = tuple[Any, ...]
 """A compiled node: (tier, reading, is first reading, cuts, branches, missing branch, action, reading as listed).
 
 ``reading`` is None at a call, ``tier`` None at a stop; branches are compiled nodes themselves; the last entry is None
-unless the reading is fused."""
+unless the reading is fused.  Where votes are asked ``cuts`` is None, and ``branches[asked - 1][yes]`` is the node that
+follows, None to ask for one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +287,38 @@ def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked,
                 linked[at] = (None, None, False, (), (), None, action, None)
             case Ask(tier, then):
                 linked[at] = (tier, None, False, (), (), linked[then], Call(tier), None)
-            case Read(tier, reading, cuts, then, missing):
-                branches = tuple(linked[child] for child in then)
+            case Read(tier, reading, cuts, then, missing) as read:
+                listed = _listed(known[tier], reading)
+                branches: tuple[Any, ...] = tuple(linked[child] for child in then)
+                places: tuple[float, ...] | None = cuts
+                if listed.votes:
+                    places, branches = None, _table(all_votes(read, listed.votes), linked)
                 first = known[tier].readings[0].name == reading
-                fused = known[tier] if any(r.parts for r in known[tier].readings if r.name == reading) else None
-                linked[at] = (tier, reading, first, cuts, branches, linked[missing], Verify(tier, reading), fused)
+                fused = known[tier] if listed.parts else None
+                linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading), fused)
+            case Poll(tier, reading, _, missing) as poll:
+                first = known[tier].readings[0].name == reading
+                branches = _table(poll, linked)
+                linked[at] = (tier, reading, first, None, branches, linked[missing], Verify(tier, reading), None)
     return tuple(linked)
+
+
+def _listed(tier: Tier, name: str) -> Reading:
+    return next(reading for reading in tier.readings if reading.name == name)
+
+
+def all_votes(read: Read, votes: int) -> Poll:
+    """The poll that asks for all votes, whatever they say, and then goes on as their share falls."""
+    last = tuple(read.then[bisect_right(read.cuts, yes / votes)] for yes in range(votes + 1))
+    tallies = (*(Tally((), (None,)) for _ in range(votes - 1)), Tally(tuple(range(1, votes + 1)), last))
+    return Poll(read.tier, read.reading, tallies, read.missing)
+
+
+def _table(poll: Poll, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, ...], ...]:
+    return tuple(
+        tuple(None if (child := tally.after(yes)) is None else linked[child] for yes in range(asked + 1))
+        for asked, tally in enumerate(poll.tallies, start=1)
+    )
 
 
 def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
@@ -219,8 +342,23 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
                 confidence = reading_in_hand(fused, reading, readings[tier])
                 if isinstance(confidence, Unread):
                     return Verify(tier, confidence.reading)
-            confidence = as_confidence(confidence, tier, reading)
+            if cuts is not None:
+                confidence = as_confidence(confidence, tier, reading)
+        if cuts is None:
+            told = as_votes(confidence, tier, reading)
+            after = missing if told is None else _follow_votes(branches, *told)
+            if after is None:
+                return action  # type: ignore[no-any-return]
+            node = after
+            continue
         node = branches[bisect_right(cuts, confidence)] if 0.0 <= confidence <= 1.0 else missing
+
+
+def _follow_votes(branches: Sequence[Sequence[Linked | None]], yes: int, asked: int) -> Linked | None:
+    if asked == 0:
+        return None
+    yes, asked = nearest_tally(yes, asked, len(branches))
+    return branches[asked - 1][yes]
 
 
 def _lookup(given: Any, reading: str, first: bool) -> Any:
@@ -263,3 +401,18 @@ def as_confidence(given: Any, tier: str, reading: str) -> float:
         return float(given)
     except OverflowError:  # a whole number beyond all floats is outside [0, 1] like any other
         return math.inf
+
+
+def as_votes(given: Any, tier: str, reading: str) -> tuple[int, int] | None:
+    """Votes as (yes, asked); None where they are None or NaN: missing.
+
+    Raises:
+        TypeError: they are no two whole numbers of which the first is at least 0 and at most the second.
+    """
+    if given is None or (isinstance(given, float) and math.isnan(given)):
+        return None
+    if isinstance(given, tuple | list) and len(given) == 2 and all(hasattr(part, "__index__") for part in given):
+        yes, asked = map(index, given)
+        if 0 <= yes <= asked:
+            return yes, asked
+    raise TypeError(f"the votes {reading!r} of {tier!r} are {given!r}, not (yes, asked), such as (2, 3), or None")

@@ -22,14 +22,14 @@ class BudgetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What is known at one point of a walk: for each tier, in order, the expected quality of its answer, and what
-    going on by its next rung is worth (quality net of price x cost), None where it has none left.
+    """What is known at one point of a walk: for each tier, in order, the expected quality of its answer, None for a
+    signal, and what going on by its next rung is worth (quality net of price x cost), None where it has none left.
 
     ``share`` is the share of queries that come here.
     """
 
     share: float
-    quality: tuple[float, ...]
+    quality: tuple[float | None, ...]
     worth: tuple[float | None, ...]
 
 
@@ -39,7 +39,8 @@ class Vertex:
 
     ``price`` is in quality per unit cost; ``cost`` and ``quality`` are what a query is expected to cost and to earn.
     ``root`` is where walks begin, ``context_roots`` where they begin for a known context.  ``beliefs`` is what
-    `explain` knows: at a read node, what is known after each of its outcomes, missing last.
+    `explain` knows: at a read node, what is known after each of its outcomes, missing last; at a poll, for each
+    interval of yes votes after 1, 2, .. votes, missing last.
     """
 
     price: float
@@ -66,7 +67,7 @@ class Policy:
     """A frontier of decision graphs over one node table, and the operating point in use.
 
     Args:
-        tiers: the cascade, cheapest first.
+        tiers: the cascade, cheapest first, and the signals.
         nodes: the table that every vertex shares.
         vertices: the frontier, by cost.
         point: the operating point.
@@ -101,7 +102,10 @@ class Policy:
     def __post_init__(self) -> None:
         _check_point(self)
         roots = [root for vertex in self.vertices for root in (vertex.root, *vertex.context_roots.values())]
-        check_graph(self.nodes, roots, {tier.name: [r.name for r in tier.readings] for tier in self.tiers})
+        needs = {tier.name: tier.needs for tier in self.tiers if not tier.answer}
+        votes = {(tier.name, r.name): r.votes for tier in self.tiers for r in tier.readings if r.votes}
+        readings = {tier.name: [reading.name for reading in tier.readings] for tier in self.tiers}
+        check_graph(self.nodes, roots, readings, needs, votes)
         put = object.__setattr__
         put(self, "_linked", compile_graph(self.nodes, self.tiers))
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
@@ -120,9 +124,10 @@ class Policy:
         """What to do next, given what has been read: a pure function of its arguments.
 
         Args:
-            readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}.  An empty mapping means that
-                the tier has answered and nothing has been read yet; None, NaN or a number outside [0, 1] is a
-                reading that is missing.
+            readings: tier -> confidence in [0, 1], or tier -> {reading: confidence}, signals likewise.  An empty
+                mapping means that the tier has answered and nothing has been read yet; None, NaN or a number outside
+                [0, 1] is a reading that is missing.  Votes are (yes, asked), and `Verify` asks for one more of them
+                until they suffice.
             context: what is known of the query before any call: a label, or the values of the policy's context
                 columns by name.  None or an unknown one takes the pooled graph.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
@@ -131,7 +136,7 @@ class Policy:
         Raises:
             ValueError: a tier that the policy does not have, a context without one of its columns, or no key where
                 one is needed.
-            TypeError: a confidence that is neither a number nor None.
+            TypeError: a confidence that is neither a number nor None, or votes that are neither (yes, asked) nor None.
         """
         for tier in readings:
             if tier not in self._names:

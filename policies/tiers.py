@@ -1,4 +1,4 @@
-"""The tiers of a cascade, as a policy knows them: name, price, readings."""
+"""The sources of a cascade, as a policy knows them: name, price, readings."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Reading:
     ``price`` is its mean price, 0 where it comes with the answer.  ``cuts`` and ``counts`` are the histogram of the
     log that the policy was fitted on, against which drift is judged: counts of confidence < cuts[0], of each bin
     [cuts[b-1], cuts[b]), of the last bin, and of missing readings (len(cuts) + 2 of them).
+
+    Where ``votes`` is not 0 the reading is a share of at most so many votes, and ``price`` that of all of them.  They
+    can be asked for one by one, and are told as (yes, asked).
     """
 
     name: str
@@ -36,15 +39,22 @@ class Reading:
     cuts: tuple[float, ...]
     counts: tuple[int, ...]
     parts: tuple[Points, ...] = ()
+    votes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A model of the cascade: its name, its mean price per call, and its readings in the order they are bought."""
+    """A model of the cascade: its name, its mean price per call, and its readings in the order they are bought.
+
+    One without an answer is a signal: nothing is called and nothing accepted, and its readings can be bought once the
+    answers of the tiers in ``needs`` are in hand.
+    """
 
     name: str
     price: float
     readings: tuple[Reading, ...] = ()
+    answer: bool = True
+    needs: tuple[str, ...] = ()
 
 
 def fused_score(parts: Sequence[Points], confidences: Sequence[float]) -> float:

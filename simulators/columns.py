@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["KeyColumns", "LogColumns", "ReadingColumns", "TierColumns", "nearest", "reading_column", "tier_columns"]
+__all__ = [
+    "AGREE",
+    "NO_SIGNALS",
+    "KeyColumns",
+    "LogColumns",
+    "ReadingColumns",
+    "SignalColumns",
+    "Signals",
+    "TierColumns",
+    "check_signals",
+    "nearest",
+    "reading_column",
+    "source_columns",
+]
+
+AGREE = "agree"
+"""How far two answers agree: the start of its column's name, and the name of its reading."""
+
+Signals = Mapping[str, Sequence[str]]
+"""What is declared to be a signal: its name, and the tiers whose answers must be in hand before it can be read."""
+
+NO_SIGNALS: Signals = MappingProxyType({})
 
 _CORRECT = "correct_"
 _LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
@@ -35,6 +57,15 @@ class TierColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalColumns:
+    """The wide form's columns of one source without an answer; ``needs`` are tiers."""
+
+    name: str
+    needs: tuple[str, ...]
+    readings: tuple[ReadingColumns, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyColumns:
     """The columns that say which query a row belongs to, and what is known of it before any call."""
 
@@ -48,7 +79,7 @@ class KeyColumns:
 class LogColumns:
     """How a file's columns are understood: ``form`` is "wide" or "long"; every column is used or ignored.
 
-    ``tiers`` are those of the wide form; the long form's stand in its rows.
+    ``tiers`` and ``signals`` are those of the wide form; the long form's stand in its rows.
     """
 
     form: str
@@ -56,10 +87,18 @@ class LogColumns:
     used: tuple[str, ...]
     ignored: tuple[str, ...]
     tiers: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, file: str, columns: Sequence[str], *, context: Sequence[str], group: str | None, weight: str | None
+        cls,
+        file: str,
+        columns: Sequence[str],
+        *,
+        context: Sequence[str],
+        group: str | None,
+        weight: str | None,
+        signals: Signals = NO_SIGNALS,
     ) -> LogColumns:
         """The form, the keys and the used of a file's columns.
 
@@ -69,43 +108,96 @@ class LogColumns:
         keys = _keys(file, columns, tuple(context), group, weight)
         form = _form(file, columns)
         wanted = {keys.query, keys.group, keys.weight, *keys.context}
-        tiers = [] if form == "long" else tier_columns(file, columns)
-        wanted |= set(_LONG) if form == "long" else _wide_columns(tiers)
+        tiers, found = ([], []) if form == "long" else source_columns(file, columns, signals)
+        wanted |= set(_LONG) if form == "long" else _wide_columns(tiers, found)
         used = tuple(column for column in columns if column in wanted)
         ignored = tuple(column for column in columns if column not in wanted)
-        return cls(form, keys, used, ignored, tuple(tier.name for tier in tiers))
+        return cls(form, keys, used, ignored, tuple(t.name for t in tiers), tuple(s.name for s in found))
 
 
-def tier_columns(file: str, columns: Sequence[str]) -> list[TierColumns]:
-    """The wide form's tiers, in file order: the suffixes of the ``correct_`` columns, and nothing else.
+def source_columns(
+    file: str, columns: Sequence[str], declared: Signals = NO_SIGNALS
+) -> tuple[list[TierColumns], list[SignalColumns]]:
+    """The wide form's tiers and signals, in file order.
+
+    Tiers are the suffixes of the ``correct_`` columns.  Signals are the declared ones, and the agreement of two tiers
+    wherever there is a column ``agree_<tier>_<tier>``.
 
     Raises:
-        LogError: a confidence or a price that belongs to no tier or no reading, or one reading in two columns.
+        LogError: a confidence or a price that belongs to no source or no reading, one reading in two columns, a
+            declared signal that is not there, or a column that is the agreement of two different pairs.
     """
     tiers = [c.removeprefix(_CORRECT) for c in columns if c.startswith(_CORRECT) and c != _CORRECT]
-    costs = _by_reading(file, columns, tiers, r"cost()_(.+)")
-    confidences = _by_reading(file, columns, tiers, r"conf(\d*)_(.+)")
-    prices = _by_reading(file, columns, tiers, r"verify_cost(\d*)_(.+)")
-    for (tier, reading), column in costs.items():
+    agreements = _agreements(file, columns, tiers)
+    signals = {name: tuple(needs) for name, needs in declared.items() if name not in agreements}
+    check_signals(file, signals, tiers)
+    others = [column for column in columns if column not in {f"cost_{name}" for name in agreements}]
+    names = [*tiers, *signals]
+    costs = _by_reading(file, others, names, r"cost()_(.+)")
+    confidences = _by_reading(file, others, names, r"conf(\d*)_(.+)")
+    prices = _by_reading(file, others, names, r"verify_cost(\d*)_(.+)")
+    for (name, reading), column in costs.items():
         if reading != "conf":
-            raise LogError(f"{file}: {column} is no tier's price; rename it, cost_{tier} or verify_{column}")
-    for (tier, reading), column in prices.items():
-        if (tier, reading) not in confidences:
-            needed = reading_column("conf", reading, tier)
+            raise LogError(f"{file}: {column} is no tier's price; rename it, cost_{name} or verify_{column}")
+        if name in signals:  # what a signal costs is what reading it costs
+            if (name, reading) in prices:
+                twice = f"{column} and {prices[name, reading]} are both the price of {name!r}"
+                raise LogError(f"{file}: {twice}; drop one")
+            prices[name, reading] = column
+    for (name, reading), column in prices.items():
+        if (name, reading) not in confidences:
+            needed = reading_column("conf", reading, name)
             raise LogError(f"{file}: {column} is the price of no reading, there is no {needed}; rename or drop it")
-    return [
-        TierColumns(
-            name=tier,
-            correct=_CORRECT + tier,
-            cost=costs.get((tier, "conf")),
-            readings=tuple(
-                ReadingColumns(reading, column, prices.get((tier, reading)))
-                for (owner, reading), column in sorted(confidences.items(), key=lambda item: item[0][1] != "conf")
-                if owner == tier
-            ),
+
+    def readings(name: str) -> tuple[ReadingColumns, ...]:
+        return tuple(
+            ReadingColumns(reading, column, prices.get((name, reading)))
+            for (owner, reading), column in sorted(confidences.items(), key=lambda item: item[0][1] != "conf")
+            if owner == name
         )
-        for tier in tiers
-    ]
+
+    for name in signals:
+        if not readings(name):
+            raise LogError(f"{file} has no column conf_{name} for --signal {name}; {nearest(f'conf_{name}', columns)}")
+    return (
+        [TierColumns(tier, _CORRECT + tier, costs.get((tier, "conf")), readings(tier)) for tier in tiers],
+        [SignalColumns(name, needs, readings(name)) for name, needs in signals.items()]
+        + [
+            SignalColumns(name, pair, (ReadingColumns(AGREE, name, price if price in columns else None),))
+            for name, pair in agreements.items()
+            for price in (f"cost_{name}",)
+        ],
+    )
+
+
+def _agreements(file: str, columns: Sequence[str], tiers: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The columns that say how far two tiers agree, and which two."""
+    found: dict[str, tuple[str, str]] = {}
+    for column in columns:
+        pairs = [(a, b) for a in tiers for b in tiers if a != b and column == f"{AGREE}_{a}_{b}"]
+        if len(pairs) > 1:
+            (a, b), (c, d) = pairs[:2]
+            fault = f"{column} is the agreement of {a!r} and {b!r}, or of {c!r} and {d!r}"
+            raise LogError(f"{file}: {fault}; rename a tier")
+        if pairs:
+            found[column] = pairs[0]
+    return found
+
+
+def check_signals(file: str, signals: Signals, tiers: Sequence[str]) -> None:
+    """Make sure that what is declared a signal is no tier, and needs nothing but tiers.
+
+    Raises:
+        LogError: naming the signal and the way out.
+    """
+    for name, needs in signals.items():
+        if name in tiers:
+            raise LogError(f"{file}: --signal {name} has answers, in {_CORRECT}{name}; it is a tier already")
+        if len(set(needs)) < len(needs):
+            raise LogError(f"{file}: --signal {name}={','.join(needs)} names a tier twice; name it once")
+        for need in needs:
+            if need not in tiers:
+                raise LogError(f"{file}: --signal {name} needs {need!r}, which is no tier; {nearest(need, tiers)}")
 
 
 def reading_column(kind: str, reading: str, tier: str) -> str:
@@ -156,13 +248,14 @@ def _keys(
     )
 
 
-def _wide_columns(tiers: Sequence[TierColumns]) -> set[str | None]:
+def _wide_columns(tiers: Sequence[TierColumns], signals: Sequence[SignalColumns]) -> set[str | None]:
     own = {column for tier in tiers for column in (tier.correct, tier.cost)}
-    return own | {column for tier in tiers for r in tier.readings for column in (r.confidence, r.price)}
+    readings = [reading for of in (tiers, signals) for source in of for reading in source.readings]
+    return own | {column for reading in readings for column in (reading.confidence, reading.price)}
 
 
 def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern: str) -> dict[tuple[str, str], str]:
-    """The columns of one kind by (tier, reading); tiers' names may hold underscores, the longest that fits wins."""
+    """The columns of one kind by (source, reading); names may hold underscores, the longest that fits wins."""
     found: dict[tuple[str, str], str] = {}
     for column in columns:
         if not (match := re.fullmatch(pattern, column, flags=re.DOTALL)):
@@ -172,7 +265,10 @@ def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern
         if tier is None:
             near = difflib.get_close_matches(rest, tiers, n=1, cutoff=0.0)[0]
             fault = f"{column} belongs to no tier, there is no {_CORRECT}{rest}"
-            raise LogError(f"{file}: {fault}; nearest tier: {near!r}; rename or drop the column")
+            raise LogError(
+                f"{file}: {fault}; nearest tier: {near!r}; rename or drop the column, "
+                f"or declare a signal without answers (--signal NAME=TIER)"
+            )
         words = [f"conf{number}" if number else "", rest.removesuffix(tier).removesuffix("_")]
         key = tier, "_".join(word for word in words if word) or "conf"
         if key in found:

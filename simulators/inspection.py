@@ -15,9 +15,11 @@ from metaverify.simulators.log import Floats, ReplayLog
 from metaverify.simulators.measures import (
     ContextReport,
     ReadingReport,
+    SignalReport,
     TierReport,
     measure_contexts,
     measure_error_correlation,
+    measure_signal,
     measure_tier,
     weighted_mean,
 )
@@ -66,6 +68,7 @@ class LogReport:
     hull: tuple[HullPoint, ...]
     oracle: HullPoint
     warnings: tuple[LogWarning, ...]
+    signals: tuple[SignalReport, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report in dicts, lists, texts and finite numbers; None where a number is undefined."""
@@ -76,6 +79,7 @@ def inspect_log(log: ReplayLog) -> LogReport:
     """Count, measure and doubt a log of at least one row and one tier; the order of its rows does not matter."""
     log = log.by_id()
     tiers = tuple(measure_tier(tier, log.weights) for tier in log.tiers)
+    signals = tuple(measure_signal(signal, log) for signal in log.signals)
     contexts = None if log.contexts is None else measure_contexts(log, log.contexts)
     groups = None if np.array_equal(log.group_ids, log.query_ids) else len(set(log.group_ids))
     return LogReport(
@@ -91,8 +95,9 @@ def inspect_log(log: ReplayLog) -> LogReport:
             *_row_warnings(log, groups),
             *_context_warnings(contexts or ()),
             *_tier_warnings(log, tiers),
-            *_reading_warnings(tiers),
+            *_reading_warnings((*tiers, *signals)),
         ),
+        signals=signals,
     )
 
 
@@ -120,7 +125,7 @@ def _row_warnings(log: ReplayLog, groups: int | None) -> Iterator[LogWarning]:
 
 def _duplicates(log: ReplayLog) -> float:
     """The share of rows with a twin in every number, where some confidence is too rare to agree by chance."""
-    readings = [reading.confidence for tier in log.tiers for reading in tier.readings]
+    readings = [reading.confidence for source in log.sources for reading in source.readings]
     if not readings:
         return 0.0
     columns = [*readings, *(column for tier in log.tiers for column in (tier.correct, tier.cost))]
@@ -225,8 +230,8 @@ _FAULTS = (
 )
 
 
-def _reading_warnings(tiers: Sequence[TierReport]) -> Iterator[LogWarning]:
-    readings = [(tier.name, reading) for tier in tiers for reading in tier.readings]
+def _reading_warnings(sources: Sequence[TierReport | SignalReport]) -> Iterator[LogWarning]:
+    readings = [(source.name, reading) for source in sources for reading in source.readings]
     if not readings:
         yield LogWarning("no-readings", "no tier has a confidence, so only prices and contexts can decide")
     for fault in _FAULTS:
@@ -257,7 +262,9 @@ def _head(report: LogReport) -> str:
     counts = [f"{report.rows:,} queries{stands_for}"]
     counts += [] if report.groups is None else [f"{report.groups:,} groups"]
     counts += [] if report.contexts is None else [f"{len(report.contexts):,} contexts"]
-    counts += [f"{len(report.tiers)} tiers", f"{sum(len(tier.readings) for tier in report.tiers)} readings"]
+    counts += [f"{len(report.tiers)} tiers"]
+    counts += [f"{len(report.signals)} signals"] if report.signals else []
+    counts += [f"{sum(len(s.readings) for of in (report.tiers, report.signals) for s in of)} readings"]
     return ", ".join(counts)
 
 
@@ -282,6 +289,7 @@ def _tier_table(report: LogReport) -> str:
 
 def _reading_table(report: LogReport) -> str:
     readings = [(tier.name, reading) for tier in report.tiers for reading in tier.readings]
+    readings += [(f"{signal.name} (of {signal.about})", r) for signal in report.signals for r in signal.readings]
     prices = _amounts([reading.price or None for _, reading in readings], none="free")
     rows = [
         [

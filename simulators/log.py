@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
     "FUSED",
     "LogError",
     "LoggedReading",
+    "LoggedSignal",
     "LoggedTier",
     "ReplayLog",
     "fingerprint",
@@ -42,12 +43,21 @@ class LoggedReading:
     ``confidence`` is in [0, 1] and NaN where the reading is missing; ``price`` is what buying it cost,
     in the log's unit, zero where it came with the answer.  Both have one entry a query.
     ``parts`` says how it was made of other readings of the same answer, if it was.
+
+    Where ``votes`` is not 0 the confidence is the share of so many votes that were yes, and the price that of all of
+    them; the votes are exchangeable, and can be bought one by one.
     """
 
     name: str
     confidence: Floats  # [n]
     price: Floats  # [n]
     parts: tuple[Points, ...] = ()
+    votes: int = 0
+
+    @property
+    def paid(self) -> Floats:
+        """What buying the whole reading costs, [n]: of votes that are missing, the first, which failed."""
+        return np.where(np.isnan(self.confidence), self.price / self.votes, self.price) if self.votes else self.price
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +72,21 @@ class LoggedTier:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class LoggedSignal:
+    """A source without an answer of its own: it can be read, once the answers of the tiers in ``needs`` are in hand.
+
+    A judge needs the answers that it judges, an agreement the two that it compares; a signal that needs none can be
+    read before any call.
+    """
+
+    name: str
+    readings: tuple[LoggedReading, ...]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ReplayLog:
-    """Logged queries, a column a quantity; tiers stand in order of mean cost, cheapest first.
+    """Logged queries, a column a quantity; tiers stand in order of mean cost, cheapest first, signals apart.
 
     ``group_ids`` names what is drawn together (a prompt asked many times); where the log has none, every query
     is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
@@ -77,6 +100,7 @@ class ReplayLog:
     group_ids: Texts  # [n]
     contexts: Texts | None = None  # [n]
     context_names: tuple[str, ...] = ()
+    signals: tuple[LoggedSignal, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -90,6 +114,11 @@ class ReplayLog:
     def tier_names(self) -> tuple[str, ...]:
         """The tiers' names, by mean cost."""
         return tuple(tier.name for tier in self.tiers)
+
+    @property
+    def sources(self) -> tuple[LoggedTier | LoggedSignal, ...]:
+        """Everything that can be read: the tiers, then the signals."""
+        return (*self.tiers, *self.signals)
 
     def total(self, values: Floats) -> float:
         """The weighted sum of ``values`` [n], on one core and the same everywhere."""
@@ -110,35 +139,50 @@ class ReplayLog:
                 return tier
         raise LogError(f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
 
+    def source(self, name: str) -> LoggedTier | LoggedSignal:
+        """The columns of one tier or signal.
+
+        Raises:
+            LogError: the log has neither of this name.
+        """
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = ", ".join(source.name for source in self.sources)
+        raise LogError(f"the log has no tier or signal {name!r}; it has {names}")
+
     def with_tiers(self, names: Sequence[str]) -> ReplayLog:
-        """The same queries, with only these tiers (still in order of mean cost).
+        """The same queries, with only these tiers (still in order of mean cost) and the signals that need no other.
 
         Raises:
             LogError: a name that the log does not have.
         """
         kept = {self.tier(name).name for name in names}
-        return replace(self, tiers=tuple(tier for tier in self.tiers if tier.name in kept))
-
-    def with_readings(self, names: Sequence[str]) -> ReplayLog:
-        """The same queries, with only the readings of these names."""
         return replace(
             self,
-            tiers=tuple(
-                replace(tier, readings=tuple(r for r in tier.readings if r.name in names)) for tier in self.tiers
-            ),
+            tiers=tuple(tier for tier in self.tiers if tier.name in kept),
+            signals=tuple(signal for signal in self.signals if kept.issuperset(signal.needs)),
         )
 
+    def with_readings(self, names: Sequence[str]) -> ReplayLog:
+        """The same queries, with only the readings of these names; a signal that is left with none is left out."""
+        return self._reading(lambda _, reading: reading.name in names)
+
     def with_usual_readings(self) -> ReplayLog:
-        """The same queries, with each tier's first reading and those that have a price of their own.
+        """The same queries, with each source's first reading and those that have a price of their own.
 
         A second reading that comes free with the first multiplies what can be known of a query and adds little.
         """
+        return self._reading(lambda at, reading: at == 0 or bool(reading.price.any()))
+
+    def _reading(self, keep: Callable[[int, LoggedReading], bool]) -> ReplayLog:
+        def kept(source: LoggedTier | LoggedSignal) -> tuple[LoggedReading, ...]:
+            return tuple(reading for at, reading in enumerate(source.readings) if keep(at, reading))
+
         return replace(
             self,
-            tiers=tuple(
-                replace(tier, readings=tuple(r for at, r in enumerate(tier.readings) if at == 0 or r.price.any()))
-                for tier in self.tiers
-            ),
+            tiers=tuple(replace(tier, readings=kept(tier)) for tier in self.tiers),
+            signals=tuple(replace(signal, readings=kept(signal)) for signal in self.signals if kept(signal)),
         )
 
     def without_contexts(self) -> ReplayLog:
@@ -160,6 +204,7 @@ class ReplayLog:
             group_ids=query_ids if self.ungrouped else self.group_ids[rows],
             contexts=None if self.contexts is None else self.contexts[rows],
             context_names=self.context_names,
+            signals=tuple(replace(signal, readings=_take_readings(signal, rows)) for signal in self.signals),
         )
 
     def by_id(self) -> ReplayLog:
@@ -222,8 +267,12 @@ def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
         name=tier.name,
         correct=tier.correct[rows],
         cost=tier.cost[rows],
-        readings=tuple(replace(r, confidence=r.confidence[rows], price=r.price[rows]) for r in tier.readings),
+        readings=_take_readings(tier, rows),
     )
+
+
+def _take_readings(source: LoggedTier | LoggedSignal, rows: Ints | NDArray[np.bool_]) -> tuple[LoggedReading, ...]:
+    return tuple(replace(r, confidence=r.confidence[rows], price=r.price[rows]) for r in source.readings)
 
 
 def fingerprint(log: ReplayLog) -> str:
@@ -231,11 +280,15 @@ def fingerprint(log: ReplayLog) -> str:
     rows = log.by_id()
     columns = [rows.weights]
     names = []
-    for tier in rows.tiers:
-        names.append(tier.name)
-        columns += [tier.correct, tier.cost]
-        for reading in tier.readings:
+    for source in rows.sources:
+        names.append(source.name)
+        if isinstance(source, LoggedTier):
+            columns += [source.correct, source.cost]
+        else:
+            names += ["needs", *source.needs]
+        for reading in source.readings:
             names.append(reading.name)
+            names += [f"{reading.votes} votes"] if reading.votes else []
             columns += [reading.confidence, reading.price]
     texts = [rows.query_ids, rows.group_ids, *([] if rows.contexts is None else [rows.contexts])]
     return _hash([names, *texts], columns)

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.simulators.log import Floats, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import Floats, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.signals import calibration_error, concordance
 
 __all__ = [
     "ContextReport",
     "ReadingReport",
+    "SignalReport",
     "TierReport",
     "measure_contexts",
     "measure_error_correlation",
+    "measure_signal",
     "measure_tier",
     "weighted_mean",
 ]
@@ -52,6 +54,16 @@ class TierReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalReport:
+    """One source without an answer: what its readings say of the answer of the tier ``about``."""
+
+    name: str
+    needs: tuple[str, ...]
+    about: str
+    readings: tuple[ReadingReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ContextReport:
     """One context: its rows, and each tier's mean correctness on them, in the order of the tiers."""
 
@@ -70,6 +82,13 @@ def measure_tier(tier: LoggedTier, weights: Floats) -> TierReport:
         quality=weighted_mean(tier.correct, weights),
         readings=tuple(_reading(reading, tier.correct, weights) for reading in tier.readings),
     )
+
+
+def measure_signal(signal: LoggedSignal, log: ReplayLog) -> SignalReport:
+    """The worth of one signal's readings for the cheapest of the tiers that it needs, or of all where it needs none."""
+    about = next(tier for tier in log.tiers if not signal.needs or tier.name in signal.needs)
+    readings = tuple(_reading(reading, about.correct, log.weights) for reading in signal.readings)
+    return SignalReport(signal.name, signal.needs, about.name, readings)
 
 
 def _reading(reading: LoggedReading, correct: Floats, weights: Floats) -> ReadingReport:

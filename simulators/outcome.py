@@ -38,8 +38,8 @@ class Estimate:
 class Outcome:
     """What a policy earned on n queries.
 
-    Shares are of queries and by name.  ``gain`` is quality above the no-information hull of the same queries at the
-    same cost, ``hull`` the quality of that hull.
+    Shares are of queries and by name: those called and accepted of tiers, those read of signals too.  ``gain`` is
+    quality above the no-information hull of the same queries at the same cost, ``hull`` the quality of that hull.
     """
 
     n: int
@@ -131,6 +131,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
     """
     total = float(log.weights.sum())
     names = [tier.name for tier in log.tiers if tier.name in ledger.calls]
+    read = {name for name, _ in ledger.reads}
     worth = policy.abstain if abstain is None else abstain
     hull = no_information_hull(log, abstain=worth)
     cost = mean_with_interval(ledger.cost, log)
@@ -144,7 +145,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
         calls={name: ledger.calls[name] / total for name in names},
         reads={
             name: {reading: weight / total for (tier, reading), weight in ledger.reads.items() if tier == name}
-            for name in names
+            for name in [*names, *(signal.name for signal in log.signals if signal.name in read)]
         },
         accepts={name: ledger.accepts[name] / total for name in names},
         abstained=max(1.0 - sum(ledger.accepts.values()) / total, 0.0) if policy.abstain is not None else 0.0,

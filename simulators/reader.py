@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,36 @@ from numpy.typing import NDArray
 
 from metaverify.policies.policy import context_label
 from metaverify.simulators.columns import (
+    AGREE,
+    NO_SIGNALS,
     KeyColumns,
     LogColumns,
     ReadingColumns,
+    SignalColumns,
+    Signals,
     TierColumns,
+    check_signals,
     nearest,
     reading_column,
-    tier_columns,
+    source_columns,
 )
 from metaverify.simulators.files import scan_table, told_as_log_errors, write_table
-from metaverify.simulators.log import Floats, Ints, LogError, LoggedReading, LoggedTier, ReplayLog, Texts
+from metaverify.simulators.log import (
+    Floats,
+    Ints,
+    LogError,
+    LoggedReading,
+    LoggedSignal,
+    LoggedTier,
+    ReplayLog,
+    Texts,
+)
 from metaverify.simulators.sheet import Sheet
 
 __all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
+_NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
 _PARTIAL = "partial logs are not supported in this version"
 
 
@@ -41,6 +56,8 @@ def read_log(
     scale: float = 1.0,
     group: str | None = None,
     weight: str | None = None,
+    signals: Signals = NO_SIGNALS,
+    votes: Mapping[str, int] | None = None,
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -51,14 +68,23 @@ def read_log(
     cost, verify_cost``.  Both may have ``group_id``, ``weight`` and context columns; only the wide form may leave
     out ``query_id``, and then the ids are made from row numbers.  A reading that is missing everywhere is dropped.
 
+    A *signal* is a source without an answer: what has readings as a tier has them, but no ``correct``.  A judge must be
+    declared, so that a misspelt tier is never taken for one; ``cost_<signal>`` is then the price of reading it.  How
+    far the answers of two tiers agree, ``agree_<tier>_<tier>`` (with ``cost_agree_<tier>_<tier>`` where comparing them
+    costs something), is a signal of that name that needs both.
+
     Args:
         path: the file; its suffix says the format.
-        tiers: the tiers to keep; the others' values are not looked at.
+        tiers: the tiers and signals to keep; the others' values are not looked at.
         context: columns known before any call; several make one label (see `context_label`).
         costs: price per call by tier, instead of the cost columns.
         scale: what the confidences are divided by (100 for percent).
         group: the column that names what is drawn together, instead of ``group_id``.
         weight: the column that says how many queries a row stands for, instead of ``weight``.
+        signals: name -> the tiers whose answers must be in hand before it can be read; none for a signal that can be
+            read before any call.
+        votes: reading -> how many votes it is the share of (of every source that has a reading of this name); its
+            price is that of all of them, and they can be asked for one by one.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -68,12 +94,13 @@ def read_log(
         raise LogError(f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
         table = scan_table(file)
-        columns = _columns(file, table, context, group, weight)
+        columns = _columns(file, table, context, group, weight, signals)
         sheet = _sheet(file.name, table.select(columns.used).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale)
-        logged = (_wide_tiers if columns.form == "wide" else _long_tiers)(sheet, index, choice)
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {})
+        logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
+        choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         ids = _ids(sheet, columns.keys, index)
         return ReplayLog(
             query_ids=ids,
@@ -82,6 +109,7 @@ def read_log(
             group_ids=_labels(sheet, columns.keys.group, index) if columns.keys.group else ids,
             contexts=_contexts(sheet, columns.keys.context, index),
             context_names=tuple(columns.keys.context),
+            signals=tuple(signal for signal in read if signal.readings),
         )
 
 
@@ -91,6 +119,7 @@ def log_columns(
     context: str | Sequence[str] = (),
     group: str | None = None,
     weight: str | None = None,
+    signals: Signals = NO_SIGNALS,
 ) -> LogColumns:
     """Which columns of a file `read_log` uses with these options, and which it ignores, in file order.
 
@@ -99,46 +128,77 @@ def log_columns(
     """
     file = Path(path)
     with told_as_log_errors(file):
-        return _columns(file, scan_table(file), context, group, weight)
+        return _columns(file, scan_table(file), context, group, weight, signals)
 
 
 def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
     """Write a log in the wide form, in the format of the suffix, whole or not at all.
 
-    Reading it back, with ``context="context"`` where the log has contexts, gives the same log; only a reading
-    that is missing everywhere is not kept, and tiers come back in order of mean cost.
+    Reading it back, with ``context="context"`` where the log has contexts and its signals and votes declared, gives the
+    same log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean cost.
 
     Raises:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
     """
     file = Path(path)
     columns = _wide_columns(file.name, log)
-    for tier, found in zip(log.tiers, tier_columns(file.name, [column.name for column in columns]), strict=True):
-        was, is_now = [reading.name for reading in tier.readings], [reading.name for reading in found.readings]
+    declared = {signal.name: signal.needs for signal in log.signals}
+    tiers, signals = source_columns(file.name, [column.name for column in columns], declared)
+    found = {tier.name: tier.readings for tier in tiers} | {signal.name: signal.readings for signal in signals}
+    for source in log.sources:
+        was, is_now = ([reading.name for reading in of] for of in (source.readings, found[source.name]))
         if was != is_now:
-            fault = f"tier {tier.name!r} with the readings {was} would read back with {is_now}"
+            kind = "tier" if isinstance(source, LoggedTier) else "signal"
+            fault = f"{kind} {source.name!r} with the readings {was} would read back with {is_now}"
             raise LogError(f"{file.name}: {fault}; put 'conf' first, or rename a reading or a tier")
     write_table(pl.DataFrame(columns), file)
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What the caller chose for the tiers."""
+    """What the caller chose for the tiers and signals."""
 
     file: str
     tiers: Sequence[str] | None
     costs: Mapping[str, float]
     scale: float
+    signals: Signals
+    votes: Mapping[str, int]
 
-    def of(self, known: Sequence[str]) -> list[str]:
-        """The chosen of the known tiers, in their order."""
-        wanted = known if self.tiers is None else [self.tiers] if isinstance(self.tiers, str) else self.tiers
+    def of(self, known: Sequence[str], signals: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+        """The chosen of the known tiers and of the signals, each in their order."""
+        every = [*known, *signals]
+        wanted = every if self.tiers is None else [self.tiers] if isinstance(self.tiers, str) else self.tiers
         for option, names in (("tiers", wanted), ("cost", list(self.costs))):
-            if strange := [name for name in names if name not in known]:
-                raise LogError(f"{self.file} has no tier {strange[0]!r} for --{option}; {nearest(strange[0], known)}")
-        if not wanted:
+            if strange := [name for name in names if name not in every]:
+                raise LogError(f"{self.file} has no tier {strange[0]!r} for --{option}; {nearest(strange[0], every)}")
+        tiers, read = [name for name in known if name in wanted], [name for name in signals if name in wanted]
+        if not tiers:
             raise LogError(f"{self.file}: --tiers leaves no tier; there are {', '.join(known)}")
-        return [tier for tier in known if tier in wanted]
+        for signal in read:
+            for need in signals[signal]:
+                if need not in tiers:
+                    fault = f"--tiers keeps {signal!r}, which needs the answer of {need!r}"
+                    raise LogError(f"{self.file}: {fault}; name that tier too, or leave {signal!r} out")
+        return tiers, read
+
+    def check_votes(self, readings: Sequence[str]) -> None:
+        for name in self.votes:
+            if name not in readings:
+                known = list(dict.fromkeys(readings))
+                raise LogError(f"{self.file} has no reading {name!r} for --votes; {nearest(name, known or ['none'])}")
+
+    def counted(self, sheet: Sheet, column: str, reading: LoggedReading) -> LoggedReading:
+        """The reading, as shares of its votes where it was declared to be that."""
+        votes = self.votes.get(reading.name, 0)
+        if reading.name not in self.votes:
+            return reading
+        if not (isinstance(votes, int) and votes >= 1):
+            raise LogError(f"{self.file}: --votes {reading.name}={votes} is no number of votes; give at least 1")
+        yes = np.rint(reading.confidence * votes)
+        odd = np.abs(reading.confidence * votes - yes) > _NO_VOTE
+        sheet.refuse(odd, column, f"no share of {votes} votes; give a multiple of 1/{votes}, or correct --votes")
+        return replace(reading, confidence=yes / votes, votes=votes)
 
     def price(self, tier: str) -> float | None:
         price = self.costs.get(tier)
@@ -151,11 +211,16 @@ class _Choice:
 
 
 def _columns(
-    file: Path, table: pl.LazyFrame, context: str | Sequence[str], group: str | None, weight: str | None
+    file: Path,
+    table: pl.LazyFrame,
+    context: str | Sequence[str],
+    group: str | None,
+    weight: str | None,
+    signals: Signals,
 ) -> LogColumns:
     names = table.collect_schema().names()
     chosen = (context,) if isinstance(context, str) else context
-    return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight)
+    return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight, signals=signals)
 
 
 def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
@@ -257,9 +322,13 @@ def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
 # Tiers, wide ---------------------------------------------------------------------------------------------------------
 
 
-def _wide_tiers(sheet: Sheet, index: _Index, choice: _Choice) -> list[LoggedTier]:
-    columns = {tier.name: tier for tier in tier_columns(sheet.file, sheet.frame.columns)}
-    return [_wide_tier(sheet, columns[name], choice) for name in choice.of(list(columns))]
+def _wide_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
+    tiers, signals = source_columns(sheet.file, sheet.frame.columns, choice.signals)
+    names, read = choice.of([tier.name for tier in tiers], {signal.name: signal.needs for signal in signals})
+    return (
+        [_wide_tier(sheet, tier, choice) for tier in tiers if tier.name in names],
+        [_wide_signal(sheet, signal, choice) for signal in signals if signal.name in read],
+    )
 
 
 def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTier:
@@ -268,7 +337,7 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
     sheet.refuse(unknown, columns.correct, f"{extent}; {_PARTIAL}: drop those rows, or {drop}")
-    readings = tuple(_wide_reading(sheet, reading, choice.scale) for reading in columns.readings)
+    readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
 
@@ -283,10 +352,24 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
     return cost
 
 
-def _wide_reading(sheet: Sheet, columns: ReadingColumns, scale: float) -> LoggedReading:
+def _wide_signal(sheet: Sheet, columns: SignalColumns, choice: _Choice) -> LoggedSignal:
+    scale = 1.0 if columns.readings[0].name == AGREE else choice.scale
+    readings = tuple(_wide_reading(sheet, reading, choice, scale) for reading in columns.readings)
+    return LoggedSignal(columns.name, _present(_priced(readings, choice.price(columns.name))), columns.needs)
+
+
+def _priced(readings: tuple[LoggedReading, ...], price: float | None) -> tuple[LoggedReading, ...]:
+    """The readings of a signal, the first one at the price that was given for the signal."""
+    if price is None or not readings:
+        return readings
+    first, *others = readings
+    return (replace(first, price=np.full(len(first.price), float(price))), *others)
+
+
+def _wide_reading(sheet: Sheet, columns: ReadingColumns, choice: _Choice, scale: float) -> LoggedReading:
     confidence = sheet.confidences(columns.confidence, scale)
     paid = _paid(sheet, columns.price, columns.confidence, confidence)
-    return LoggedReading(columns.name, confidence, paid)
+    return choice.counted(sheet, columns.confidence, LoggedReading(columns.name, confidence, paid))
 
 
 def _paid(sheet: Sheet, column: str | None, reading: str, confidence: Floats) -> Floats:
@@ -306,15 +389,22 @@ def _present(readings: tuple[LoggedReading, ...]) -> tuple[LoggedReading, ...]:
 # Tiers, long ---------------------------------------------------------------------------------------------------------
 
 
-def _long_tiers(sheet: Sheet, index: _Index, choice: _Choice) -> list[LoggedTier]:
+def _long_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
     names = sheet.texts("tier")
     sheet.refuse(names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered")
-    chosen = choice.of(names.unique(maintain_order=True).to_list())
-    masks = ((names == name).to_numpy() for name in chosen)
-    return [
-        _LongTier(name, sheet.where(mask), index.query[mask], sheet, index).logged(choice)
-        for name, mask in zip(chosen, masks, strict=True)
-    ]
+    known = names.unique(maintain_order=True).to_list()
+    for name in choice.signals:
+        if name not in known:
+            raise LogError(f"{sheet.file} has no rows of tier {name!r} for --signal {name}; {nearest(name, known)}")
+    answering = [name for name in known if name not in choice.signals]
+    check_signals(sheet.file, choice.signals, answering)
+    tiers, read = choice.of(answering, choice.signals)
+
+    def rows(name: str) -> _LongTier:
+        mask = (names == name).to_numpy()
+        return _LongTier(name, sheet.where(mask), index.query[mask], sheet, index)
+
+    return [rows(name).logged(choice) for name in tiers], [rows(name).signal(choice) for name in read]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +420,19 @@ class _LongTier:
     def logged(self, choice: _Choice) -> LoggedTier:
         drop = f"leave {self.name} out with --tiers"
         correct = self.one_a_query("correct", self.sheet.correctness("correct", f"or {drop}"))
+        if np.isnan(correct).all():
+            way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
+            raise LogError(f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
         extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
         self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
-        return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice.scale))
+        return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
+
+    def signal(self, choice: _Choice) -> LoggedSignal:
+        readings = _priced(self.readings(choice), choice.price(self.name))
+        if "correct" in self.sheet:
+            given = ~np.isnan(self.sheet.correctness("correct", "or leave it empty"))
+            self.sheet.refuse(given, "correct", f"but --signal {self.name} has no answers; is it a tier?")
+        return LoggedSignal(self.name, readings, tuple(choice.signals[self.name]))
 
     def cost(self, choice: _Choice) -> Floats:
         if (price := choice.price(self.name)) is not None:
@@ -359,10 +459,10 @@ class _LongTier:
             query = self.whole.texts("query_id")[at]
             raise self.whole.error(at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
 
-    def readings(self, scale: float) -> tuple[LoggedReading, ...]:
+    def readings(self, choice: _Choice) -> tuple[LoggedReading, ...]:
         if "confidence" not in self.sheet:
             return ()
-        confidence = self.sheet.confidences("confidence", scale)
+        confidence = self.sheet.confidences("confidence", choice.scale)
         price = _paid(self.sheet, "verify_cost" if "verify_cost" in self.sheet else None, "confidence", confidence)
         none = pl.repeat(None, len(confidence), dtype=pl.String, eager=True)
         stated = self.sheet.texts("reading") if "reading" in self.sheet else none
@@ -370,15 +470,18 @@ class _LongTier:
         read = stated.is_not_null().to_numpy() | ~np.isnan(confidence)  # else: answered, and nothing read
         order = sorted(names.filter(pl.Series(read)).unique(maintain_order=True), key=lambda name: name != "conf")
         masks = (read & (names == name).to_numpy() for name in order)
-        return _present(tuple(self.reading(n, m, confidence, price) for n, m in zip(order, masks, strict=True)))
+        return _present(tuple(self.reading(n, m, confidence, price, choice) for n, m in zip(order, masks, strict=True)))
 
-    def reading(self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats) -> LoggedReading:
+    def reading(
+        self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats, choice: _Choice
+    ) -> LoggedReading:
         sheet, query = self.sheet.where(mask), self.query[mask]
         again = ~pl.Series(query).is_first_distinct().to_numpy()
         sheet.refuse(again, "query_id", f"again with tier {self.name!r} and reading {name!r}; name each reading once")
+        given = choice.counted(sheet, "confidence", LoggedReading(name, confidence[mask], price[mask]))
         seen, paid = np.full(len(self.index), np.nan), np.zeros(len(self.index))
-        seen[query], paid[query] = confidence[mask], price[mask]
-        return LoggedReading(name, seen, paid)
+        seen[query], paid[query] = given.confidence, given.price
+        return replace(given, confidence=seen, price=paid)
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -399,6 +502,14 @@ def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
             columns.append(confidence.fill_nan(None))
             if reading.price.any():
                 columns.append(pl.Series(reading_column("verify_cost", reading.name, tier.name), reading.price))
+    for signal in log.signals:
+        for reading in signal.readings:
+            agrees = (signal.name, reading.name) == (f"{AGREE}_{'_'.join(signal.needs)}", AGREE)
+            column = signal.name if agrees else reading_column("conf", reading.name, signal.name)
+            price = f"cost_{signal.name}" if agrees else reading_column("verify_cost", reading.name, signal.name)
+            columns.append(pl.Series(column, reading.confidence).fill_nan(None))
+            if reading.price.any():
+                columns.append(pl.Series(price, reading.price))
     names = [column.name for column in columns]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise LogError(f"{file}: two columns would be called {twice[0]}; rename a tier or a reading")

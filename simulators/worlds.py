@@ -23,6 +23,7 @@ __all__ = [
     "hopeless",
     "independent",
     "joint",
+    "polled",
     "shared_difficulty",
     "tier_cost",
     "tier_quality",
@@ -47,6 +48,7 @@ class Emission:
     levels: Floats  # [L], distinct, in [0, 1]
     chance: Floats  # [Z, 2, L], P(level | z, wrong or right)
     price: float = 0.0  # of reading it once; zero where it comes with the answer
+    votes: int = 0  # where the levels are shares of so many votes
 
     def __post_init__(self) -> None:
         if self.levels.ndim != 1 or not np.all((self.levels >= 0.0) & (self.levels <= 1.0)):
@@ -60,6 +62,22 @@ class Emission:
         _check_distribution(f"reading {self.name!r}: chance", self.chance)
         if not 0.0 <= self.price < math.inf:
             raise ValueError(f"reading {self.name!r}: price is {self.price}; it must be finite and not negative")
+        if self.votes and not np.array_equal(self.levels, np.arange(self.votes + 1) / self.votes):
+            raise ValueError(f"reading {self.name!r}: levels are not the shares of {self.votes} votes: {self.levels}")
+
+
+def polled(name: str, yes: Floats, votes: int, price: float = 0.0) -> Emission:
+    """The share of ``votes`` independent votes, each of them yes with chance ``yes`` [Z, 2] given the hidden class and
+    whether the answer is right; ``price`` is that of all of them.
+
+    Example:
+        >>> polled("self_verify", np.array([[0.5, 1.0]]), 2).chance.tolist()
+        [[[0.25, 0.5, 0.25], [0.0, 0.0, 1.0]]]
+    """
+    count = np.arange(votes + 1)
+    orders = np.array([math.comb(votes, int(c)) for c in count])
+    chance = orders * yes[..., None] ** count * (1.0 - yes[..., None]) ** (votes - count)
+    return Emission(name, count / votes, chance, price, votes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +157,7 @@ class World:
     ) -> LoggedReading:
         seen = emission.levels[_pick(emission.chance[z, correct], rng)]
         confidence = np.where(rng.random(len(z)) < self.missing, np.nan, seen)
-        return LoggedReading(emission.name, confidence, np.full(len(z), emission.price))
+        return LoggedReading(emission.name, confidence, np.full(len(z), emission.price), votes=emission.votes)
 
 
 def _check_distribution(name: str, chance: Floats) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from metaverify.fitting.ladders import Ladder, Rung, leaf_shape
+from metaverify.fitting.ladders import Ladder, Rung, leaf_shape, vote_rung
 from metaverify.fitting.table import JointTable
-from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 
 NO_CUTS: tuple[float, ...] = ()
 ONE_CUT = (0.5,)
@@ -32,16 +32,27 @@ bundled = st.builds(lambda c: (Rung("free", c),), cuts)
 billed = st.builds(lambda c: (Rung(None), Rung("paid", c)), cuts)
 both = st.builds(lambda c, d: (Rung("free", c), Rung("paid", d)), cuts, cuts)
 climbs = st.one_of(plain, bundled, billed, both)
+some_votes = st.integers(1, 3).map(lambda votes: vote_rung("votes", votes))
+polled = st.one_of(
+    st.builds(lambda v: (Rung(None), v), some_votes), st.builds(lambda v: (Rung("free", ONE_CUT), v), some_votes)
+)
 
 
 @st.composite
-def ladders(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5) -> tuple[Ladder, ...]:
-    """One to three tiers, and perhaps a judge of some of their answers and a signal that needs none."""
-    found = [Ladder(name, draw(climbs)) for name in "abc"[: draw(st.integers(1, 3))]]
+def ladders(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5, *, votes: bool = False) -> tuple[Ladder, ...]:
+    """One to three tiers, and perhaps a judge of some of their answers and a signal that needs none.
+
+    With ``votes`` some tiers, or the judge, are asked for votes one by one.
+    """
+    kinds = st.one_of(climbs, polled) if votes else climbs
+    found = [Ladder(name, draw(kinds)) for name in "abc"[: draw(st.integers(1, 3))]]
     names = [ladder.source for ladder in found]
     if draw(st.booleans()):
         needs = draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
-        judge = Ladder("judge", (Rung("verdict", draw(cuts)),), answer=False, needs=tuple(needs))
+        verdict = draw(
+            st.one_of(st.builds(Rung, st.just("verdict"), cuts), some_votes) if votes else cuts.map(_verdict)
+        )
+        judge = Ladder("judge", (verdict,), answer=False, needs=tuple(needs))
         found.insert(draw(st.integers(0, len(found))), judge)
     if draw(st.booleans()):
         signal = Ladder("signal", (Rung("length", draw(cuts)),), answer=False)
@@ -49,6 +60,10 @@ def ladders(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5) -> tupl
     while math.prod(leaf_shape(found)) > most_leaves or sum(len(ladder.rungs) for ladder in found) > most_rungs:
         found = _smaller(found)
     return tuple(found)
+
+
+def _verdict(cuts: tuple[float, ...]) -> Rung:
+    return Rung("verdict", cuts)
 
 
 def _smaller(found: Sequence[Ladder]) -> list[Ladder]:
@@ -62,10 +77,10 @@ def _smaller(found: Sequence[Ladder]) -> list[Ladder]:
 
 
 @st.composite
-def tables(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5) -> JointTable:
-    """Tables of every kind: constant and varying prices, empty cells, tied qualities, contexts."""
+def tables(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5, *, votes: bool = False) -> JointTable:
+    """Tables of every kind: constant and varying prices, empty cells, tied qualities, contexts; perhaps votes."""
     return random_table(
-        draw(ladders(most_leaves, most_rungs)),
+        draw(ladders(most_leaves, most_rungs, votes=votes)),
         draw(st.integers(0, 2**31)),
         contexts=draw(st.integers(0, 2)),
         varying=draw(st.booleans()),
@@ -131,6 +146,7 @@ def random_log(
     varying: bool = False,
     scored: bool = False,
     groups: bool = False,
+    signals: bool = False,
 ) -> ReplayLog:
     """A log of queries with a hidden difficulty that every tier feels.
 
@@ -142,6 +158,7 @@ def random_log(
         varying: whether prices vary from query to query.
         scored: whether quality is a score rather than right or wrong.
         groups: whether three rows in turn are one group.
+        signals: whether there are a judge of the first tier, billed, and a free signal that needs no answer.
     """
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(size=rows)
@@ -160,12 +177,17 @@ def random_log(
 
     ids = np.array([f"q{row:05d}" for row in range(rows)], dtype=object)
     found = [tier(k, kinds) for k, kinds in enumerate(readings)]
+    read: tuple[LoggedSignal, ...] = ()
+    if signals:
+        judge = LoggedSignal("judge", (reading("paid", found[0].correct, 0),), (found[0].name,))
+        read = (judge, LoggedSignal("early", (reading("free", found[-1].correct, 0),)))
     return ReplayLog(
         ids,
         tuple(sorted(found, key=lambda t: float(t.cost.mean()))),
         rng.integers(1, 8, rows) / 4 if weighted else np.ones(rows),
         np.array([f"g{row // 3}" for row in range(rows)], dtype=object) if groups else ids,
         np.array([f"c{row % contexts}" for row in range(rows)], dtype=object) if contexts else None,
+        signals=read,
     )
 
 
@@ -183,6 +205,7 @@ def logs(draw: st.DrawFn, rows: int = 90) -> ReplayLog:
         varying=draw(st.booleans()),
         scored=draw(st.booleans()),
         groups=draw(st.booleans()),
+        signals=draw(st.sampled_from([False, False, True])),
     )
 
 

@@ -27,10 +27,10 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import LoggedReading, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
-from metaverify.simulators.worlds import WORLDS, token_prices
+from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
 COMMANDS = ("demo", "inspect", "fit", "pomdp", "replay", "decide", "show", "simulate")
 
@@ -549,6 +549,104 @@ def test_a_model_can_be_named(model: str, run: Run, shop: Shop, tmp_path: Path) 
     assert run(*small("fit", "--model", model, "--method", "lattice", "-o", file, shop=shop)).code == 0
     recorded = load_policy(file).provenance["options"]
     assert recorded["model"] == name_of(MODELS[model]()) or not recorded["read"]
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log with a judge of the cheap tier that is worth its price, and a column that says where both agree."""
+    log = WORLDS["shared_difficulty"](2, 3).draw(600, 8)
+    cheap, dear = log.tiers
+    rng = np.random.default_rng(8)
+    verdict = np.round(0.75 * cheap.correct + 0.25 * rng.random(len(log)), 2)
+    judge = LoggedSignal("judge", (LoggedReading("conf", verdict, np.full(len(log), 0.1)),), ("tier1",))
+    same = LoggedReading("agree", (cheap.correct == dear.correct).astype(float), np.zeros(len(log)))
+    path = tmp_path_factory.mktemp("judged") / "log.csv"
+    signals = (judge, LoggedSignal("agree_tier1_tier2", (same,), ("tier1", "tier2")))
+    write_log(replace(log, signals=signals), path)
+    return path
+
+
+def test_a_judge_goes_the_whole_road(run: Run, judged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    told = run("inspect", judged, "--signal", "judge=tier1")
+    assert told.code == 0
+    assert re.search(r"judge \(of tier1\) +conf +0\.1", told.out)
+    ran = run("fit", judged, "--signal", "judge=tier1", "--budget", "2.5", "--folds", "2", "-o", out)
+    assert ran.code == 0, ran.err
+    shares = re.search(r"^judge +([\d.]+)%$", ran.out, re.MULTILINE)
+    assert shares
+    assert float(shares[1]) > 50
+    shown = run("show", out)
+    assert "signal: judge (conf 0.1), once tier1 answered" in shown.out
+    assert "read conf of judge" in shown.out
+    replayed = run("replay", out, judged)  # the file says what the judge needs
+    assert replayed.code == 0, replayed.err
+    key = next(str(key) for key in range(100) if load_policy(out).arm(str(key)) == load_policy(out).point.high)
+    assert run("decide", out, '{"tier1": 0.5}', "--key", key).out == "read conf of judge\n"
+    sure = run("decide", out, '{"tier1": 0.5, "judge": 0.99}', "--key", key, "--explain")
+    assert sure.out.startswith("accept the answer of tier1\n")
+    assert "conf of judge is 0.99, in the interval conf >= " in sure.out
+
+
+def test_votes_go_the_whole_road_and_the_drawing_says_where_asking_stops(run: Run, tmp_path: Path) -> None:
+    yes = np.array([[0.1, 0.95]])
+    world = World(
+        ("small", "large"),
+        np.ones(1),
+        np.array([[0.6, 0.95]]),
+        np.array([[1.0, 10.0]]),
+        ((polled("self_verify", yes, 8, 2.0),), ()),
+    )
+    log, out = tmp_path / "log.csv", tmp_path / "policy.json"
+    write_log(world.draw(500, 0), log)
+    ran = run("fit", log, "--votes", "self_verify=8", "--budget", "6", "--folds", "2", "-o", out)
+    assert ran.code == 0, ran.err
+    shown = run("show", out).out
+    assert "poll self_verify of small (up to" in shown
+    assert re.search(r"[01] of [23] yes", shown)
+    assert re.search(r"\d of [2-5] yes .*: accept small", shown)
+    assert run("replay", out, log).code == 0  # the file says how many votes there are
+    key = next(str(key) for key in range(100) if load_policy(out).arm(str(key)) == load_policy(out).point.high)
+    told = [run("decide", out, json.dumps({"small": votes}), "--key", key).out for votes in ({}, [8, 8], [0, 8])]
+    assert told == ["read self_verify of small\n", "accept the answer of small\n", "call large\n"]
+    assert (
+        "self_verify of small is 8 of 8 yes" in run("decide", out, '{"small": [8, 8]}', "--key", key, "--explain").out
+    )
+    wrong = run("decide", out, '{"small": 0.5}', "--key", key)
+    assert "not (yes, asked)" in wrong.err
+
+
+@pytest.mark.parametrize("text", ["self_verify", "self_verify=", "self_verify=many"])
+def test_votes_that_are_declared_badly_are_told_how(text: str, run: Run, shop: Shop) -> None:
+    ran = run("inspect", shop.log, "--votes", text)
+    told = f"metaverify: --votes {text}: write it as reading=number, for example --votes self_verify=8\n"
+    assert (ran.code, ran.err) == (1, told)
+
+
+@pytest.mark.parametrize("text", ["=tier1", "judge=", "judge=,"])
+def test_a_signal_that_is_declared_badly_is_told_how(text: str, run: Run, judged: Path) -> None:
+    ran = run("inspect", judged, "--signal", text)
+    assert (ran.code, ran.err) == (
+        1,
+        f"metaverify: --signal {text}: write it as name=tier, for example --signal judge=small\n",
+    )
+
+
+def test_a_column_of_a_judge_that_was_not_declared_is_never_taken_for_one(run: Run, judged: Path) -> None:
+    ran = run("inspect", judged)
+    assert ran.code == 1
+    assert "conf_judge belongs to no tier" in ran.err
+    assert "--signal" in ran.err
+
+
+@pytest.mark.parametrize("method", ["auto", "chain", "lattice", "thresholds"])
+def test_every_method_fits_a_log_with_signals(method: str, run: Run, judged: Path, tmp_path: Path) -> None:
+    ran = run(
+        "fit", judged, "--signal", "judge=tier1", "--method", method, "--budget", "3", "--folds", "2", "--json",
+        "-o", tmp_path / "p.json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert set(ran.json()["outcome"]["calls"]) == {"tier1", "tier2"}
 
 
 @pytest.mark.parametrize("method", ["auto", "chain", "lattice", "thresholds"])

@@ -14,17 +14,18 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_array
 
-from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import ABSTAIN, Plan
 from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.graph import Ask, Graph, Read, Stop
+from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.worlds import World, joint
 
 ROUNDING = 1e-13
 
-Place = tuple[int, int]  # a source and the position of one of its rungs
+Place = tuple[int, int]  # a source and one of its steps: a rung, or one of its votes
+FAILED = 2  # the outcome of the first vote where it is missing; 0 is no and 1 is yes
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Leaf:
 
 
 def leaves_of(table: JointTable) -> list[Leaf]:
+    """A leaf a cell of the table; where there are votes, one for each order in which they can have come."""
     places = [(s, j) for s, ladder in enumerate(table.ladders) for j in range(len(ladder.rungs))]
     leaves = []
     for cell in np.ndindex(*table.mass.shape):
@@ -49,17 +51,58 @@ def leaves_of(table: JointTable) -> list[Leaf]:
             price[s, j] = share * float(p[cell] if isinstance(p, np.ndarray) else p * table.mass[cell])
         quality = {s: share * float(q[cell]) for s, q in enumerate(table.quality) if q is not None}
         outcome = dict(zip(places, cell[1:], strict=True))
-        leaves.append(Leaf(cell[0], outcome, share * float(table.mass[cell]), quality, price))
+        leaves += voted(table.ladders, Leaf(cell[0], outcome, share * float(table.mass[cell]), quality, price))
     return leaves
 
 
-def legal(ladders: Sequence[Ladder], depths: Sequence[int]) -> list[int]:
-    """Sources that can be climbed once ``depths`` rungs of each are had."""
+def voted(ladders: Sequence[Ladder], leaf: Leaf) -> list[Leaf]:
+    """The leaf with each number of yes votes replaced by the votes themselves, in every order, all equally likely."""
+    leaves = [leaf]
+    for s, ladder in enumerate(ladders):
+        if ladder.votes:
+            leaves = [
+                ordered for before in leaves for ordered in orders(before, (s, len(ladder.rungs) - 1), ladder.votes)
+            ]
+    return leaves
+
+
+def orders(leaf: Leaf, place: Place, votes: int) -> list[Leaf]:
+    s, first = place
+    yes, price = leaf.outcome[place], leaf.price[place] / votes
+    steps = [(s, first + vote) for vote in range(votes)]
+    found = [(FAILED,) * votes]
+    if yes <= votes:
+        found = [
+            tuple(int(at in chosen) for at in range(votes)) for chosen in itertools.combinations(range(votes), yes)
+        ]
+
+    def part(value: float) -> float:
+        return value / len(found)
+
+    return [
+        Leaf(
+            leaf.row,
+            leaf.outcome | dict(zip(steps, order, strict=True)),
+            part(leaf.mass),
+            {source: part(quality) for source, quality in leaf.quality.items()},
+            {at: part(paid) for at, paid in (leaf.price | dict.fromkeys(steps, price)).items()},
+        )
+        for order in found
+    ]
+
+
+def legal(ladders: Sequence[Ladder], depths: Sequence[int], last: int = -1, failed: bool = False) -> list[int]:
+    """Sources that can be climbed once ``depths`` steps of each are had.
+
+    Votes that were begun go on only where the ``last`` step was one of them, and where none has failed.
+    """
     in_hand = {ladder.source for ladder, depth in zip(ladders, depths, strict=True) if depth and ladder.answer}
     return [
         s
         for s, ladder in enumerate(ladders)
-        if depths[s] < len(ladder.rungs) and (ladder.answer or set(ladder.needs) <= in_hand)
+        if depths[s] < ladder.steps
+        and (ladder.answer or set(ladder.needs) <= in_hand)
+        and (not ladder.asked(depths[s]) or (last == s and not failed))
     ]
 
 
@@ -80,6 +123,11 @@ def divided(leaves: Sequence[Leaf], place: Place) -> list[list[Leaf]]:
     return list(parts.values())
 
 
+def has_failed(leaves: Sequence[Leaf], depths: Sequence[int], last: int) -> bool:
+    """Whether the vote that was asked for last is missing, in leaves that agree on it."""
+    return last >= 0 and leaves[0].outcome[last, depths[last] - 1] == FAILED
+
+
 def by_row(table: JointTable) -> list[list[Leaf]]:
     leaves = leaves_of(table)
     return [[leaf for leaf in leaves if leaf.row == row] for row in range(len(table.share))]
@@ -91,13 +139,13 @@ def by_row(table: JointTable) -> list[list[Leaf]]:
 def best_value(table: JointTable, price: float, abstain: float | None = None) -> float:
     """The greatest expected quality - price x cost of any decision tree, by recursion over ordered histories."""
 
-    def best(leaves: Sequence[Leaf], depths: tuple[int, ...]) -> float:
+    def best(leaves: Sequence[Leaf], depths: tuple[int, ...], last: int = -1) -> float:
         options = stops(table.ladders, leaves, depths, abstain)
-        for s in legal(table.ladders, depths):
+        for s in legal(table.ladders, depths, last, has_failed(leaves, depths, last)):
             after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
             spent = sum(leaf.price[s, depths[s]] for leaf in leaves)
             parts = divided(leaves, (s, depths[s]))
-            options.append(sum(best(part, after) for part in parts) - price * spent)
+            options.append(sum(best(part, after, s) for part in parts) - price * spent)
         return max(options)
 
     return sum(best(leaves, (0,) * len(table.ladders)) for leaves in by_row(table))
@@ -109,12 +157,12 @@ Curve = list[tuple[float, float]]  # (cost, quality), rising and concave
 def best_curve(table: JointTable, abstain: float | None = None) -> Curve:
     """Every vertex of the concave frontier of all decision trees: hulls of unions and sums of hulls, no prices."""
 
-    def best(leaves: Sequence[Leaf], depths: tuple[int, ...]) -> Curve:
+    def best(leaves: Sequence[Leaf], depths: tuple[int, ...], last: int = -1) -> Curve:
         points = [(0.0, worth) for worth in stops(table.ladders, leaves, depths, abstain)]
-        for s in legal(table.ladders, depths):
+        for s in legal(table.ladders, depths, last, has_failed(leaves, depths, last)):
             after = (*depths[:s], depths[s] + 1, *depths[s + 1 :])
             spent = sum(leaf.price[s, depths[s]] for leaf in leaves)
-            curve = summed([best(part, after) for part in divided(leaves, (s, depths[s]))])
+            curve = summed([best(part, after, s) for part in divided(leaves, (s, depths[s]))])
             points += [(cost + spent, quality) for cost, quality in curve]
         return upper_hull(points)
 
@@ -221,28 +269,47 @@ def reachable(ladders: Sequence[Ladder], depths: tuple[int, ...]) -> bool:
 
 
 def follow(ladders: Sequence[Ladder], rows: int, plan: Plan, row: int, outcome: dict[Place, int]) -> list[Action]:
-    """What a plan does where every rung would show ``outcome``: purchases in order, then the end."""
+    """What a plan does where every step would show ``outcome``: purchases in order, then the end."""
     stages = {stage.depths: stage for stage in plan.stages}
     depths, done = (0,) * len(ladders), []
     while True:
         stage = stages[depths]
-        climbed = [(s, j) for s, depth in enumerate(depths) for j in range(depth)]
-        shape = (rows, *(ladders[s].rungs[j].size for s, j in climbed))
-        state = int(np.ravel_multi_index((row, *(outcome[place] for place in climbed)), shape))
+        known = [seen(ladder, s, depth, outcome) for s, (ladder, depth) in enumerate(zip(ladders, depths, strict=True))]
+        shape = (rows, *(size for of in known for _, size in of))
+        state = int(np.ravel_multi_index((row, *(at for of in known for at, _ in of)), shape))
         (at,) = np.flatnonzero(stage.states == state)
         source = int(stage.climb[at])
         if source < 0:
             answer = int(stage.answer[at])
             return [*done, Abstain() if answer == ABSTAIN else Accept(ladders[answer].source)]
-        done.append(bought(ladders[source], depths[source]))
-        depths = (*depths[:source], depths[source] + 1, *depths[source + 1 :])
+        steps = 1
+        if source in stage.asks:
+            place = int(np.flatnonzero(stage.climb == source).tolist().index(at))
+            ladder, first = ladders[source], depths[source]
+            while steps < ladder.votes:
+                ((tally, _),) = seen(ladder, source, first + steps, outcome)[-1:]
+                if not stage.asks[source][steps - 1][place, tally]:
+                    break
+                steps += 1
+        done += [bought(ladders[source], depths[source])] * steps
+        depths = (*depths[:source], depths[source] + steps, *depths[source + 1 :])
+
+
+def seen(ladder: Ladder, s: int, depth: int, outcome: dict[Place, int]) -> list[tuple[int, int]]:
+    """What the first steps of a ladder show: (outcome, outcomes) of each rung, of votes how many were yes."""
+    asked = ladder.asked(depth)
+    found = [(outcome[s, j], ladder.rungs[j].size) for j in range(depth - asked)]
+    if asked:
+        votes = [outcome[s, depth - asked + vote] for vote in range(asked)]
+        found.append((asked + 1 if FAILED in votes else sum(votes), asked + 2))
+    return found
 
 
 def bought(ladder: Ladder, depth: int) -> Action:
     """A rung as an action; a reading that comes with the answer is none."""
     if ladder.answer and depth == 0:
         return Call(ladder.source)
-    reading = ladder.rungs[depth].reading
+    reading = ladder.rung(depth).reading
     assert reading is not None
     return Verify(ladder.source, reading)
 
@@ -266,6 +333,19 @@ def walk_leaf(ladders: Sequence[Ladder], nodes: Graph, root: int, outcome: dict[
                     done.append(Verify(tier, reading))
                 confidence = typical(ladders[s].rungs[j].cuts, outcome[s, j])
                 at = missing if confidence is None else then[sum(cut <= confidence for cut in cuts)]
+            case Poll(tier, reading, tallies, missing):
+                s, j = places[tier, reading]
+                yes = 0
+                for vote, tally in enumerate(tallies):
+                    done.append(Verify(tier, reading))
+                    if outcome[s, j + vote] == FAILED:
+                        at = missing
+                        break
+                    yes += outcome[s, j + vote]
+                    target = tally.then[sum(cut <= yes for cut in tally.cuts)]
+                    if target is not None:
+                        at = target
+                        break
 
 
 def typical(cuts: Sequence[float], outcome: int) -> float | None:
@@ -278,14 +358,18 @@ def spent_and_earned(table: JointTable, decisions: dict[int, list[Action]]) -> t
     sources = {ladder.source: s for s, ladder in enumerate(table.ladders)}
     cost = quality = 0.0
     for at, leaf in enumerate(leaves_of(table)):
+        asked: dict[int, int] = {}
         for action in decisions[at]:
             match action:
                 case Call(tier):
                     cost += leaf.price[sources[tier], 0]
                 case Verify(tier, reading):
                     s = sources[tier]
-                    rungs = [rung.reading for rung in table.ladders[s].rungs]
-                    cost += leaf.price[s, rungs.index(reading)]
+                    step = [rung.reading for rung in table.ladders[s].rungs].index(reading)
+                    if table.ladders[s].rungs[step].votes:
+                        step += asked.setdefault(s, 0)
+                        asked[s] += 1
+                    cost += leaf.price[s, step]
                 case Accept(tier):
                     quality += leaf.quality[sources[tier]]
     return cost, quality
@@ -299,7 +383,12 @@ def table_of_world(world: World) -> JointTable:
     exact = joint(world)
     ladders, sizes, pads = [], [], []
     for name, emissions in zip(world.tiers, world.readings, strict=True):
-        rungs = [Rung(e.name, tuple(float(x) for x in (e.levels[1:] + e.levels[:-1]) / 2)) for e in emissions]
+        rungs = [
+            vote_rung(e.name, e.votes)
+            if e.votes
+            else Rung(e.name, tuple(float(x) for x in (e.levels[1:] + e.levels[:-1]) / 2))
+            for e in emissions
+        ]
         if not emissions or emissions[0].price > 0:
             rungs.insert(0, Rung(None))
         ladders.append(Ladder(name, tuple(rungs)))

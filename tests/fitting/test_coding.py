@@ -60,6 +60,22 @@ def test_codes_are_the_outcomes_of_each_row_and_prices_what_it_was_charged() -> 
     assert (coded.weights == log.weights).all()
 
 
+def test_a_signal_is_a_ladder_without_an_answer() -> None:
+    log = random_log(80, 3, readings=("free", ""), varying=True, signals=True)
+    ladders = ladders_of(log, 4)
+    assert [(la.source, la.answer, la.needs) for la in ladders[2:]] == [
+        ("judge", False, ("tier0",)),
+        ("early", False, ()),
+    ]
+    coded = code_log(log, ladders)
+    assert coded.quality[2] is coded.quality[3] is None
+    for at, (ladder, signal) in enumerate(zip(ladders[2:], log.signals, strict=True)):
+        ((rung,), (read,)) = ladder.rungs, signal.readings
+        assert (coded.codes[2 + at] == rung.code(read.confidence)).all()
+        assert (coded.price[2 + at][0] == read.price).all()
+    assert [la.source for la in ladders_of(log, {("judge", "paid"): 4})] == ["tier0", "tier1", "judge"]
+
+
 def test_a_cell_is_the_place_of_a_row_in_the_table() -> None:
     log = random_log(60, 4)
     coded = code_log(log, ladders_of(log, 3))

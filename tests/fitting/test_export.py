@@ -59,6 +59,25 @@ def test_tiers_carry_mean_prices_and_the_histograms_of_the_log(log: ReplayLog, p
             assert reading.counts == (*inner, missing)
 
 
+def test_signals_are_carried_with_what_they_need_and_their_policy_earns_what_it_says() -> None:
+    log = random_log(240, 3, readings=("free", ""), varying=True, signals=True)
+    policy = exported(log, bins=3, believe=True)
+    assert [(t.name, t.answer, t.needs) for t in policy.tiers[2:]] == [
+        ("judge", False, ("tier0",)),
+        ("early", False, ()),
+    ]
+    again = parse_policy(dump_policy(policy).encode())
+    read = {node.tier for node in policy.nodes if isinstance(node, Read)}
+    assert {"judge", "early"} <= read
+    for at, vertex in enumerate(policy.vertices):
+        routes = route(policy, log, at)
+        assert decisions(again, log, at) == decisions(policy, log, at)
+        assert vertex.cost == pytest.approx(log.mean(routes.cost), rel=1e-9)
+        assert vertex.quality == pytest.approx(log.mean(routes.quality), abs=1e-9)
+        for rows in vertex.beliefs.values():
+            assert all(belief.quality[2:] == (None, None) for belief in rows)
+
+
 def test_vertices_rise_in_cost_and_share_one_table(policy: Policy) -> None:
     costs = [vertex.cost for vertex in policy.vertices]
     assert costs == sorted(set(costs))

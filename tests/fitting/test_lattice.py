@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
 from metaverify.fitting.table import JointTable
 from tests.fitting.oracles import best_value, follow, leaves_of, legal, reachable, spent_and_earned
@@ -43,6 +43,22 @@ CASCADES: dict[str, tuple[Ladder, ...]] = {
         Ladder("c", (Rung(None),)),
         Ladder("judge", (Rung("verdict", (0.5,)),), answer=False, needs=("a",)),
         Ladder("signal", (Rung("length", (0.5,)),), answer=False),
+    ),
+    "three votes on one answer": (Ladder("a", (Rung(None), vote_rung("votes", 3))), Ladder("b", (FREE,))),
+    "votes after another reading": (Ladder("a", (FREE, vote_rung("votes", 2))), Ladder("b", (Rung(None),))),
+    "votes on two answers": (
+        Ladder("a", (Rung(None), vote_rung("votes", 2))),
+        Ladder("b", (Rung(None), vote_rung("votes", 2))),
+    ),
+    "a jury of one answer": (
+        Ladder("jury", (vote_rung("votes", 3),), answer=False, needs=("a",)),
+        Ladder("a", (FREE,)),
+        Ladder("b", (Rung(None),)),
+    ),
+    "votes before any call": (
+        Ladder("a", (Rung(None),)),
+        Ladder("crowd", (vote_rung("votes", 2),), answer=False),
+        Ladder("b", (FREE,)),
     ),
 }
 
@@ -80,8 +96,17 @@ def test_the_optimum_of_any_table_is_that_of_brute_force(
     assert plan.quality - price * plan.cost == pytest.approx(best_value(table, price, abstain), abs=EXACT)
 
 
+@repeatable(150)
+@given(table=tables(most_leaves=60, most_rungs=4, votes=True), price=prices, abstain=worths_of_abstaining)
+def test_the_optimum_of_any_table_with_votes_is_that_of_brute_force_over_their_orders(
+    table: JointTable, price: float, abstain: float | None
+) -> None:
+    plan = Lattice(table, abstain=abstain).solve(price)
+    assert plan.quality - price * plan.cost == pytest.approx(best_value(table, price, abstain), abs=EXACT)
+
+
 @repeatable(100)
-@given(table=tables(), price=prices, abstain=worths_of_abstaining)
+@given(table=tables(votes=True), price=prices, abstain=worths_of_abstaining)
 def test_following_a_plan_leaf_by_leaf_spends_and_earns_what_it_says(
     table: JointTable, price: float, abstain: float | None
 ) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 
 from metaverify.fitting.frontier import trace_frontier
-from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, Plan
 from metaverify.fitting.reduce import RARE, SEEN, reduce_plans
 from metaverify.fitting.survey import survey
 from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.actions import Call, Verify
-from metaverify.policies.graph import Graph, Read, check_graph, compile_graph, successors, walk
+from metaverify.policies.graph import Graph, Poll, Read, check_graph, compile_graph, successors, walk
 from metaverify.policies.tiers import Reading, Tier
 from tests.fitting.oracles import Leaf, follow, leaves_of, typical, walk_leaf
 from tests.strategies import random_table, repeatable, tables, worths_of_abstaining
@@ -41,9 +43,32 @@ def assert_same_decisions(table: JointTable, lattice: Lattice) -> None:
 
 
 @repeatable(60)
-@given(table=tables(), abstain=worths_of_abstaining)
+@given(table=tables(votes=True), abstain=worths_of_abstaining)
 def test_without_slack_the_graph_decides_as_the_plan_at_every_leaf(table: JointTable, abstain: float | None) -> None:
     assert_same_decisions(table, Lattice(table, abstain=abstain))
+
+
+VOTES = (
+    Ladder("a", (Rung("free", (0.5,)), vote_rung("votes", 4))),
+    Ladder("jury", (vote_rung("votes", 2),), answer=False, needs=("a",)),
+    Ladder("b", (Rung(None),)),
+)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_without_slack_votes_are_asked_for_as_the_plan_does_whatever_their_order(varying: bool) -> None:
+    table = random_table(VOTES, 1, varying=varying)
+    if not varying:  # at prices at which they are worth asking for, but not all of them
+        table = replace(table, price=((1.0, 0.25), (0.1,), (4.0,)))
+    lattice = Lattice(table)
+    assert_same_decisions(table, lattice)
+    plans = plans_of(lattice)
+    reduction = reduce_plans(lattice, plans)
+    polls = [node for node in reduction.nodes if isinstance(node, Poll)]
+    assert any(len(poll.tallies) > 2 and any(node is not None for node in poll.tallies[1].then) for poll in polls)
+    for plan, roots in zip(plans, reduction.roots, strict=True):
+        found = survey(lattice, reduction.nodes, roots)
+        assert (found.cost, found.quality) == pytest.approx((plan.cost, plan.quality), abs=EXACT)
 
 
 def test_without_slack_a_large_graph_decides_as_the_plan_at_every_leaf() -> None:
@@ -56,8 +81,10 @@ def test_the_decision_loop_walks_the_graph_as_the_plan_goes() -> None:
     lattice = Lattice(table)
     plans = plans_of(lattice)
     reduction = reduce_plans(lattice, plans)
-    firsts = {"a": "free", "b": "paid", "c": "free"}
-    tiers = [Tier(name, 1.0, (Reading(first, 0.0, (), (0, 0)),)) for name, first in firsts.items()]
+    names = [[rung.reading for rung in ladder.rungs if rung.reading] for ladder in CASCADE]
+    tiers = [
+        Tier(name, 1.0, tuple(Reading(r, 0.0, (), (0, 0)) for r in of)) for name, of in zip("abc", names, strict=True)
+    ]
     linked = compile_graph(reduction.nodes, tiers)
     for plan, (root,) in zip(plans, reduction.roots, strict=True):
         for leaf in leaves_of(table):
@@ -80,7 +107,7 @@ def shown(table: JointTable, tier: str, reading: str | None, leaf: Leaf) -> dict
 
 
 @repeatable(40)
-@given(table=tables(), abstain=worths_of_abstaining)
+@given(table=tables(votes=True), abstain=worths_of_abstaining)
 def test_every_node_is_reached_comes_before_its_successors_and_stands_once(
     table: JointTable, abstain: float | None
 ) -> None:
@@ -93,9 +120,10 @@ def test_every_node_is_reached_comes_before_its_successors_and_stands_once(
             assert all(at < child < len(nodes) for child in successors(node))
             reached.update(successors(node))
         assert len(set(nodes)) == len(nodes)
-        if all(ladder.answer for ladder in table.ladders):
-            readings = {la.source: [rung.reading for rung in la.rungs if rung.reading] for la in table.ladders}
-            check_graph(nodes, [root for roots in reduction.roots for root in roots], readings)
+        readings = {la.source: [rung.reading for rung in la.rungs if rung.reading] for la in table.ladders}
+        needs = {la.source: la.needs for la in table.ladders if not la.answer}
+        votes = {(la.source, la.rungs[-1].reading or ""): la.votes for la in table.ladders}
+        check_graph(nodes, [root for roots in reduction.roots for root in roots], readings, needs, votes)
 
 
 def test_neighbouring_bins_with_equal_decisions_are_one_interval() -> None:
@@ -143,7 +171,7 @@ def test_slack_loses_no_more_at_the_plans_price_than_it_promises(seed: int, slac
 
 
 @repeatable(60)
-@given(table=tables(), abstain=worths_of_abstaining)
+@given(table=tables(votes=True), abstain=worths_of_abstaining)
 def test_slack_never_breaks_its_promise(table: JointTable, abstain: float | None) -> None:
     lattice = Lattice(table, abstain=abstain)
     plans = plans_of(lattice)
@@ -155,7 +183,7 @@ def test_slack_never_breaks_its_promise(table: JointTable, abstain: float | None
 
 
 @repeatable(60)
-@given(table=tables(), abstain=worths_of_abstaining)
+@given(table=tables(votes=True), abstain=worths_of_abstaining)
 def test_slack_makes_no_graph_larger_by_more_than_a_node_or_two(table: JointTable, abstain: float | None) -> None:
     """Of equals the first subtree is taken, which now and then divides states that had one subtree between them."""
     lattice = Lattice(table, abstain=abstain)

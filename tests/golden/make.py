@@ -1,7 +1,9 @@
-"""Write the golden policy and its decisions anew: ``python tests/golden/make.py``.
+"""Write the golden policies and their decisions anew: ``python tests/golden/make.py``.
 
 ``policy.json`` is a policy small enough to follow by hand; ``decisions.jsonl`` holds one case a line: what has been
 read, the context, the request's key, and the action that `decide` gives, as ``metaverify decide --json`` prints it.
+``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``; in ``votes.json`` votes are asked
+for one by one.
 Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
 committing it.
 """
@@ -17,7 +19,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.explain import action_json
 from metaverify.policies.file import dump_policy
-from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
@@ -106,13 +108,125 @@ def cases(policy: Policy) -> Iterator[dict[str, Any]]:
             yield {"readings": readings, "context": context, "key": key}
 
 
+def signals_policy() -> Policy:
+    """Two tiers and three signals: one that is read before any call, a judge of `small`, and whether both agree.
+
+    A long request, from 0.8 on, goes to `large` at once.  Otherwise `small` answers and its judge is asked: from 0.75
+    on `small` is accepted, below 0.5 `large` is called and accepted.  In between, or where the judge fails, `large` is
+    called, and `small` is accepted where they agree to at least 0.5 and `large` where they do not.
+    """
+    tiers = (
+        Tier("small", 1.0),
+        Tier("large", 10.0),
+        Tier("length", 0.0, (Reading("conf", 0.0, (0.8,), (80, 20, 0)),), answer=False),
+        Tier("judge", 0.0, (Reading("conf", 0.5, (0.5, 0.75), (30, 30, 35, 5)),), answer=False, needs=("small",)),
+        Tier(
+            "agree_small_large",
+            0.0,
+            (Reading("agree", 0.0, (0.5,), (40, 60, 0)),),
+            answer=False,
+            needs=("small", "large"),
+        ),
+    )
+    nodes = (
+        Read("length", "conf", (0.8,), (1, 6), 1),
+        Ask("small", 2),
+        Read("judge", "conf", (0.5, 0.75), (6, 3, 5), 3),
+        Ask("large", 4),
+        Read("agree_small_large", "agree", (0.5,), (7, 5), 7),
+        Stop(Accept("small")),
+        Ask("large", 7),
+        Stop(Accept("large")),
+    )
+    beliefs = {
+        2: (
+            Belief(0.25, (0.25, 0.75, None, None, None), (None, 0.5, None, None, None)),
+            Belief(0.25, (0.5, 0.75, None, None, None), (None, 0.625, None, None, None)),
+            Belief(0.45, (0.875, 0.9, None, None, None), (None, 0.75, None, None, None)),
+            Belief(0.05, (0.5, 0.75, None, None, None), (None, 0.625, None, None, None)),
+        )
+    }
+    vertices = (Vertex(0.0125, 6.0, 0.8125, 0, {}, beliefs),)
+    return Policy(tiers, nodes, vertices, OperatingPoint(0, 0, 0.0, 6.0), salt="golden")
+
+
+def signals_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every state that matters."""
+    del policy  # one graph for all
+    lengths: list[Any] = [{}, 0.0, 0.7999999, 0.8, None, {"conf": 1.5}]
+    states: list[dict[str, Any]] = [{}, *({"length": length} for length in lengths)]
+    states += [{"length": 0.9, "large": {}}, {"small": {}}, {"judge": 0.9}]
+    verdicts: list[Any] = [{}, 0.4999999, 0.5, {"conf": 0.7499999}, 0.75, None]
+    for length, verdict in itertools.product((0.1, {"conf": None}), verdicts):
+        known = {"length": length, "small": {}, "judge": verdict}
+        agreements: list[Any] = [{}, 0.0, 0.4999999, {"agree": 0.5}, 1, None]
+        states += [known, {**known, "large": {}}]
+        states += [{**known, "large": {}, "agree_small_large": agreement} for agreement in agreements]
+    for readings in states:
+        yield {"readings": readings, "context": None, "key": None}
+
+
+def votes_policy() -> Policy:
+    """Two tiers; `small` verifies itself by up to five votes of a price of 0.25 each.
+
+    Asking stops at 3 of 3 yes, and at 2 of 2 no; after five votes the majority decides.  With a majority of yes
+    `small` is accepted, else, or where the first vote fails, `large`.
+    """
+    shares = (0.1, 0.3, 0.5, 0.7, 0.9)
+    small = Tier("small", 1.0, (Reading("self_verify", 1.25, shares, (10, 10, 15, 20, 20, 20, 5), votes=5),))
+    tallies = (
+        Tally((), (None,)),
+        Tally((1,), (2, None)),
+        Tally((3,), (None, 4)),
+        Tally((3,), (None, 4)),
+        Tally((3,), (2, 4)),
+    )
+    nodes = (
+        Ask("small", 1),
+        Poll("small", "self_verify", tallies, 2),
+        Ask("large", 3),
+        Stop(Accept("large")),
+        Stop(Accept("small")),
+    )
+    known = ((0.95, 0.5, 0.75), (0.15, 0.25, None), (0.8, 0.625, 0.75), (0.4, 0.5, 0.625), (0.4, 0.875, None))
+    later = ((0.25, 0.5, 0.625), (0.15, 0.75, None), (0.125, 0.25, None), (0.125, 0.625, None))
+    rows = (Belief(share, (quality, 0.875), (worth, 0.5)) for share, quality, worth in (*known, *later))
+    beliefs = {1: (*rows, Belief(0.05, (0.5, 0.875), (None, 0.5)))}
+    return Policy((small, Tier("large", 10.0)), nodes, (Vertex(0.03125, 5.0, 0.8125, 0, {}, beliefs),), FIXED)
+
+
+FIXED = OperatingPoint(0, 0, 0.0, 5.0)
+
+
+def votes_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every tally, also those that asking never comes to, and more votes than there are."""
+    del policy  # one graph for all
+    tallies = [[yes, asked] for asked in range(8) for yes in range(asked + 1)]
+    states: list[dict[str, Any]] = [{}, {"small": {}}, {"small": None}, {"small": {"self_verify": None}, "large": {}}]
+    states += [{"small": tally} for tally in tallies]
+    states += [{"small": {"self_verify": tally}, "large": {}} for tally in tallies]
+    for readings in states:
+        yield {"readings": readings, "context": None, "key": None}
+
+
+GOLDEN = {
+    "policy": (golden_policy, cases, "decisions"),
+    "signals": (signals_policy, signals_cases, "signals"),
+    "votes": (votes_policy, votes_cases, "votes"),
+}
+
+
 def golden_files() -> dict[str, str]:
     """The text of each golden file, by name."""
-    policy = golden_policy()
-    lines = [
-        json.dumps({**case, "action": action_json(policy.decide(**case))}, ensure_ascii=False) for case in cases(policy)
-    ]
-    return {"policy.json": dump_policy(policy), "decisions.jsonl": "\n".join(lines) + "\n"}
+    files = {}
+    for name, (make, cases_of, decided) in GOLDEN.items():
+        policy = make()
+        lines = [
+            json.dumps({**case, "action": action_json(policy.decide(**case))}, ensure_ascii=False)
+            for case in cases_of(policy)
+        ]
+        files |= {f"{name}.json": dump_policy(policy), f"{decided}.jsonl": "\n".join(lines) + "\n"}
+    return files
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept
-from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
@@ -44,9 +44,13 @@ Bought = frozenset[tuple[str, str]]  # (tier, reading), the answer itself is the
 
 
 class Grove:
-    """Nodes under construction, children first; equal ones are one."""
+    """Nodes under construction, children first; equal ones are one.
 
-    def __init__(self) -> None:
+    ``signals`` has the sources without an answer, and what each one needs.
+    """
+
+    def __init__(self, signals: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.signals = signals or {}
         self.nodes: dict[Node, int] = {}
         self.needs: list[Bought] = []  # answers that must be in hand on the way to the node
         self.buys: list[Bought] = []  # what may be bought from it on
@@ -62,8 +66,9 @@ class Grove:
                 needs |= {(tier, "")}
             case Ask(tier, _):
                 needs, buys = needs - {(tier, "")}, buys | {(tier, "")}
-            case Read(tier, reading, _, _, _):
-                needs, buys = needs | {(tier, "")}, buys | {(tier, reading)}
+            case Read(tier, reading, _, _, _) | Poll(tier, reading, _, _):
+                wanted = {(need, "") for need in self.signals.get(tier, (tier,))}
+                needs, buys = needs | wanted, buys | {(tier, reading)}
         self.needs.append(needs)
         self.buys.append(buys)
         self.nodes[node] = len(self.nodes)
@@ -83,12 +88,12 @@ class Grove:
 def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abstain: bool) -> int:
     """The root of a graph that is legal after ``have`` was bought."""
     stops = [Stop(Accept(tier.name)) for tier in tiers if (tier.name, "") in have] + [Stop(Abstain())] * abstain
-    calls = [("call", tier.name, "") for tier in tiers if (tier.name, "") not in have]
+    calls = [("call", tier.name, "") for tier in tiers if tier.answer and (tier.name, "") not in have]
     reads = [
         ("read", tier.name, reading.name)
         for tier in tiers
         for reading in tier.readings
-        if (tier.name, "") in have and (tier.name, reading.name) not in have
+        if all((need, "") in have for need in needed(tier)) and (tier.name, reading.name) not in have
     ]
     shared = grove.legal(have)
     small = len(grove.nodes) < ENOUGH
@@ -103,35 +108,61 @@ def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abs
     bought = have | {(tier, reading)}
     if kind == "call":
         return grove.add(Ask(tier, grow(draw, grove, tiers, bought, abstain)))
+    votes = next(r.votes for t in tiers if t.name == tier for r in t.readings if r.name == reading)
+    if votes and draw(st.booleans()):
+        most = draw(st.integers(1, votes))
+        tallies = tuple(
+            _tally(draw, asked, most, lambda: grow(draw, grove, tiers, bought, abstain)) for asked in range(1, most + 1)
+        )
+        return grove.add(Poll(tier, reading, tallies, grow(draw, grove, tiers, bought, abstain)))
     cuts = tuple(draw(cut_lists))
     then = tuple(grow(draw, grove, tiers, bought, abstain) for _ in range(len(cuts) + 1))
     return grove.add(Read(tier, reading, cuts, then, grow(draw, grove, tiers, bought, abstain)))
 
 
+def _tally(draw: st.DrawFn, asked: int, most: int, grown: Callable[[], int]) -> Tally:
+    """What follows so many votes; after the last ones nobody is asked for more."""
+    cuts = tuple(sorted(draw(st.sets(st.integers(1, asked), max_size=2))))
+    on = [asked < most and draw(st.booleans()) for _ in range(len(cuts) + 1)]
+    return Tally(cuts, tuple(None if more else grown() for more in on))
+
+
+def needed(tier: Tier) -> tuple[str, ...]:
+    """The tiers whose answers must be in hand before this one is read."""
+    return (tier.name,) if tier.answer else tier.needs
+
+
 @st.composite
-def cascades(draw: st.DrawFn) -> tuple[Tier, ...]:
-    """1 to 4 tiers with 0 to 2 readings each."""
+def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
+    """1 to 4 tiers with 0 to 2 readings each, some of them votes, and perhaps a signal that needs some of them."""
 
     def reading(name: str) -> Reading:
         cuts = tuple(draw(cut_lists))
         counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
-        return Reading(name, draw(amounts), cuts, tuple(counts))
+        return Reading(name, draw(amounts), cuts, tuple(counts), votes=draw(st.sampled_from([0, 1, 3])) if votes else 0)
 
     tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
-    return tuple(
+    tiers = [
         Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
         for name in tier_names
-    )
+    ]
+    if draw(st.booleans()):
+        name = draw(names.filter(lambda name: name not in tier_names))
+        needs = draw(st.lists(st.sampled_from(tier_names), max_size=2, unique=True))
+        tiers.append(Tier(name, 0.0, (reading(draw(names)),), answer=False, needs=tuple(needs)))
+    return tuple(tiers)
 
 
 @st.composite
-def policies(draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None = None) -> Policy:
-    """Policies with any number of contexts, vertices and beliefs, with or without abstention."""
-    tiers = draw(cascades() if over is None else over)
+def policies(
+    draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None = None, *, votes: bool = False
+) -> Policy:
+    """Policies with any number of contexts, vertices and beliefs, with or without abstention; perhaps with votes."""
+    tiers = draw(cascades(votes=votes) if over is None else over)
     abstain = draw(st.none() | shares)
     contexts = draw(st.lists(names, max_size=2, unique=True))
     costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
-    grove = Grove()
+    grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     roots = [grow(draw, grove, tiers, frozenset(), abstain is not None) for _ in costs for _ in (None, *contexts)]
     nodes, placed = grove.table(roots)
     starts = [placed[at : at + len(contexts) + 1] for at in range(0, len(placed), len(contexts) + 1)]
@@ -142,7 +173,7 @@ def policies(draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None =
             draw(shares),
             start[0],
             dict(zip(contexts, start[1:], strict=True)),
-            draw(_beliefs_at(nodes, len(tiers))),
+            draw(_beliefs_at(nodes, tiers)),
         )
         for cost, start in zip(costs, starts, strict=True)
     )
@@ -167,14 +198,20 @@ def policies(draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None =
 
 
 @st.composite
-def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: int) -> dict[int, tuple[Belief, ...]]:
-    reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read) and draw(st.booleans())]
-    return {at: tuple(draw(_beliefs(tiers)) for _ in successors(node)) for at, node in reads}
+def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: Sequence[Tier]) -> dict[int, tuple[Belief, ...]]:
+    reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read | Poll) and draw(st.booleans())]
+    return {at: tuple(draw(_beliefs(tiers)) for _ in range(outcomes(node))) for at, node in reads}
 
 
-def _beliefs(tiers: int) -> st.SearchStrategy[Belief]:
+def outcomes(node: Read | Poll) -> int:
+    """How many beliefs a node has: one for each branch, missing last, also of those that ask for more."""
+    return 1 + (len(node.then) if isinstance(node, Read) else sum(len(tally.then) for tally in node.tallies))
+
+
+def _beliefs(tiers: Sequence[Tier]) -> st.SearchStrategy[Belief]:
+    quality = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
     worth = st.none() | st.floats(-1e6, 1e6)
-    return st.builds(Belief, shares, st.tuples(*[shares] * tiers), st.tuples(*[worth] * tiers))
+    return st.builds(Belief, shares, quality, st.tuples(*[worth] * len(tiers)))
 
 
 def confidences(nodes: Sequence[Node]) -> st.SearchStrategy[Any]:
@@ -186,13 +223,22 @@ def confidences(nodes: Sequence[Node]) -> st.SearchStrategy[Any]:
     return st.sampled_from(edges + [np.float64(edge) for edge in edges] + missing + usable) | st.floats(0.0, 1.0)
 
 
+tallies = st.integers(0, 5).flatmap(lambda asked: st.tuples(st.integers(0, asked), st.just(asked))) | st.sampled_from(
+    [None, math.nan, [1, 2], (np.int64(1), 1), (True, 1)]
+)
+
+
 @st.composite
-def told(draw: st.DrawFn, tiers: Sequence[Tier], values: st.SearchStrategy[Any]) -> dict[str, Any]:
+def told(
+    draw: st.DrawFn, tiers: Sequence[Tier], values: st.SearchStrategy[Any], votes: st.SearchStrategy[Any] = tallies
+) -> dict[str, Any]:
     """Readings in any state of a request: tiers absent, only answered, given as a bare confidence, or by name."""
     readings: dict[str, Any] = {}
     for tier in tiers:
-        by_name = st.fixed_dictionaries({}, optional={reading.name: values for reading in tier.readings})
-        given = draw(st.just("absent") | st.just({}) | by_name | by_name | values)
+        kinds = {reading.name: votes if reading.votes else values for reading in tier.readings}
+        by_name = st.fixed_dictionaries({}, optional=kinds)
+        bare = next(iter(kinds.values()), values)
+        given = draw(st.just("absent") | st.just({}) | by_name | by_name | bare)  # {} of a signal: nothing is read
         if given != "absent":
             readings[tier.name] = given
     return readings

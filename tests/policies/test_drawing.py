@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from metaverify.fitting.fit import fit
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.drawing import draw_mermaid, draw_text
+from metaverify.policies.file import load_policy
 from metaverify.policies.graph import Ask, Read, Stop, successors
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
@@ -301,6 +304,43 @@ def test_who_follows_the_drawing_decides_as_the_policy_does() -> None:
             assert follow(*found, readings) == action
             followed.add(type(action))
     assert followed == {Call, Verify, Accept, Abstain}
+
+
+VOTES = load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json")
+
+
+def test_a_poll_is_drawn_with_the_tallies_at_which_it_stops() -> None:
+    assert draw_text(VOTES).splitlines()[3:] == [
+        "every request",
+        "call small, poll self_verify of small (up to 5 votes)",
+        "├─ 0 of 2 yes or 1-2 of 5 yes or missing (32.5%): call large, accept large, quality 0.88",
+        "└─ 3 of 3 yes or 3 of 4 yes or 3 of 5 yes (67.5%): accept small, quality 0.80",
+    ]
+    chart = draw_mermaid(VOTES)
+    assert '["call small<br/>poll self_verify of small (up to 5 votes)"]' in chart
+    assert "3 of 3 yes or 3 of 4 yes or 3 of 5 yes (67.5%)" in chart
+
+
+def test_who_follows_the_drawing_of_a_poll_stops_where_the_policy_does() -> None:
+    (tree,) = [tree for _, tree, _ in trees(draw_text(VOTES))]
+    ends = {}
+    for child in tree.below:
+        for label in child.label.split(" or "):
+            if label != "missing":
+                low, high, asked = re.fullmatch(r"(\d+)(?:-(\d+))? of (\d+) yes", label).groups()  # type: ignore[union-attr]
+                ends |= {(yes, int(asked)): child.steps for yes in range(int(low), int(high or low) + 1)}
+    come = set()
+    for order in itertools.product((0, 1), repeat=5):
+        for asked in range(1, 6):
+            tally = (sum(order[:asked]), asked)
+            action = VOTES.decide({"small": tally})
+            if isinstance(action, Verify):
+                assert tally not in ends
+                continue
+            come.add(tally)
+            assert ends[tally][0].startswith("accept small" if action == Accept("small") else "call large")
+            break
+    assert come == set(ends)
 
 
 def is_of(title: str, context: str) -> bool:

@@ -28,25 +28,37 @@ def loop(policy: Policy, world: World, free: Free, context: str | None, key: Any
     """The decision loop: everything that was asked for, the last action included, and everything that was read."""
     actions: list[Action] = []
     readings: dict[str, dict[str, Any]] = {}
-    for _ in policy.nodes:
+    for _ in range(4 * len(policy.nodes)):
         action = policy.decide(readings, context=context, key=key)
         actions.append(action)
         match action:
             case Call(tier):
-                readings[tier] = {name: world[tier][name] for name in free[tier]}
+                readings[tier] = {name: whole(world[tier][name]) for name in free[tier]}
             case Verify(tier, reading):
-                readings[tier][reading] = world[tier][reading]
+                given_ = world[tier][reading]
+                if isinstance(given_, list):  # votes, one by one
+                    yes, asked = readings.get(tier, {}).get(reading, (0, 0))
+                    vote = given_[asked]
+                    given_ = None if vote is None else (yes + vote, asked + 1)
+                readings.setdefault(tier, {})[reading] = given_
             case _:
                 return actions, readings
     raise AssertionError(f"no end after {actions}")
 
 
+def whole(given_: Any) -> Any:
+    """A reading as it comes with an answer: of votes all of them."""
+    return (None if None in given_ else (sum(given_), len(given_))) if isinstance(given_, list) else given_
+
+
 @examples(150)
 @given(data=st.data())
 def test_an_episode_takes_the_steps_of_the_decision_loop(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     values = confidences(policy.nodes)
-    world = {tier.name: {r.name: data.draw(values) for r in tier.readings} for tier in policy.tiers}
+    votes = st.lists(st.booleans() | st.sampled_from([0, 1]), min_size=3, max_size=3) | st.just([None] * 3)
+    votes |= st.just([True, None, None])  # the second one fails
+    world = {t.name: {r.name: data.draw(votes if r.votes else values) for r in t.readings} for t in policy.tiers}
     free = {
         tier.name: frozenset(r.name for r in tier.readings if data.draw(st.booleans(), label="free"))
         for tier in policy.tiers
@@ -61,10 +73,13 @@ def test_an_episode_takes_the_steps_of_the_decision_loop(data: st.DataObject) ->
         pending = episode.action
         match pending:
             case Call(tier):
-                known = {name: world[tier][name] for name in free[tier]}
+                known = {name: whole(world[tier][name]) for name in free[tier]}
                 following = episode.answered(known or data.draw(st.sampled_from([None, {}])))
             case Verify(tier, reading):
-                following = episode.read(world[tier][reading])
+                given_ = world[tier][reading]
+                if isinstance(given_, list):
+                    given_ = given_[episode.readings.get(tier, {}).get(reading, (0, 0))[1]]
+                following = episode.read(given_)
         assert following == episode.action
         assert episode.steps[-1] == pending
         assert len(episode.steps) < len(actions)
@@ -137,6 +152,14 @@ def test_a_bare_confidence_is_never_dropped_in_silence(bare: Any) -> None:
         assert state(episode) == state(dearer())
     else:
         assert following == GOLDEN.decide({"small": bare}, key=episode._key)
+
+
+@pytest.mark.parametrize("vote", [0.5, 2, -1, "yes", (1, 1)])
+def test_what_is_no_vote_is_not_heard(vote: Any) -> None:
+    episode = Episode(load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json"))
+    episode.answered()
+    assert episode.action == Verify("small", "self_verify")
+    refuses(episode, TypeError, "vote 'self_verify' of 'small' is", lambda e: e.read(vote))
 
 
 def test_a_failed_reading_is_missing() -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from metaverify.fitting.models.copula import Copula
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.episode import Episode
 from metaverify.policies.explain import Explanation, action_json, action_text, explain, interval_text
+from metaverify.policies.file import load_policy
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
@@ -27,7 +29,7 @@ from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.worlds import independent, shared_difficulty, token_prices
 
 from .plain import as_number
-from .strategies import confidences, examples, nonsense, policies, told
+from .strategies import confidences, examples, nonsense, policies, tallies, told
 
 SMALL, LARGE = (
     Tier("small", 1.0, (Reading("conf", 0.0, (), (0, 0)), Reading("judge", 0.5, (), (0, 0)))),
@@ -87,7 +89,7 @@ def root_of(policy: Policy, context: str | None, key: Any) -> int:
 @examples(100)
 @given(data=st.data())
 def test_the_action_explained_is_the_action_decided(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     readings = data.draw(told(policy.tiers, confidences(policy.nodes)))
     known = {
         "context": data.draw(st.sampled_from([None, "never seen", *policy.vertices[0].context_roots])),
@@ -99,8 +101,8 @@ def test_the_action_explained_is_the_action_decided(data: st.DataObject) -> None
 @examples(60)
 @given(data=st.data())
 def test_what_decide_refuses_explain_refuses_alike(data: st.DataObject) -> None:
-    policy = data.draw(policies())
-    readings = data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense))
+    policy = data.draw(policies(votes=True))
+    readings = data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense, tallies | nonsense))
     if data.draw(st.booleans()):
         readings["a tier that nobody has"] = 0.5
     key = data.draw(st.none() | st.integers(0, 9))
@@ -137,7 +139,7 @@ def test_the_looks_are_the_readings_passed_in_order_each_within_its_interval(dat
 @examples(60)
 @given(data=st.data())
 def test_what_is_known_is_the_belief_of_the_last_look(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     readings = data.draw(told(policy.tiers, confidences(policy.nodes)))
     explanation = explain(policy, readings, key=1)
     belief = explanation.looks[-1].belief if explanation.looks else None
@@ -145,13 +147,15 @@ def test_what_is_known_is_the_belief_of_the_last_look(data: st.DataObject) -> No
         assert explanation.quality == explanation.worth == {}
         return
     names = [tier.name for tier in policy.tiers]
-    assert explanation.quality == dict(zip(names, belief.quality, strict=True))
-    worth = {f"accept {name}": belief.quality[names.index(name)] for name in names if name in readings}
+    quality = {t.name: q for t, q in zip(policy.tiers, belief.quality, strict=True) if t.answer}
+    assert explanation.quality == quality
+    worth = {f"accept {name}": value for name, value in quality.items() if name in readings}
     if policy.abstain is not None:
         worth["abstain"] = policy.abstain
     for name, value in zip(names, belief.worth, strict=True):
         if value is not None:
-            worth[f"read on at {name}" if name in readings else f"call {name}"] = value
+            start = "call" if name in quality else "read"
+            worth[f"read on at {name}" if name in readings else f"{start} {name}"] = value
     assert explanation.worth == worth
 
 
@@ -176,7 +180,7 @@ def test_the_share_is_the_part_of_requests_that_follow_the_same_graph(data: st.D
 @examples(40)
 @given(data=st.data())
 def test_an_explanation_has_a_text_and_is_plain_json(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     readings = data.draw(told(policy.tiers, confidences(policy.nodes)))
     explanation = explain(policy, readings, key=1)
     assert str(explanation).startswith(action_text(explanation.action))
@@ -203,6 +207,28 @@ def test_an_explanation_in_words() -> None:
 def test_a_missing_reading_in_words() -> None:
     lines = str(explain(POLICY, {"small": None})).splitlines()
     assert lines[:2] == ["call large", "  conf of small is missing"]
+
+
+VOTES = load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json")
+
+
+@pytest.mark.parametrize(
+    ("votes", "share", "worth", "words"),
+    [
+        ((1, 1), 0.95, {"accept small": 0.5, "read on at small": 0.75, "call large": 0.5}, "1 of 1 yes"),
+        ((0, 2), 0.15, {"accept small": 0.25, "call large": 0.5}, "0 of 2 yes"),
+        ((3, 3), 0.4, {"accept small": 0.875, "call large": 0.5}, "3 of 3 yes"),
+        ((2, 4), 0.25, {"accept small": 0.5, "read on at small": 0.625, "call large": 0.5}, "2 of 4 yes"),
+        (None, 0.05, {"accept small": 0.5, "call large": 0.5}, "missing"),
+    ],
+)
+def test_votes_are_explained_by_their_tally(votes: Any, share: float, worth: dict[str, float], words: str) -> None:
+    explanation = explain(VOTES, {"small": {"self_verify": votes}})
+    (look,) = explanation.looks
+    assert (look.votes, look.belief.share if look.belief else None) == (votes, share)
+    assert explanation.worth == worth
+    assert f"\n  self_verify of small is {words}\n" in str(explanation)
+    assert explain(VOTES, {"small": {"self_verify": (0, 0)}}).looks == ()
 
 
 def test_before_anything_was_read_there_is_nothing_to_believe() -> None:

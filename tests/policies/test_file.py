@@ -71,7 +71,7 @@ def refusal(data: bytes) -> PolicyFileError:
 
 
 @examples(150)
-@given(policies())
+@given(policies(votes=True))
 def test_a_policy_comes_back_equal_and_is_written_again_byte_for_byte(policy: Policy) -> None:
     text = dump_policy(policy)
     back = parse_policy(text.encode())

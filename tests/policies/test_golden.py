@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import runpy
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.file import dump_policy, load_policy, policy_id
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-CASES = [json.loads(line) for line in (GOLDEN / "decisions.jsonl").read_text("utf-8").splitlines()]
+POLICIES = {"policy.json": "decisions.jsonl", "signals.json": "signals.jsonl", "votes.json": "votes.jsonl"}
+
+
+def cases_of(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (GOLDEN / POLICIES[name]).read_text("utf-8").splitlines()]
+
+
+CASES = cases_of("policy.json")
 
 
 def action_of(body: dict[str, Any]) -> Action:
@@ -29,21 +37,23 @@ def action_of(body: dict[str, Any]) -> Action:
     return Abstain()
 
 
-def test_the_golden_policy_decides_as_the_golden_file_says() -> None:
-    policy = load_policy(GOLDEN / "policy.json")
-    for case in CASES:
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_golden_policy_decides_as_its_golden_file_says(name: str) -> None:
+    policy = load_policy(GOLDEN / name)
+    for case in cases_of(name):
         wanted = action_of(case["action"])
         assert policy.decide(case["readings"], context=case["context"], key=case["key"]) == wanted, case
 
 
-def test_loading_and_writing_leaves_every_byte_and_the_id_as_they_are() -> None:
-    policy = load_policy(GOLDEN / "policy.json")
-    text = (GOLDEN / "policy.json").read_bytes()
+@pytest.mark.parametrize("name", POLICIES)
+def test_loading_and_writing_leaves_every_byte_and_the_id_as_they_are(name: str) -> None:
+    policy = load_policy(GOLDEN / name)
+    text = (GOLDEN / name).read_bytes()
     assert dump_policy(policy).encode() == text
     assert policy_id(policy) == json.loads(text)["id"]
 
 
-@pytest.mark.parametrize("name", ["policy.json", "decisions.jsonl"])
+@pytest.mark.parametrize("name", [*POLICIES, *POLICIES.values()])
 def test_the_golden_files_are_what_their_maker_writes(name: str) -> None:
     made = runpy.run_path(str(GOLDEN / "make.py"))["golden_files"]()[name]
     assert (GOLDEN / name).read_bytes().decode() == made, "changed on purpose? run `python tests/golden/make.py`"
@@ -56,9 +66,10 @@ def test_the_golden_cases_cover_every_action_and_every_context_of_both_graphs() 
     assert covered == {(context, arm) for context in (None, "code", "résumé", "never seen") for arm in (0, 1)}
 
 
-def test_a_reader_that_knows_only_the_file_decides_the_same() -> None:
-    document = json.loads((GOLDEN / "policy.json").read_text("utf-8"))
-    for case in CASES:
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_reader_that_knows_only_the_file_decides_the_same(name: str) -> None:
+    document = json.loads((GOLDEN / name).read_text("utf-8"))
+    for case in cases_of(name):
         vertex = document["vertices"][drawn(document, case["key"])]
         root = vertex["context_roots"].get(case["context"], vertex["root"])
         assert followed(document, root, case["readings"]) == case["action"], case
@@ -67,6 +78,8 @@ def test_a_reader_that_knows_only_the_file_decides_the_same() -> None:
 def drawn(document: dict[str, Any], key: str | int) -> int:
     """The vertex of a request, from the file alone."""
     point = document["operating_point"]
+    if point["low"] == point["high"]:
+        return int(point["low"])
     digest = hashlib.blake2b(str(key).encode(), digest_size=7, key=document["salt"].encode()).hexdigest()
     return int(point["high"] if int(digest, 16) / 2**56 < point["share"] else point["low"])
 
@@ -82,7 +95,7 @@ def followed(document: dict[str, Any], root: int, readings: dict[str, Any]) -> d
                 return {"action": "call", "tier": node["call"]}
             at = node["then"]
         elif "read" in node:
-            given = readings[node["of"]]
+            given = readings.get(node["of"], {})
             by_name = given if isinstance(given, dict) else {first[node["of"]]: given}
             if node["read"] not in by_name:
                 return {"action": "verify", "tier": node["of"], "reading": node["read"]}
@@ -91,6 +104,19 @@ def followed(document: dict[str, Any], root: int, readings: dict[str, Any]) -> d
                 at = node["missing"]
             else:
                 at = node["then"][len([cut for cut in node["cuts"] if cut <= confidence])]
+        elif "poll" in node:
+            given = readings.get(node["of"], {})
+            tally = given.get(node["poll"], [0, 0]) if isinstance(given, dict) else given
+            after: int | None = node["missing"]
+            if tally is not None:
+                (yes, asked), most = tally, len(node["tallies"])
+                if asked > most:
+                    yes, asked = math.floor(yes * most / asked + 0.5), most
+                row = node["tallies"][asked - 1] if asked else {"cuts": [], "then": [None]}
+                after = row["then"][len([cut for cut in row["cuts"] if cut <= yes])]
+            if after is None:
+                return {"action": "verify", "tier": node["of"], "reading": node["poll"]}
+            at = after
         elif "accept" in node:
             return {"action": "accept", "tier": node["accept"]}
         else:

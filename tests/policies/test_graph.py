@@ -19,9 +19,12 @@ from metaverify.policies.graph import (
     Ask,
     GraphError,
     Node,
+    Poll,
     Read,
     Stop,
+    Tally,
     check_graph,
+    come_to,
     compile_graph,
     renumbered,
     successors,
@@ -31,13 +34,16 @@ from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
-from .strategies import confidences, examples, nonsense, policies, told
+from .strategies import confidences, examples, nonsense, policies, tallies, told
 
 ODD_CUTS: list[tuple[float, ...]] = [(0.5, 0.5), (0.7, 0.3), (-0.1,), (1.5,), (math.nan,), (0.2, math.nan, 0.9)]
-READINGS = {"small": ["conf", "judge"], "large": ["vote"]}
+READINGS = {"small": ["conf", "judge"], "large": ["vote"], "critic": ["score"], "length": ["words"]}
+NEEDS = {"critic": ["small"], "length": []}
 TIERS = (
     Tier("small", 1.0, (Reading("conf", 0.0, (), (0, 0)), Reading("judge", 0.5, (), (0, 0)))),
     Tier("large", 10.0),
+    Tier("critic", 0.0, (Reading("score", 0.0, (), (0, 0)),), answer=False, needs=("small",)),
+    Tier("length", 0.0, (Reading("words", 0.0, (), (0, 0)),), answer=False),
 )
 TREE: tuple[Node, ...] = (
     Ask("small", 1),
@@ -59,10 +65,11 @@ def after(readings: Mapping[str, Any], nodes: Sequence[Node] = TREE) -> Any:
 def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
     """Every root of the policy gives the same action, or the same TypeError, as the plain loop."""
     first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
+    votes = {(tier.name, r.name): r.votes for tier in policy.tiers for r in tier.readings if r.votes}
     linked = compile_graph(policy.nodes, policy.tiers)
     for root in {r for vertex in policy.vertices for r in (vertex.root, *vertex.context_roots.values())}:
         try:
-            expected = plain_action(policy.nodes, root, first, readings)
+            expected = plain_action(policy.nodes, root, first, readings, votes)
         except TypeError:
             with pytest.raises(TypeError):
                 walk(linked[root], readings)
@@ -73,15 +80,16 @@ def same_outcome(policy: Policy, readings: Mapping[str, Any]) -> None:
 @examples(300)
 @given(data=st.data())
 def test_a_walk_takes_the_same_action_as_the_plain_loop(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes))))
 
 
 @examples(100)
 @given(data=st.data())
 def test_what_is_no_number_is_refused_where_it_matters_and_nowhere_else(data: st.DataObject) -> None:
-    policy = data.draw(policies())
-    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense)))
+    policy = data.draw(policies(votes=True))
+    votes = tallies | nonsense | st.sampled_from([0.5, (2, 1), (-1, 3), (1, 2, 3), (0.5, 1), "12", [None, 1]])
+    same_outcome(policy, data.draw(told(policy.tiers, confidences(policy.nodes) | nonsense, votes)))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +206,12 @@ def test_a_tier_without_readings_may_be_given_a_confidence_that_nobody_reads() -
 # --------------------------------------------------------------------------------------------------- checking
 
 
-def broken(nodes: Sequence[Node], roots: Sequence[int], readings: Mapping[str, Sequence[str]]) -> bool:
+def broken(
+    nodes: Sequence[Node],
+    roots: Sequence[int],
+    readings: Mapping[str, Sequence[str]],
+    signals: Mapping[str, Sequence[str]] = NEEDS,
+) -> bool:
     """Whether a rule is broken: every path from every root is followed to its end."""
     if any(not 0 <= root < len(nodes) for root in roots):
         return True
@@ -214,12 +227,18 @@ def broken(nodes: Sequence[Node], roots: Sequence[int], readings: Mapping[str, S
                 return False
             case Ask(tier, _):
                 bought = (tier, "")
-                wrong = tier not in readings
+                wrong = tier not in readings or tier in signals
             case Read(tier, reading, cuts, then, _):
                 bought = (tier, reading)
-                wrong = reading not in readings.get(tier, ()) or (tier, "") not in have
+                wrong = reading not in readings.get(tier, ())
+                wrong |= any((need, "") not in have for need in signals.get(tier, [tier]))
                 wrong |= len(then) != len(cuts) + 1 or list(cuts) != sorted(set(cuts))
                 wrong |= any(not 0 <= cut <= 1 for cut in cuts)
+            case Poll(tier, reading, rows, _):
+                bought = (tier, reading)
+                wrong = reading not in readings.get(tier, ())
+                wrong |= any((need, "") not in have for need in signals.get(tier, [tier]))
+                wrong |= None in rows[-1].then
         wrong |= bought in have or any(not at < child < len(nodes) for child in successors(node))
         return wrong or any(follow(child, have | {bought}) for child in successors(node))
 
@@ -242,14 +261,18 @@ def random_table(rng: random.Random) -> tuple[tuple[Node, ...], list[int]]:
 
     def node(at: int) -> Node:
         tier = "huge" if rng.random() < rarely else rng.choice(["small", "small", "large"])
+        if rng.random() < 0.2:
+            tier = rng.choice(["critic", "length"])
         kind = rng.choice(["call", "read", "read", "stop"] if last_reached > at else ["call", "read"])
         if at + 1 == count or kind == "stop":
             return Stop(Accept(tier)) if rng.random() < 0.6 else Stop(Abstain())
-        if kind == "call" or (at == 0 and rng.random() > rarely):
+        signal = tier in NEEDS and rng.random() > rarely
+        if not signal and (kind == "call" or (at == 0 and rng.random() > rarely)):
             return Ask(tier, child(at))
         cuts = rng.choice(ODD_CUTS) if rng.random() < rarely else rng.choice([(), (0.5,), (0.0, 1.0)])
         branches = len(cuts) + 1 + (rng.choice([-1, 1]) if rng.random() < rarely else 0)
-        reading = rng.choice(["conf", "judge"]) if tier == "small" or rng.random() < rarely else "vote"
+        usual = rng.choice(READINGS[tier]) if tier in READINGS else "conf"
+        reading = rng.choice(["conf", "judge", "vote", "score"]) if rng.random() < rarely else usual
         return Read(tier, reading, cuts, tuple(child(at) for _ in range(branches)), child(at))
 
     roots = [0] if rng.random() < 0.8 else [rng.randrange(count) for _ in range(rng.randint(1, 3))]
@@ -262,7 +285,7 @@ def test_a_table_is_refused_exactly_when_a_path_through_it_breaks_a_rule() -> No
     for _ in range(50_000):
         nodes, roots = random_table(rng)
         try:
-            check_graph(nodes, roots, READINGS)
+            check_graph(nodes, roots, READINGS, NEEDS)
         except GraphError:
             assert broken(nodes, roots, READINGS), (nodes, roots)
         else:
@@ -272,14 +295,15 @@ def test_a_table_is_refused_exactly_when_a_path_through_it_breaks_a_rule() -> No
 
 
 @examples(100)
-@given(policies())
+@given(policies(votes=True))
 def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: Policy) -> None:
     assert not broken(
         policy.nodes,
         [root for vertex in policy.vertices for root in (vertex.root, *vertex.context_roots.values())],
         {tier.name: [r.name for r in tier.readings] for tier in policy.tiers},
+        {tier.name: tier.needs for tier in policy.tiers if not tier.answer},
     )
-    everything = {tier.name: {r.name: 0.5 for r in tier.readings} for tier in policy.tiers}
+    everything = {t.name: {r.name: (0, r.votes) if r.votes else 0.5 for r in t.readings} for t in policy.tiers}
     assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
 
 
@@ -336,6 +360,26 @@ REFUSED: dict[str, tuple[tuple[Node, ...], list[int], str]] = {
         [0],
         r"nodes\[1\].*'judge' of 'large'",
     ),
+    "calling what has no answer": (
+        (Ask("length", 1), Stop(Abstain())),
+        [0],
+        r"nodes\[0\].*'length', which has no answer",
+    ),
+    "accepting what has no answer": (
+        (Read("length", "words", (), (1,), 1), Stop(Accept("length"))),
+        [0],
+        r"nodes\[1\].*'length'.*not in hand",
+    ),
+    "reading a signal before what it needs": (
+        (Ask("large", 1), Read("critic", "score", (), (2,), 2), Stop(Abstain())),
+        [0],
+        r"nodes\[1\].*'critic', though the answer of 'small' is not in hand",
+    ),
+    "reading a signal twice": (
+        (Read("length", "words", (), (1,), 1), Read("length", "words", (), (2,), 2), Stop(Abstain())),
+        [0],
+        r"nodes\[1\].*words of 'length' a second time",
+    ),
     "cuts that fall": (read((0.7, 0.3), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
     "cuts that are equal": (read((0.5, 0.5), (2, 2, 2)), [0], r"nodes\[1\].*rise"),
     "a cut below 0": (read((-0.1,)), [0], r"nodes\[1\].*outside"),
@@ -351,7 +395,124 @@ def test_what_is_no_decision_graph_is_refused_with_its_place(case: str) -> None:
     nodes, roots, message = REFUSED[case]
     assert broken(nodes, roots, READINGS)
     with pytest.raises(GraphError, match=message):
-        check_graph(nodes, roots, READINGS)
+        check_graph(nodes, roots, READINGS, NEEDS)
+
+
+def test_a_signal_is_read_once_what_it_needs_is_in_hand() -> None:
+    nodes = (
+        Read("length", "words", (0.5,), (1, 1), 1),
+        Ask("small", 2),
+        Read("critic", "score", (0.5,), (3, 4), 4),
+        Ask("large", 4),
+        Stop(Accept("small")),
+    )
+    check_graph(nodes, [0], READINGS, NEEDS)
+    root = compile_graph(nodes, TIERS)[0]
+    assert walk(root, {}) == Verify("length", "words")
+    assert walk(root, {"length": 0.7}) == Call("small")
+    assert walk(root, {"length": {"words": None}, "small": {}}) == Verify("critic", "score")
+    assert walk(root, {"length": 0.7, "small": {}, "critic": {}}) == Verify("critic", "score")
+    for verdict in (0.2, {"score": 0.2}):
+        assert walk(root, {"length": 0.7, "small": {}, "critic": verdict}) == Call("large")
+    assert walk(root, {"length": 0.7, "small": {}, "critic": {"score": 0.5}}) == Accept("small")
+
+
+JURY: tuple[Node, ...] = (
+    Ask("small", 1),
+    Poll(
+        "small",
+        "judge",
+        (Tally((), (None,)), Tally((1, 2), (2, None, 4)), Tally((2,), (2, 4))),
+        2,
+    ),
+    Ask("large", 3),
+    Stop(Accept("large")),
+    Stop(Accept("small")),
+)
+BALLOTS = {("small", "judge"): 5}
+
+
+def jurors(first: str, votes: int = 5) -> tuple[Tier, ...]:
+    """The tiers, with this reading of `small` first and so many votes of its judge."""
+    judge = Reading("judge", 0.5, (), (0, 0), votes=votes)
+    readings = (judge,) if first == "judge" else (Reading("conf", 0.0, (), (0, 0)), judge)
+    return (Tier("small", 1.0, readings), Tier("large", 10.0))
+
+
+@pytest.mark.parametrize(
+    ("votes", "action"),
+    [
+        ({}, Verify("small", "judge")),
+        ((0, 0), Verify("small", "judge")),
+        ((1, 1), Verify("small", "judge")),
+        ((0, 2), Call("large")),
+        ((1, 2), Verify("small", "judge")),
+        ((2, 2), Accept("small")),
+        ([2, 3], Accept("small")),
+        ((1, 3), Call("large")),
+        (None, Call("large")),
+        (math.nan, Call("large")),
+        ((3, 5), Accept("small")),  # asked all at once: nearest to 2 of 3
+        ((2, 5), Call("large")),  # nearest to 1 of 3
+    ],
+)
+def test_a_poll_asks_for_one_vote_more_until_they_suffice(votes: Any, action: object) -> None:
+    check_graph(JURY, [0], READINGS, NEEDS, BALLOTS)
+    root = compile_graph(JURY, jurors("judge"))[0]
+    assert walk(root, {"small": votes}) == action
+    assert walk(root, {"small": votes if votes == {} else {"judge": votes}}) == action
+
+
+def test_a_read_node_over_votes_wants_them_all() -> None:
+    nodes = (Ask("small", 1), Read("small", "judge", (0.5,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
+    root = compile_graph(nodes, jurors("conf", votes=3))[0]
+    assert [walk(root, {"small": {"judge": (yes, asked)}}) for yes, asked in ((0, 0), (1, 1), (0, 2), (2, 2))] == [
+        Verify("small", "judge")
+    ] * 4
+    assert [walk(root, {"small": {"judge": (yes, 3)}}) for yes in range(4)] == [
+        Abstain(),
+        Abstain(),
+        Accept("small"),
+        Accept("small"),
+    ]
+    assert walk(root, {"small": {"judge": None}}) == Abstain()
+
+
+@pytest.mark.parametrize("told_", [0.5, 1, (2, 1), (-1, 2), (1,), (1, 2, 3), (0.5, 1), "12", [None, 1]])
+def test_votes_that_are_no_tally_name_their_tier_and_reading(told_: object) -> None:
+    root = compile_graph(JURY, jurors("conf"))[0]
+    with pytest.raises(TypeError, match=r"votes 'judge' of 'small' are .*, not \(yes, asked\)"):
+        walk(root, {"small": {"judge": told_}})
+
+
+def test_a_tally_is_come_to_where_no_earlier_one_ends_the_poll() -> None:
+    poll = JURY[1]
+    assert isinstance(poll, Poll)
+    assert come_to(poll) == ((True, True), (True, True, True), (False, True, True, False))
+
+
+POLLS_REFUSED = {
+    "no tally": ((), r"asks for up to 0 votes of 'small', of 5"),
+    "more than there are": ((Tally((), (None,)),) * 5 + (Tally((), (2,)),), r"asks for up to 6 votes of 'small', of 5"),
+    "asking on at the end": ((Tally((), (None,)),), r"asks for more after 1 votes"),
+    "a cut of nobody": ((Tally((0,), (2, 2)),), r"cuts after 1 votes that do not rise within 1 \.\. 1"),
+    "a cut beyond all votes": ((Tally((2,), (2, 2)),), r"cuts after 1 votes that do not rise within 1 \.\. 1"),
+    "cuts that fall": ((Tally((), (None,)), Tally((2, 1), (2, 2, 2))), r"cuts after 2 votes that do not rise"),
+    "a branch too few": ((Tally((1,), (2,)),), r"1 cuts and 1 branches after 1 votes, not one more"),
+    "a branch that leads back": ((Tally((1,), (0, 2)),), r"node 0, which is not further down"),
+}
+
+
+@pytest.mark.parametrize("case", POLLS_REFUSED)
+def test_what_is_no_poll_is_refused_with_its_place(case: str) -> None:
+    rows, message = POLLS_REFUSED[case]
+    with pytest.raises(GraphError, match=r"nodes\[1\].*" + message):
+        check_graph((JURY[0], Poll("small", "judge", rows, 2), Stop(Accept("small"))), [0], READINGS, NEEDS, BALLOTS)
+
+
+def test_a_poll_of_what_is_no_votes_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"nodes\[1\].*votes of 'small', of 0"):
+        check_graph(JURY, [0], READINGS, NEEDS)
 
 
 def test_a_node_may_be_shared_by_paths_that_bought_different_things() -> None:

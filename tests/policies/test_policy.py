@@ -56,7 +56,7 @@ def at_point(low: int, high: int, share: float) -> Policy:
 @examples(150)
 @given(data=st.data())
 def test_deciding_is_the_plain_loop_from_the_arm_s_root_and_changes_nothing(data: st.DataObject) -> None:
-    policy = data.draw(policies())
+    policy = data.draw(policies(votes=True))
     readings = data.draw(told(policy.tiers, confidences(policy.nodes)))
     key = data.draw(st.text() | st.integers() | st.binary())
     context = data.draw(st.none() | st.sampled_from(["?", *policy.vertices[0].context_roots]))
@@ -64,7 +64,8 @@ def test_deciding_is_the_plain_loop_from_the_arm_s_root_and_changes_nothing(data
     vertex = policy.vertices[policy.arm(key)]
     first = {tier.name: tier.readings[0].name for tier in policy.tiers if tier.readings}
     root = vertex.root if context is None else vertex.context_roots.get(context, vertex.root)
-    expected = plain_action(policy.nodes, root, first, readings)
+    votes = {(tier.name, r.name): r.votes for tier in policy.tiers for r in tier.readings if r.votes}
+    expected = plain_action(policy.nodes, root, first, readings, votes)
     for told_ in (readings, dict(reversed(readings.items()))):
         assert policy.decide(told_, context=context, key=key) == expected
     assert repr((readings, policy)) == repr(before)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from metaverify.simulators.inspection import LogReport, inspect_log, render
-from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.signals import calibration_error, concordance
 
 NAN = math.nan
@@ -235,6 +235,30 @@ def test_a_sound_log_has_no_warnings() -> None:
     report = inspect_log(sound_log())
     assert report.warnings == ()
     assert render(report).endswith("\nNO WARNINGS\n")
+
+
+def test_a_signal_is_measured_against_the_cheapest_answer_that_it_needs() -> None:
+    log = sound_log()
+    rng = np.random.default_rng(1)
+    last, first = log.tiers[-1], log.tiers[0]
+
+    def signal(name: str, correct: np.ndarray, *needs: str) -> LoggedSignal:
+        seen = np.round(0.4 * correct + 0.6 * rng.random(len(log)), 3)
+        return LoggedSignal(name, (LoggedReading("conf", seen, np.full(len(log), 0.5)),), needs)
+
+    signals = (signal("judge", last.correct, last.name), signal("early", first.correct))
+    noise = LoggedSignal("noise", (LoggedReading("conf", rng.random(len(log)), np.zeros(len(log))),), (last.name,))
+    report = inspect_log(replace(log, signals=(*signals, noise)))
+    for found, of, about in zip(report.signals, signals, (last, first), strict=False):
+        (reading,) = found.readings
+        assert (found.about, found.needs, reading.price) == (about.name, of.needs, 0.5)
+        assert reading.auroc == pytest.approx(roc_auc_score(about.correct, of.readings[0].confidence))
+    assert cases(report, "useless-reading")[0].startswith("conf of noise: AUROC 0.")
+    text = render(report)
+    assert f"{len(log.tiers)} tiers, 3 signals, " in text
+    assert re.search(rf"judge \(of {last.name}\) +conf +0\.5 ", text)
+    assert report.hull == inspect_log(log).hull
+    json.dumps(report.to_json(), allow_nan=False)
 
 
 def test_few_rows_or_groups_are_warned_of() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog, fingerprint
 
 COUNT = 400
 
@@ -41,6 +41,53 @@ def test_tiers_are_found_by_name() -> None:
     assert log.tier("medium").cost[0] == 5.0
     with pytest.raises(LogError, match=r"^the log has no tier 'tiny'; it has small, medium, large$"):
         log.tier("tiny")
+
+
+def with_signals(log: ReplayLog) -> ReplayLog:
+    row = np.arange(len(log)) / len(log)
+    free, paid = LoggedReading("conf", row, 0 * row), LoggedReading("votes", row, row + 1, votes=len(log))
+    judge = LoggedSignal("judge", (free, LoggedReading("again", row, 0 * row), paid), ("small",))
+    return replace(
+        log, signals=(judge, LoggedSignal("pair", (free,), ("small", "large")), LoggedSignal("early", (free,)))
+    )
+
+
+def test_signals_follow_the_tiers_and_are_found_by_name() -> None:
+    log = with_signals(make_log())
+    assert [source.name for source in log.sources] == ["small", "medium", "large", "judge", "pair", "early"]
+    assert log.source("judge") is log.signals[0]
+    assert log.source("small") is log.tiers[0]
+    with pytest.raises(LogError, match=r"^the log has no tier or signal 'jury'; it has small, .*, judge, pair, early$"):
+        log.source("jury")
+
+
+def test_a_signal_goes_with_the_last_of_the_tiers_that_it_needs_and_with_the_last_of_its_readings() -> None:
+    log = with_signals(make_log())
+    assert [s.name for s in log.with_tiers(["small", "medium"]).signals] == ["judge", "early"]
+    assert [s.name for s in log.with_tiers(["medium", "large"]).signals] == ["early"]
+    assert [[r.name for r in s.readings] for s in log.with_readings(["votes"]).signals] == [["votes"]]
+    assert log.with_readings(()).signals == ()
+    usual = [[r.name for r in s.readings] for s in log.with_usual_readings().signals]
+    assert usual == [["conf", "votes"], ["conf"], ["conf"]]
+
+
+def test_rows_are_taken_from_signals_too_and_votes_stay_votes() -> None:
+    log = with_signals(make_log())
+    judge = log.take(np.array([7, 3])).signals[0]
+    assert (judge.needs, judge.readings[2].votes) == (("small",), COUNT)
+    assert judge.readings[2].confidence.tolist() == [7 / COUNT, 3 / COUNT]
+    assert judge.readings[2].price.tolist() == [1 + 7 / COUNT, 1 + 3 / COUNT]
+
+
+def test_a_fingerprint_tells_signals_what_they_need_and_votes_apart() -> None:
+    log = make_log()
+    full = with_signals(log)
+    judge, *others = full.signals
+    elsewhere = replace(full, signals=(replace(judge, needs=("medium",)), *others))
+    readings = tuple(replace(r, votes=0) for r in judge.readings)
+    uncounted = replace(full, signals=(replace(judge, readings=readings), *others))
+    assert len({fingerprint(each) for each in (log, full, elsewhere, uncounted)}) == 4
+    assert fingerprint(full.take(np.arange(COUNT)[::-1])) == fingerprint(full)
 
 
 def test_a_log_cannot_be_changed() -> None:

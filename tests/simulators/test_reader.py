@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaverify.simulators.files import told_as_log_errors
-from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog, fingerprint
 from metaverify.simulators.reader import log_columns, read_log, write_log
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -331,6 +331,193 @@ def test_what_is_written_reads_back_the_same(suffix: str, log: ReplayLog) -> Non
         assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
 
 
+SIGNALS = (
+    "query_id,correct_small,cost_small,correct_large,cost_large,conf_judge,cost_judge,conf_logit_judge,"
+    "agree_small_large,conf_length\n"
+    "a,1,1,1,4,.9,.25,.5,1,.3\n"
+    "b,0,1,1,4,,0,.25,.5,.1\n"
+)
+DECLARED = {"judge": ("small",), "length": ()}
+
+
+def test_sources_without_an_answer_stand_beside_the_tiers(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, SIGNALS), signals=DECLARED)
+    assert log.tier_names == ("small", "large")
+    judge, length, agree = log.signals
+    assert [(s.name, s.needs) for s in log.signals] == [
+        ("judge", ("small",)),
+        ("length", ()),
+        ("agree_small_large", ("small", "large")),
+    ]
+    assert [r.name for r in judge.readings] == ["conf", "logit"]
+    np.testing.assert_array_equal(judge.readings[0].confidence, [0.9, math.nan])
+    np.testing.assert_array_equal(judge.readings[0].price, [0.25, 0.0])
+    assert not judge.readings[1].price.any()
+    assert (agree.readings[0].name, agree.readings[0].confidence.tolist()) == ("agree", [1.0, 0.5])
+    assert length.readings[0].confidence.tolist() == [0.3, 0.1]
+    columns = log_columns(tmp_path / "log.csv", signals=DECLARED)
+    assert (columns.tiers, columns.ignored) == (("small", "large"), ())
+    assert columns.signals == ("judge", "length", "agree_small_large")
+
+
+def test_a_signal_may_be_priced_chosen_and_left_out_like_a_tier(tmp_path: Path) -> None:
+    path = write(tmp_path, SIGNALS)
+    log = read_log(path, signals=DECLARED, tiers=["small", "judge"], costs={"judge": 0.5})
+    assert (log.tier_names, [s.name for s in log.signals]) == (("small",), ["judge"])
+    assert [r.price.tolist() for r in log.signals[0].readings] == [[0.5, 0.5], [0.0, 0.0]]
+    assert read_log(path, signals=DECLARED, tiers=["large"]).signals == ()
+
+
+def test_comparing_answers_may_have_a_price_and_a_scale_leaves_agreement_alone(tmp_path: Path) -> None:
+    text = "correct_a,cost_a,conf_a,correct_b,cost_b,agree_a_b,cost_agree_a_b\n1,1,90,1,2,1,.1\n0,1,20,1,2,0,.1\n"
+    (agree,) = read_log(write(tmp_path, text), scale=100).signals
+    assert agree.readings[0].price.tolist() == [0.1, 0.1]
+    assert agree.readings[0].confidence.tolist() == [1.0, 0.0]
+
+
+def test_the_agreement_of_what_is_no_pair_of_tiers_is_a_column_like_any_other(tmp_path: Path) -> None:
+    path = write(tmp_path, "correct_a,cost_a,agree_a_c,agree_a\n1,1,1,1\n0,1,0,1\n")
+    assert read_log(path).signals == ()
+    assert log_columns(path).ignored == ("agree_a_c", "agree_a")
+
+
+def test_signals_survive_being_written(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, SIGNALS), signals=DECLARED)
+    for suffix in SUFFIXES:
+        write_log(log, tmp_path / f"again{suffix}")
+        again = read_log(tmp_path / f"again{suffix}", signals=DECLARED)
+        assert fingerprint(again) == fingerprint(log)
+
+
+def test_a_signal_of_the_long_form_has_no_correct(tmp_path: Path) -> None:
+    rows = "query_id,tier,correct,cost,confidence,verify_cost\n"
+    rows += "a,small,1,1,.5,0\na,judge,,,.9,.25\nb,small,0,1,.25,0\nb,judge,,,.1,.25\n"
+    (judge,) = read_log(write(tmp_path, rows), signals={"judge": ["small"]}).signals
+    assert (judge.name, judge.needs, judge.readings[0].name) == ("judge", ("small",), "conf")
+    assert (judge.readings[0].confidence.tolist(), judge.readings[0].price.tolist()) == ([0.9, 0.1], [0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            SIGNALS,
+            {"signals": {"length": ()}},
+            "log.csv: cost_judge belongs to no tier, there is no correct_judge; nearest tier: 'large'; "
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
+        ),
+        (
+            SIGNALS,
+            {"signals": {**DECLARED, "critic": ("small",)}},
+            "log.csv has no column conf_critic for --signal critic; ",
+        ),
+        (
+            SIGNALS,
+            {"signals": {**DECLARED, "judge": ("smal",)}},
+            "log.csv: --signal judge needs 'smal', which is no tier; did you mean 'small'?",
+        ),
+        (
+            SIGNALS,
+            {"signals": {**DECLARED, "judge": ("small", "small")}},
+            "log.csv: --signal judge=small,small names a tier twice; name it once",
+        ),
+        (
+            SIGNALS,
+            {"signals": {**DECLARED, "small": ()}},
+            "log.csv: --signal small has answers, in correct_small; it is a tier already",
+        ),
+        (
+            SIGNALS,
+            {"signals": DECLARED, "tiers": ["large", "judge"]},
+            "log.csv: --tiers keeps 'judge', which needs the answer of 'small'; "
+            "name that tier too, or leave 'judge' out",
+        ),
+        (
+            SIGNALS,
+            {"signals": DECLARED, "tiers": ["length"]},
+            "log.csv: --tiers leaves no tier; there are small, large",
+        ),
+        (
+            "correct_a,cost_a,conf_j,cost_j,verify_cost_j\n1,1,1,1,1\n1,1,1,1,1\n",
+            {"signals": {"j": ("a",)}},
+            "log.csv: cost_j and verify_cost_j are both the price of 'j'; drop one",
+        ),
+        (
+            "correct_a,correct_b,correct_a_b,correct_b_a,agree_a_b_a\n1,1,1,1,1\n",
+            {},
+            "log.csv: agree_a_b_a is the agreement of 'a' and 'b_a', or of 'a_b' and 'a'; rename a tier",
+        ),
+        (
+            "correct_a,cost_a,correct_b,cost_b,agree_a_b\n1,1,1,1,1\n1,1,1,1,1.5\n",
+            {},
+            "log.csv row 2: agree_a_b is 1.5, outside [0, 1]; ",
+        ),
+        (
+            "query_id,tier,correct,cost,confidence\na,small,1,1,.5\na,judge,,1,.9\nb,small,0,1,.2\nb,judge,,1,.1\n",
+            {},
+            "log.csv: tier 'judge' has no correct in any row; declare a signal without answers "
+            "(--signal judge=TIER), or leave judge out with --tiers",
+        ),
+        (
+            "query_id,tier,correct,cost,confidence\na,small,1,1,.5\na,judge,1,1,.9\nb,small,0,1,.2\nb,judge,,1,.1\n",
+            {"signals": {"judge": ("small",)}},
+            "log.csv row 2: correct is 1, but --signal judge has no answers; is it a tier?",
+        ),
+        (
+            "query_id,tier,correct,cost,confidence\na,small,1,1,.5\nb,small,0,1,.2\n",
+            {"signals": {"judge": ("small",)}},
+            "log.csv has no rows of tier 'judge' for --signal judge; there are small",
+        ),
+    ],
+)
+def test_a_bad_signal_is_named(tmp_path: Path, text: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LogError) as caught:
+        read_log(write(tmp_path, text), **options)
+    assert str(caught.value).startswith(message)
+
+
+VOTED = "correct_a,cost_a,conf_a,verify_cost_a,conf_sv_a\n1,1,.6666667,3,.25\n0,1,,3,1\n1,1,0,3,.5\n"
+
+
+def test_a_reading_may_be_the_share_of_votes(tmp_path: Path) -> None:
+    path = write(tmp_path, VOTED)
+    log = read_log(path, votes={"conf": 3, "sv": 4})
+    conf, sv = log.tiers[0].readings
+    assert (conf.votes, sv.votes) == (3, 4)
+    np.testing.assert_array_equal(conf.confidence, [2 / 3, math.nan, 0.0])
+    np.testing.assert_array_equal(conf.paid, [3.0, 1.0, 3.0])  # where the first vote failed no other was asked for
+    assert [r.votes for r in read_log(path).tiers[0].readings] == [0, 0]
+    assert fingerprint(log) != fingerprint(read_log(path))
+    for suffix in SUFFIXES:
+        write_log(log, tmp_path / f"again{suffix}")
+        assert fingerprint(read_log(tmp_path / f"again{suffix}", votes={"conf": 3, "sv": 4})) == fingerprint(log)
+
+
+def test_votes_may_be_in_percent_and_in_the_long_form_and_a_signal_s(tmp_path: Path) -> None:
+    percent = "correct_a,cost_a,conf_a,conf_j\n1,1,66.6667,50\n0,1,100,0\n"
+    log = read_log(write(tmp_path, percent), votes={"conf": 6}, scale=100, signals={"j": ("a",)})
+    assert log.tiers[0].readings[0].confidence.tolist() == [4 / 6, 1.0]
+    assert (log.signals[0].readings[0].votes, log.signals[0].readings[0].confidence.tolist()) == (6, [0.5, 0.0])
+    rows = "query_id,tier,correct,cost,reading,confidence\na,s,1,1,sv,.75\nb,s,0,1,sv,.25\n"
+    (sv,) = read_log(write(tmp_path, rows), votes={"sv": 4}).tiers[0].readings
+    assert (sv.name, sv.votes, sv.confidence.tolist()) == ("sv", 4, [0.75, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("votes", "message"),
+    [
+        ({"conf": 4}, "log.csv row 1: conf_a is .6666667, no share of 4 votes; give a multiple of 1/4, or correct"),
+        ({"conf": 0}, "log.csv: --votes conf=0 is no number of votes; give at least 1"),
+        ({"conf": 2.5}, "log.csv: --votes conf=2.5 is no number of votes; give at least 1"),
+        ({"cnf": 4}, "log.csv has no reading 'cnf' for --votes; did you mean 'conf'?"),
+    ],
+)
+def test_bad_votes_are_named(tmp_path: Path, votes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LogError) as caught:
+        read_log(write(tmp_path, VOTED), votes=votes)
+    assert str(caught.value).startswith(message)
+
+
 @given(log=logs(), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_long_form_means_what_the_wide_form_means(log: ReplayLog, data: st.DataObject) -> None:
@@ -599,17 +786,17 @@ def test_the_rows_of_one_query_must_agree_on_what_it_is(tmp_path: Path) -> None:
         (
             "correct_small,conf_smal",
             "log.csv: conf_smal belongs to no tier, there is no correct_smal; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_small,cost_large",
             "log.csv: cost_large belongs to no tier, there is no correct_large; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_small,conf2_big",
             "log.csv: conf2_big belongs to no tier, there is no correct_big; nearest tier: 'small'; "
-            "rename or drop the column",
+            "rename or drop the column, or declare a signal without answers (--signal NAME=TIER)",
         ),
         (
             "correct_a,cost_input_a",

@@ -13,10 +13,12 @@ import pytest
 
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
-from metaverify.policies.graph import Ask, Graph, Node, Read, Stop, renumbered, successors
+from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
-from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.references import no_information_hull
 from metaverify.simulators.replay import ABSTAINED, Routes, arms, check_match, route
 from metaverify.simulators.worlds import WORLDS
 
@@ -43,7 +45,7 @@ class Grower:
         """The root of a graph that may follow once ``have`` was bought."""
         answered = frozenset(tier for tier, reading in have if not reading)
         moves = [(tier.name, "") for tier in self.log.tiers if tier.name not in answered]
-        moves += [(t.name, r.name) for t in self.log.tiers if t.name in answered for r in t.readings]
+        moves += [(s.name, r.name) for s in self.log.sources if self._open(s.name) <= answered for r in s.readings]
         moves = [move for move in moves if move not in have]
         shared = [at for at in range(len(self.nodes)) if self.needs[at] <= answered and not self.buys[at] & have]
         if shared and self.rng.random() < 0.3:
@@ -56,12 +58,28 @@ class Grower:
         bought = have | {(tier, reading)}
         if not reading:
             return self._add(Ask(tier, self.grow(bought)), have)
+        if votes := next(r.votes for r in self.log.source(tier).readings if r.name == reading):
+            return self._add(self._poll(tier, reading, int(self.rng.integers(1, votes + 1)), bought), have)
         cuts = self._cuts(tier, reading)
         then = tuple(self.grow(bought) for _ in range(len(cuts) + 1))
         return self._add(Read(tier, reading, cuts, then, self.grow(bought)), have)
 
+    def _poll(self, tier: str, reading: str, most: int, bought: frozenset[tuple[str, str]]) -> Node:
+        if self.rng.random() < 0.2:  # all of them, as a share
+            return Read(tier, reading, (0.4,), (self.grow(bought), self.grow(bought)), self.grow(bought))
+        tallies = []
+        for asked in range(1, most + 1):
+            cuts = tuple(sorted({int(cut) for cut in self.rng.integers(1, asked + 1, size=2)}))
+            on = [asked < most and self.rng.random() < 0.6 for _ in range(len(cuts) + 1)]
+            tallies.append(Tally(cuts, tuple(None if more else self.grow(bought) for more in on)))
+        return Poll(tier, reading, tuple(tallies), self.grow(bought))
+
+    def _open(self, source: str) -> frozenset[str]:
+        """The answers that must be in hand before a source is read."""
+        return frozenset(next((signal.needs for signal in self.log.signals if signal.name == source), [source]))
+
     def _cuts(self, tier: str, reading: str) -> tuple[float, ...]:
-        confidence = next(r.confidence for r in self.log.tier(tier).readings if r.name == reading)
+        confidence = next(r.confidence for r in self.log.source(tier).readings if r.name == reading)
         seen = np.unique(confidence[~np.isnan(confidence)])
         near = np.concatenate([seen, (seen[1:] + seen[:-1]) / 2, [0.0, 1.0]])
         count = self.rng.integers(self.most_cuts + 1)
@@ -76,8 +94,8 @@ class Grower:
                 needs |= {tier}
             case Ask(tier, _):
                 needs, buys = needs - {tier}, buys | {(tier, "")}
-            case Read(tier, reading, _, _, _):
-                needs, buys = needs | {tier}, buys | {(tier, reading)}
+            case Read(tier, reading, _, _, _) | Poll(tier, reading, _, _):
+                needs, buys = needs | self._open(tier), buys | {(tier, reading)}
         self.nodes.append(node)
         self.needs.append(needs)
         self.buys.append(buys)
@@ -98,19 +116,55 @@ def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), 
         for at, (root, *others) in enumerate(roots)
     )
     tiers = tuple(
-        Tier(t.name, log.mean(t.cost), tuple(Reading(r.name, log.mean(r.price), (), (0, 0)) for r in t.readings))
+        Tier(
+            t.name,
+            log.mean(t.cost),
+            tuple(Reading(r.name, log.mean(r.price), (), (0, 0), votes=r.votes) for r in t.readings),
+        )
         for t in log.tiers
     )
+    signals = tuple(
+        Tier(
+            s.name,
+            0.0,
+            tuple(Reading(r.name, log.mean(r.price), (), (0, 0), votes=r.votes) for r in s.readings),
+            False,
+            s.needs,
+        )
+        for s in log.signals
+    )
+    tiers += signals
     context = ("task",) if contexts else ()
     return Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.4), f"salt {seed}", context, abstain)
 
 
-def drawn_log(world: str, n: int, seed: int, *, contexts: bool = False, **options: Any) -> ReplayLog:
+def drawn_log(
+    world: str, n: int, seed: int, *, contexts: bool = False, signals: bool = False, **options: Any
+) -> ReplayLog:
     """A log of a world, with weights that add up without rounding."""
     log = WORLDS[world](3, 5, **options).draw(n, seed)
     rng = np.random.default_rng(seed)
     labels = rng.choice(np.array(CONTEXTS, dtype=object), size=n) if contexts else None
-    return replace(log, weights=rng.choice([0.5, 1.0, 2.0], size=n), contexts=labels)
+    return replace(
+        log,
+        weights=rng.choice([0.5, 1.0, 2.0], size=n),
+        contexts=labels,
+        signals=signals_of(log, rng) if signals else (),
+    )
+
+
+def signals_of(log: ReplayLog, rng: np.random.Generator) -> tuple[LoggedSignal, ...]:
+    """A judge of the cheapest answer that is billed, whether two answers agree, and a signal before any call."""
+    one, two = log.tiers[0], log.tiers[1]
+    noisy = np.round(0.6 * one.correct + 0.4 * rng.random(len(log)), 1)
+    verdict = LoggedReading("conf", np.where(rng.random(len(log)) < 0.1, np.nan, noisy), np.full(len(log), 0.25))
+    agree = LoggedReading("agree", (one.correct == two.correct).astype(float), np.zeros(len(log)))
+    length = LoggedReading("conf", np.round(rng.random(len(log)), 1), np.zeros(len(log)))
+    return (
+        LoggedSignal("judge", (verdict,), (one.name,)),
+        LoggedSignal(f"agree_{one.name}_{two.name}", (agree,), (one.name, two.name)),
+        LoggedSignal("length", (length,)),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the loop
@@ -134,9 +188,9 @@ def loop(policy: Policy, log: ReplayLog) -> Routes:
                     calls[tier] += weight
                     cost[row] += log.tier(tier).cost[row]
                 case Verify(tier, reading):
-                    column = next(r for r in log.tier(tier).readings if r.name == reading)
+                    column = next(r for r in log.source(tier).readings if r.name == reading)
                     confidence = float(column.confidence[row])
-                    readings[tier][reading] = None if math.isnan(confidence) else confidence
+                    readings.setdefault(tier, {})[reading] = None if math.isnan(confidence) else confidence
                     reads[tier, reading] += weight
                     cost[row] += column.price[row]
                 case Accept(tier):
@@ -179,6 +233,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a paid reading": {"reading_prices": (0.0, 0.25)},
     "two paid readings and many missing": {"reading_prices": (0.1, 0.3), "missing": 0.6},
     "no reading": {"reading_prices": ()},
+    "signals": {"signals": True, "missing": 0.2},
 }
 
 
@@ -195,7 +250,12 @@ def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool)
 @pytest.mark.parametrize("abstain", [None, 0.6])
 @pytest.mark.parametrize(
     ("world", "variant"),
-    [("shared_difficulty", "a paid reading"), ("hopeless", "missing readings"), ("token_prices", "one free reading")],
+    [
+        ("shared_difficulty", "a paid reading"),
+        ("hopeless", "missing readings"),
+        ("token_prices", "one free reading"),
+        ("shared_difficulty", "signals"),
+    ],
 )
 def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
     log = drawn_log(world, 300, 7, contexts=True, **VARIANTS[variant])
@@ -203,6 +263,141 @@ def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, a
     policy = TableLearner(bins=4, abstain=abstain, gap=5e-3).policy(known)
     assert set(policy.vertices[0].context_roots) == set(CONTEXTS[:2])
     agrees_at_every_vertex(replace(policy, context=("task",)), log.take(np.arange(120)))
+
+
+def with_votes(log: ReplayLog, seed: int) -> ReplayLog:
+    """The same log with votes on the cheapest answer, sometimes missing, and a jury of two votes on the dearest."""
+    rng = np.random.default_rng(seed)
+    first, last = log.tiers[0], log.tiers[-1]
+
+    def votes(name: str, correct: np.ndarray, count: int) -> LoggedReading:
+        share = rng.binomial(count, 0.25 + 0.5 * correct) / count
+        share = np.where(rng.random(len(log)) < 0.15, np.nan, share)
+        return LoggedReading(name, share, rng.choice([0.25, 0.5], size=len(log)) * count, votes=count)
+
+    readings = (*first.readings, votes("votes", first.correct, 4))
+    jury = LoggedSignal("jury", (votes("ballot", last.correct, 2),), (last.name,))
+    return replace(log, tiers=(replace(first, readings=readings), *log.tiers[1:]), signals=(*log.signals, jury))
+
+
+def orders_of(reading: LoggedReading, row: int) -> list[tuple[int | None, ...]]:
+    """Every order in which the votes of a query can have come, each as likely as the others."""
+    share = reading.confidence[row]
+    if math.isnan(share):
+        return [(None,)]
+    yes = round(share * reading.votes)
+    chosen = itertools.combinations(range(reading.votes), yes)
+    return [tuple(int(at in places) for at in range(reading.votes)) for places in chosen]
+
+
+def mean_over_orders(policy: Policy, log: ReplayLog, row: int) -> tuple[float, float, Counter[Any]]:
+    """What `decide` earns and spends on one query, and how often it does what, in the mean over orders of votes."""
+    polled = {(s.name, r.name): r for s in log.sources for r in s.readings if r.votes}
+    cases = list(itertools.product(*(orders_of(reading, row) for reading in polled.values())))
+    quality = cost = 0.0
+    done: Counter[Any] = Counter()
+    for case in cases:
+        orders = dict(zip(polled, case, strict=True))
+        readings: dict[str, dict[str, Any]] = {}
+        while True:
+            action = policy.decide(readings)
+            match action:
+                case Call(tier):
+                    readings[tier] = {}
+                    cost += log.tier(tier).cost[row] / len(cases)
+                case Verify(tier, name) if (tier, name) in polled:
+                    yes, asked = readings.setdefault(tier, {}).get(name, (0, 0))
+                    vote = orders[tier, name][asked]
+                    readings[tier][name] = None if vote is None else (yes + vote, asked + 1)
+                    cost += polled[tier, name].price[row] / polled[tier, name].votes / len(cases)
+                    if asked:
+                        continue  # read once, however many votes
+                case Verify(tier, name):
+                    column = next(r for r in log.source(tier).readings if r.name == name)
+                    readings.setdefault(tier, {})[name] = float(column.confidence[row])
+                    cost += column.price[row] / len(cases)
+                case Accept(tier):
+                    quality += log.tier(tier).correct[row] / len(cases)
+                case Abstain():
+                    quality += (policy.abstain or 0.0) / len(cases)
+            done[action] += 1 / len(cases)
+            if isinstance(action, (Accept, Abstain)):
+                break
+    return quality, cost, done
+
+
+@pytest.mark.parametrize("abstain", [None, 0.3])
+def test_votes_are_replayed_as_the_mean_of_what_is_decided_over_all_their_orders(abstain: float | None) -> None:
+    for seed in range(6):
+        log = with_votes(drawn_log("shared_difficulty", 40, seed, signals=seed % 2 == 1, missing=0.1), seed)
+        policy = random_policy(log, seed, abstain=abstain)
+        check_match(policy, log)
+        names = [tier.name for tier in policy.tiers]
+        for vertex in range(len(policy.vertices)):
+            routes = route(policy, log, vertex)
+            fixed = replace(policy, point=OperatingPoint(vertex, vertex, 0.0))
+            rows = [mean_over_orders(fixed, log, row) for row in range(len(log))]
+            np.testing.assert_allclose(routes.quality, [quality for quality, _, _ in rows], atol=1e-12)
+            np.testing.assert_allclose(routes.cost, [cost for _, cost, _ in rows], atol=1e-12)
+            done: Counter[Any] = Counter()
+            for weight, (_, _, of_row) in zip(log.weights, rows, strict=True):
+                for action, part in of_row.items():
+                    done[action] += weight * part
+            assert routes.calls == pytest.approx([done[Call(name)] for name in names])
+            assert routes.accepts == pytest.approx([done[Accept(name)] for name in names])
+            for tier, reads in zip(policy.tiers, routes.reads, strict=True):
+                assert reads == pytest.approx([done[Verify(tier.name, r.name)] for r in tier.readings])
+            for row, (_, _, of_row) in enumerate(rows):
+                parts = {names.index(a.tier): p for a, p in of_row.items() if isinstance(a, Accept)}
+                parts[ABSTAINED] = of_row[Abstain()]
+                assert parts[int(routes.accepted[row])] == pytest.approx(max(parts.values()))
+
+
+def test_a_solved_policy_with_votes_is_replayed_as_it_decides() -> None:
+    log = with_votes(drawn_log("shared_difficulty", 300, 4, signals=True), 4)
+    log = replace(log, signals=log.signals[:1])
+    policy = TableLearner(bins=3, gap=1e-2).policy(log)
+    assert any(isinstance(node, Poll) for node in policy.nodes)
+    some = log.take(np.arange(60))
+    for vertex in range(0, len(policy.vertices), 3):
+        routes = route(policy, some, vertex)
+        fixed = replace(policy, point=OperatingPoint(vertex, vertex, 0.0))
+        for row in range(len(some)):
+            quality, cost, _ = mean_over_orders(fixed, some, row)
+            assert (routes.quality[row], routes.cost[row]) == pytest.approx((quality, cost))
+
+
+def test_a_log_that_takes_votes_for_something_else_is_refused() -> None:
+    log = with_votes(drawn_log("shared_difficulty", 60, 0), 0)
+    policy = random_policy(log, 0)
+    first = log.tiers[0]
+    for votes, told in ((0, "none; read the log with --votes votes=4"), (2, "2; read the log with --votes votes=4")):
+        readings = tuple(replace(r, votes=votes if r.votes else 0) for r in first.readings)
+        other = replace(log, tiers=(replace(first, readings=readings), *log.tiers[1:]))
+        with pytest.raises(LogError, match=f"'votes' of '{first.name}' for 4 votes, the log for {told}"):
+            check_match(policy, other)
+
+
+def test_signals_are_no_tiers_in_what_is_reported() -> None:
+    log = drawn_log("shared_difficulty", 400, 2, signals=True)
+    policy = TableLearner(bins=4).policy(log)
+    assert [tier.name for tier in policy.tiers if not tier.answer] == [signal.name for signal in log.signals]
+    outcome = replay(policy.at(budget=3.0), log)
+    assert set(outcome.calls) == set(outcome.accepts) == set(log.tier_names)
+    assert set(outcome.reads) == {source.name for source in log.sources}
+    assert outcome.reads["judge"]["conf"] > 0.0
+    assert sum(outcome.accepts.values()) == pytest.approx(1.0)
+    points = no_information_hull(log).points
+    assert {point.tier for point in points} <= set(log.tier_names)
+
+
+def test_a_log_without_a_signal_that_is_read_is_refused_and_one_that_nobody_reads_may_be_left_out() -> None:
+    log = drawn_log("shared_difficulty", 400, 2, signals=True)
+    policy = TableLearner(bins=4).policy(log)
+    with pytest.raises(LogError, match="reads 'conf' of 'judge', of which the log has no reading"):
+        check_match(policy, replace(log, signals=log.signals[1:]))
+    blind = TableLearner(bins=4).policy(replace(log, signals=()))
+    check_match(replace(blind, tiers=policy.tiers, vertices=tuple(replace(v, beliefs={}) for v in blind.vertices)), log)
 
 
 def test_readings_that_come_with_the_answer_change_neither_answer_nor_cost() -> None:
