@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all
 from metaverify.fitting.learner import Policies, TableLearner
+from metaverify.fitting.models.average import Average
 from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
@@ -38,6 +40,7 @@ Floats = NDArray[np.float64]
 
 TIERS = 5  # that are kept of more
 FEW = 100  # queries below which readings are not fused
+MANY = 1000  # queries from which on the lattice is as safe as a chain
 HALFWAY = 200.0  # queries at which a fused score aims half way between own quality and the gain over the best tier
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
@@ -88,18 +91,19 @@ def candidates(
     )
     found = [Candidate("lattice", lattice)]
     if abstain is None:
-        chain = replace(lattice, policies="chain")
-        found.insert(0, Candidate("chain", chain))
+        found.insert(len(log) >= MANY, Candidate("chain", replace(lattice, policies="chain")))
         by_context = log.contexts is not None
-        found.append(
-            Candidate("thresholds by context" if by_context else "thresholds", Thresholds(bins, context=by_context))
-        )
+        name = "thresholds by context" if by_context else "thresholds"
+        found.append(Candidate(name, Thresholds(bins, context=by_context)))
     safest = found[0]
     assert isinstance(safest.learner, TableLearner)
     if fuse is not None:
         found.append(Candidate(f"{safest.name}, first readings", replace(safest.learner, fuse=None, first=True)))
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
+    elif len(log) >= MANY:
+        odd = Average((lattice.model, LatentClasses(starts=1)), (3.0, 1.0))
+        found.append(Candidate("lattice, latent classes", replace(lattice, model=odd)))
     return tuple(found)
 
 

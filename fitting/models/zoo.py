@@ -21,7 +21,7 @@ __all__ = ["MODELS", "default_model", "name_of"]
 
 def default_model() -> TableModel:
     """What is used where no model is named."""
-    return Average((Copula(), Patterns()))
+    return Average((Copula(), Patterns(), RankKernel()))
 
 
 def name_of(model: TableModel) -> str:
