@@ -21,7 +21,7 @@ __all__ = ["MODELS", "default_model", "name_of"]
 
 def default_model() -> TableModel:
     """What is used where no model is named."""
-    return Average((Copula(), Patterns(), RankKernel()))
+    return Average((Copula(), Patterns()))
 
 
 def name_of(model: TableModel) -> str:

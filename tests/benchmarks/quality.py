@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ from metaverify import TableLearner, read_log
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner, cross_fit, cross_fit_all, rehearse
 from metaverify.fitting.frontier import mixture_at
+from metaverify.fitting.learner import Policies
+from metaverify.fitting.models.zoo import MODELS
 from metaverify.fitting.rehearse import Rehearsal
-from metaverify.fitting.select import SHARES, budget_grid, candidates, choose, context_only, reading_gain
+from metaverify.fitting.select import SHARES, TIERS, budget_grid, candidates, choose, context_only, reading_gain
 from metaverify.report import table
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
@@ -87,8 +90,9 @@ def whole(log: ReplayLog) -> ReplayLog:
     return log
 
 
-def on_table(model: Any, policies: Any = "lattice") -> Learner:
-    return TableLearner(model, policies, tiers=5)
+def on_table(model: str, policies: Policies = "lattice") -> Learner:
+    """The policies of a model's table, over the best five tiers."""
+    return TableLearner(MODELS[model](), policies, tiers=TIERS)
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,14 @@ class Method:
 METHODS: dict[str, Method] = {
     BASELINE: Method(Thresholds, bare),
     "thresholds by context": Method(lambda: Thresholds(context=True, kappa=0.0), one_reading),
-    "default bare": Method(None, bare),
+    **{f"{name}, bare": Method(partial(on_table, name), bare) for name in MODELS if name != "default"},
+    "chain, bare": Method(partial(on_table, "default", "chain"), bare),
+    "lattice, bare": Method(partial(on_table, "default"), bare),
+    "default, bare": Method(None, bare),
     "default": Method(None, whole),
 }
+"""What is compared; "bare" sees one reading a tier and no context, as thresholds do, and a model by its name is solved
+exactly."""
 
 
 # ------------------------------------------------------------------------------------------------------ one cell
@@ -352,7 +361,7 @@ def main() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     tasks = options.logs.split(";") if options.logs else list(TASKS)
     sizes = options.sizes.split(",")
-    methods = [BASELINE, *(m for m in (options.methods or ",".join(METHODS)).split(",") if m != BASELINE)]
+    methods = [BASELINE, *(m for m in (options.methods or ";".join(METHODS)).split(";") if m != BASELINE)]
     cells = [Cell(task, size, split) for split in range(options.splits) for size in sizes for task in tasks]
     console = Console(stderr=True)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -374,7 +383,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--logs", help="some of them, separated by ;")
     parser.add_argument("--sizes", default="50,200,1000,half")
     parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--methods")
+    parser.add_argument("--methods", help="some of them, separated by ;")
     parser.add_argument("--cache", default=".quality")
     parser.add_argument("--jobs", type=int, default=2)
     return parser.parse_args()

@@ -64,7 +64,7 @@ def _alone(model: TableModel) -> TableLearner:
 CANDIDATES: Mapping[str, Learner] = {
     "default": Selected(),
     "Copula chain": TableLearner(Copula(), "chain"),
-    "Copula + Patterns + RankKernel chain": TableLearner(default_model(), "chain"),
+    "Copula + Patterns chain": TableLearner(default_model(), "chain"),
     "Copula": _alone(Copula()),
     "Counts": _alone(Counts()),
     "Counts(200)": _alone(Counts(strength=200.0)),
@@ -75,7 +75,7 @@ CANDIDATES: Mapping[str, Learner] = {
     "Patterns": _alone(Patterns()),
     "LatentClasses": _alone(LatentClasses()),
     "RankKernel": _alone(RankKernel()),
-    "Copula + Patterns + RankKernel": _alone(default_model()),
+    "Copula + Patterns + RankKernel": _alone(Average((Copula(), Patterns(), RankKernel()))),
     "Copula + Patterns": _alone(Average((Copula(), Patterns()))),
     "Copula + RankKernel": _alone(Average((Copula(), RankKernel()))),
     "Average of four": _alone(Average((Copula(), RankKernel(), Patterns(), LatentClasses()))),
