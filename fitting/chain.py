@@ -8,7 +8,7 @@ axis, so all the chains over one list of tiers are a few arrays.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.bins import balanced_cuts
 from metaverify.fitting.coding import CodedLog, code_log
-from metaverify.fitting.context import KAPPA
-from metaverify.fitting.export import salt_of, tiers_of
+from metaverify.fitting.context import KAPPA, contextual_table
+from metaverify.fitting.export import neighbours, salt_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung
-from metaverify.fitting.table import JointTable
+from metaverify.fitting.lattice import Lattice, lattice_bytes
+from metaverify.fitting.models.counts import Counts
+from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
@@ -81,15 +83,39 @@ class Thresholds:
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:
         """The frontier of all chains, fixed tiers among them, and of their mixtures."""
-        del near  # every vertex within the gap is there
         chains = self.chains(log)
-        return chain_policy(log, chains, trace_frontier(chains, gap=self.gap).plans)
+        plans = trace_frontier(chains, gap=self.gap).plans
+        policy = chain_policy(log, chains, plans)
+        return policy if near is None else self._believing(policy, log, chains, plans, near)
+
+    def _believing(
+        self, policy: Policy, log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan], near: float
+    ) -> Policy:
+        """The policy with what the log's own rows say where the chains around a cost divide them."""
+        around = neighbours([vertex.cost for vertex in policy.vertices], near)
+        used = [chains[at] for plan in (plans[at] for at in around) for at in plan.chains]
+        cuts = [
+            sorted({chain.cuts[chain.tiers.index(s)] for chain in used if s in chain.tiers[:-1]})
+            for s in range(len(chains.ladders))
+        ]
+        ladders = tuple(_with_cuts(ladder, tuple(own)) for ladder, own in zip(chains.ladders, cuts, strict=True))
+        if lattice_bytes(ladders, contexts=len(chains.contexts))[0] > MANY_CHAINS:
+            return policy
+        coded = code_log(log, ladders, chains.contexts)
+        table = contextual_table(Counts(), coded, kappa=self.kappa if self.context else 0.0)
+        return with_beliefs(policy, Lattice(back_off(table)), near)
 
     def chains(self, log: ReplayLog) -> Chains:
         """Every chain, with what it costs and earns."""
         contexts = tuple(sorted(set(log.contexts))) if self.context and log.contexts is not None else ()
         ladders = _first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
         return Chains(ladders, _Counted(code_log(log, ladders, contexts), self.kappa))
+
+
+def _with_cuts(ladder: Ladder, cuts: tuple[float, ...]) -> Ladder:
+    """The ladder with these cuts of its reading."""
+    rungs = tuple(rung if rung.reading is None else Rung(rung.reading, cuts) for rung in ladder.rungs)
+    return replace(ladder, rungs=rungs)
 
 
 def _first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:

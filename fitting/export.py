@@ -19,7 +19,17 @@ from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 
-__all__ = ["FILE_TARGET", "keep_vertices", "policy_of", "reading_of", "salt_of", "thin", "tiers_of", "with_beliefs"]
+__all__ = [
+    "FILE_TARGET",
+    "keep_vertices",
+    "neighbours",
+    "policy_of",
+    "reading_of",
+    "salt_of",
+    "thin",
+    "tiers_of",
+    "with_beliefs",
+]
 
 FILE_TARGET = 60_000
 """Bytes of a policy file that thinning aims at."""
@@ -65,15 +75,19 @@ def with_beliefs(policy: Policy, lattice: Lattice, near: float) -> Policy:
 
     Its graph must be one over the lattice's ladders.
     """
-    costs = [vertex.cost for vertex in policy.vertices]
-    high = int(np.searchsorted(costs, near, side="right"))
     vertices = list(policy.vertices)
-    for at in range(max(high - NEIGHBOURS, 0), min(high + NEIGHBOURS, len(vertices))):
+    for at in neighbours([vertex.cost for vertex in vertices], near):
         vertex = vertices[at]
         roots = [vertex.root, *(vertex.context_roots[label] for label in lattice.table.contexts)]
         found = survey(lattice, policy.nodes, roots, price=vertex.price, believe=True)
         vertices[at] = replace(vertex, beliefs=found.beliefs)
     return replace(policy, vertices=tuple(vertices))
+
+
+def neighbours(costs: Sequence[float], near: float) -> range:
+    """Positions of the vertices around a cost."""
+    high = int(np.searchsorted(costs, near, side="right"))
+    return range(max(high - NEIGHBOURS, 0), min(high + NEIGHBOURS, len(costs)))
 
 
 def salt_of(nodes: Sequence[Node], roots: Sequence[object]) -> str:

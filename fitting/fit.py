@@ -149,14 +149,14 @@ def fit(
 
 
 def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
-    at, compared = choose([c.name for c in job.tried], [job.crossed[c.name] for c in job.tried], budget_grid(job.log))
+    at, compared = choose(job.tried, [job.crossed[c.name] for c in job.tried], budget_grid(job.log))
     chosen = own = job.learn(job.tried[at], budget, price)
     notes = [*chosen.shortcuts]
     if at > 0:
         gain = compared[at].gain
         notes.append(
             f"{compared[at].name} was taken instead of {compared[0].name}: on unseen queries it earned "
-            f"{100 * gain.mean:.2f} points more, two standard errors [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+            f"{100 * gain.mean:.2f} points more, in an interval of [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
         )
     references: list[Reference] = []
     if job.blind is not None and job.rival is not None:

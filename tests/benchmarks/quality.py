@@ -177,7 +177,7 @@ def learn(
     tries = candidates(known, budget=budgets[0])
     blind = context_only(known)
     every = cross_fit_all([*(c.learner for c in tries), blind.learner], known)
-    at, _ = choose([c.name for c in tries], every[:-1], budget_grid(known))
+    at, _ = choose(tries, every[:-1], budget_grid(known))
     tried, unread = (rehearse(learner, known, unseen) for learner in (tries[at].learner, blind.learner))
     ledgers = []
     overall = reading_gain(every[at], every[-1], budget_grid(known))

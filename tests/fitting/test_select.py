@@ -13,7 +13,7 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, FoldRun, cross_fit_all
 from metaverify.fitting.fit import Fit, fit
 from metaverify.fitting.learner import TableLearner
-from metaverify.fitting.select import Comparison, budget_grid, candidates, choose
+from metaverify.fitting.select import Candidate, Comparison, budget_grid, candidates, choose
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.replay import Routes
@@ -54,7 +54,7 @@ def chosen(log: ReplayLog, *qualities: np.ndarray, costs: tuple[float, ...] = ()
     """The choice between candidates at a single budget of 5."""
     costs = costs or (2.0,) * len(qualities)
     crossed = [earning(log, quality, cost) for quality, cost in zip(qualities, costs, strict=True)]
-    return choose([f"way {at}" for at in range(len(crossed))], crossed, [5.0])
+    return choose([Candidate(f"way {at}", Thresholds()) for at in range(len(crossed))], crossed, [5.0])
 
 
 def noisy(seed: int = 0) -> np.ndarray:
@@ -152,8 +152,9 @@ def test_the_choice_is_by_the_mean_over_budgets() -> None:
     learners = [TableLearner(bins=3, read=False), TableLearner(bins=3, policies="chain")]
     crossed = cross_fit_all(learners, log, folds=3)
     budgets = budget_grid(log)
-    at, compared = choose(["blind", "chain"], crossed, budgets)
-    gains = [choose(["blind", "chain"], crossed, [budget])[1][1].gain.mean for budget in budgets]
+    tried = [Candidate(name, learner) for name, learner in zip(("blind", "chain"), learners, strict=True)]
+    at, compared = choose(tried, crossed, budgets)
+    gains = [choose(tried, crossed, [budget])[1][1].gain.mean for budget in budgets]
     assert compared[1].gain.mean == pytest.approx(np.mean(gains), abs=1e-12)
     assert at == (compared[1].gain.low > 1e-9)
 
@@ -234,7 +235,7 @@ def gain(fitted: Fit, name: str) -> Comparison:
 
 def test_where_confidence_is_not_monotone_in_what_a_better_tier_gains_the_lattice_is_taken_and_it_is_said() -> None:
     world = hopeless(3, 6)
-    fitted = fit(world.draw(1500, 1), budget=5.0, folds=3)
+    fitted = fit(world.draw(900, 1), budget=5.0, folds=3)
     assert [each.name for each in fitted.compared] == ["chain", "lattice", "thresholds"]
     better = gain(fitted, "lattice").gain
     assert better.low > 0.02
