@@ -581,12 +581,20 @@ def test_a_tier_of_which_no_quality_is_known_is_refused() -> None:
 # Averages -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_average_of_models_is_the_average_of_their_tables() -> None:
+def test_an_average_of_models_is_the_average_of_their_tables_with_the_prices_of_the_first() -> None:
     coded = coded_log(80, 17, varying=True)
-    parts = [model.table(coded) for model in (Counts(), Patterns())]
-    mixed = Average((Counts(), Patterns()), (3.0, 1.0)).table(coded)
-    for one, other, found in zip(arrays_of(parts[0]), arrays_of(parts[1]), arrays_of(mixed), strict=True):
+    first, second = parts = [model.table(coded) for model in (Copula(), Patterns())]
+    mixed = Average((Copula(), Patterns()), (3.0, 1.0)).table(coded)
+    np.testing.assert_allclose(mixed.mass, 0.75 * first.mass + 0.25 * second.mass, atol=EXACT)
+    for source in range(len(mixed.ladders)):
+        one, other, found = first.quality[source], second.quality[source], mixed.quality[source]
+        assert one is not None
+        assert other is not None
         np.testing.assert_allclose(found, 0.75 * one + 0.25 * other, atol=EXACT)
+        for mean, expected in zip(first.price[source], mixed.price[source], strict=True):
+            per_call = mean if isinstance(mean, float) else mean / first.mass
+            given = expected if isinstance(expected, float) else expected / mixed.mass
+            np.testing.assert_allclose(given, per_call, rtol=1e-9)
     assert_same(Average((Patterns(),)).table(coded), parts[1])
 
 

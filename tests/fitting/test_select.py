@@ -238,7 +238,7 @@ def test_where_confidence_is_not_monotone_in_what_a_better_tier_gains_the_lattic
     fitted = fit(world.draw(900, 1), budget=5.0, folds=3)
     assert [each.name for each in fitted.compared] == ["chain", "lattice", "thresholds"]
     better = gain(fitted, "lattice").gain
-    assert better.low > 0.02
+    assert better.low > 0.01
     assert fitted.policy.provenance["method"] == "lattice"
     (note,) = (note for note in fitted.notes if "instead of" in note)
     assert note.startswith("lattice was taken instead of chain: on unseen queries it earned")
