@@ -28,7 +28,6 @@ from metaverify.fitting.select import (
     candidates,
     choose,
     context_only,
-    reading_gain,
 )
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
@@ -163,14 +162,16 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
         blind, rival = (job.learn(reference, budget, price) for reference in (job.blind, job.rival))
         references += [_reference(each.candidate.name, each.outcome) for each in (rival, blind)]
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
-        crossed = job.crossed
-        overall = reading_gain(crossed[own.candidate.name], crossed[blind.candidate.name], budget_grid(job.log))
-        if max(better.low, overall.low) <= 1e-9:
+        if better.high <= 1e-9:
             chosen = blind
             notes.append(
-                "reading confidences does not pay here: what it gained over routing without on unseen queries, "
-                f"{100 * better.mean:+.2f} points here and {100 * overall.mean:+.2f} over a range of budgets, "
-                "is within its standard error; the policy reads nothing"
+                "reading confidences does not pay here: on unseen queries routing without it was "
+                f"{-100 * better.mean:.2f} points better; the policy reads nothing"
+            )
+        elif better.low <= 1e-9:
+            notes.append(
+                "reading confidences hardly pays here: what it gained over routing without on unseen queries, "
+                f"{100 * better.mean:+.2f} points, is within its standard error"
             )
         ahead = mean_with_interval(rival.gains - chosen.gains, chosen.rows)
         if ahead.low > 0.0 and ahead.mean >= VISIBLE:
