@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.bins import balanced_cuts
 from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import salt_of, tiers_of
@@ -24,6 +23,7 @@ from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
 __all__ = ["Chain", "ChainPlan", "Chains", "Thresholds", "chain_policy"]

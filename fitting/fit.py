@@ -337,6 +337,7 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
         context=job.log.context_names,
         evidence=_evidence(chosen.outcome, job.folds),
         provenance=_provenance(job, chosen.candidate.learner),
+        context_cuts=job.log.context_cuts,
     )
 
 
