@@ -112,7 +112,8 @@ def _learner(options: argparse.Namespace) -> Learner | None:
     from metaverify.fitting.select import TIERS
 
     model = MODELS[options.model]()
-
+    if options.pooling != "average" and (options.solver != "lattice" or options.method == "thresholds"):
+        raise ValueError("--pooling is of tables: it goes with --method auto, chain or lattice and --solver lattice")
     if options.solver != "lattice":
         from metaverify.fitting.pomdp_learner import PomdpLearner
 
@@ -133,6 +134,7 @@ def _learner(options: argparse.Namespace) -> Learner | None:
         model,
         policies="chain" if options.method == "chain" else "lattice",
         bins=options.bins or 8,
+        pooling=options.pooling,
         tiers=TIERS,
         abstain=options.abstain,
         budget=options.budget,
@@ -157,6 +159,7 @@ def _fit(options: argparse.Namespace) -> None:
             readings=_names(options.readings),
             abstain=options.abstain,
             bins=options.bins,
+            pooling=options.pooling,
             folds=options.folds,
             seed=options.seed,
             progress=tell,

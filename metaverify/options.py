@@ -88,6 +88,13 @@ def _fit(commands: Any, run: Run) -> None:
         metavar="MODEL",
         help="of what confidences are worth: %(choices)s (default: copula and patterns averaged)",
     )
+    fit.add_argument(
+        "--pooling",
+        choices=("average", "offsets"),
+        default="average",
+        help="how contexts learn from each other: their tables averaged with the pooled one, or its qualities moved "
+        "by one offset a tier (default: %(default)s)",
+    )
     fit.add_argument("--readings", help="readings to use, by name (default: all)")
     fit.add_argument(
         "--bins",
