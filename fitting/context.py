@@ -13,7 +13,7 @@ from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.table import JointTable, average, combine
 
-__all__ = ["KAPPA", "Pooling", "contextual_table"]
+__all__ = ["KAPPA", "Pooling", "contextual_table", "quality_offsets"]
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,8 @@ KAPPA = 100.0
 FEWEST = 20  # rows below which a context has no table of its own
 
 SPREAD = 0.5
-"""Standard deviation, in logits, that the offset of a tier in a context is expected to have."""
+"""Standard deviation, in logits, that the offset of a tier in a context is expected to have; twice as much is worse on
+three of four real logs at either size."""
 
 SURE = 1e-9  # how near to 0 and 1 qualities are taken when offsets are sought, so that no row is a proof
 STEPS = 100  # of Newton's method; what rounding leaves to do after so many is not worth one more
@@ -40,6 +41,11 @@ def contextual_table(
     With "average" a context's table is T_c = (n_c T_c + kappa T) / (n_c + kappa).  With "offsets" its masses and prices
     are those, and its quality given the readings is the pooled one, moved by one offset for each tier s (see
     `quality_offsets`): mass_c(o) expit(logit q_s(o) + d_cs).
+
+    On halves of four real logs of language models (5 to 14 contexts, chains of 3 or 4 tiers, 6 splits) offsets earned
+    +.26, -.17, -.05, -.23 points more than averages at n = 200, and +.01, -.15, +.12, +.08 at 1,000: neither is better
+    in general, so the simpler one is the default.  No contexts at all earned -.48, -.11, -.05, -.28 and -1.10, -.54,
+    -.66, -1.27.
     """
     pooled = model.table(coded)
     if not coded.contexts:

@@ -226,9 +226,7 @@ def numbers_policy() -> Policy:
     )
     roots = {"qa/tokens<120": 1, "qa/120<=tokens<480.5": 0, "qa/tokens>=480.5": 3, "qa/tokens missing": 0}
     vertices = (Vertex(0.0125, 4.0, 0.75, 0, roots),)
-    return Policy(
-        tiers, nodes, vertices, FIXED, context=("task", "tokens"), context_cuts={"tokens": (120.0, 480.5)}
-    )
+    return Policy(tiers, nodes, vertices, FIXED, context=("task", "tokens"), context_cuts={"tokens": (120.0, 480.5)})
 
 
 def numbers_cases(policy: Policy) -> Iterator[dict[str, Any]]:
