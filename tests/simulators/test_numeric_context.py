@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from metaverify.simulators.inspection import inspect_log, render
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import log_columns, read_log, write_log
-from metaverify.simulators.replay import arms
+from metaverify.simulators.replay import arms, route
 
 CONTEXT = ("dataset", "tokens:4")
 
@@ -184,6 +183,14 @@ def test_given_cuts_win_over_the_logs_own(tmp_path: Path) -> None:
     assert fingerprint(one) == fingerprint(other)
 
 
+def test_a_number_on_a_cut_is_above_it(tmp_path: Path) -> None:
+    path = written(tmp_path, frame(6, 10).with_columns(tokens=pl.Series([4, 5, 6, 76, 77, 78])))
+    log = read_log(path, context="tokens", context_cuts={"tokens": (5, 77)})
+    assert log.contexts is not None
+    assert log.contexts.tolist() == [plain_label("tokens", (5.0, 77.0), n) for n in (4, 5, 6, 76, 77, 78)]
+    assert log.contexts[[1, 4]].tolist() == ["5<=tokens<77", "tokens>=77"]
+
+
 def test_cuts_stay_with_a_log_and_go_with_its_contexts(tmp_path: Path) -> None:
     log = read_log(written(tmp_path, frame(90, 11)), context="tokens:3")
     parts = [*log.split(0.5), log.by_id(), log.take(np.arange(5)), log.with_tiers(["small"])]
@@ -251,8 +258,6 @@ def test_a_loop_over_decide_does_with_every_row_what_replay_does(road: tuple[Pol
 
 
 def routed_at(policy: Policy, log: ReplayLog, vertex: int) -> tuple[np.ndarray, np.ndarray]:
-    from metaverify.simulators.replay import route
-
     routes = route(policy, log, vertex)
     return routes.quality, routes.cost
 
@@ -281,4 +286,4 @@ def test_a_fit_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     files = (written(tmp_path, table, "one.parquet"), written(tmp_path, table[order], "two.parquet"))
     one, two = (fit(read_log(file, context="tokens:2"), budget=4.0, folds=2, compare=False) for file in files)
     assert json.dumps(one.to_json()) == json.dumps(two.to_json())
-    assert one.policy == replace(two.policy)
+    assert one.policy == two.policy
