@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.bins import balanced_cuts
 from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA, contextual_table
 from metaverify.fitting.export import neighbours, salt_of, tiers_of, with_beliefs
@@ -26,6 +25,7 @@ from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
 __all__ = ["Chain", "ChainPlan", "Chains", "Thresholds", "chain_policy"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.bins import balanced_cuts
 from metaverify.fitting.ladders import Ladder, Rung, leaf_shape, vote_rung
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
 
 __all__ = ["CodedLog", "code_log", "ladders_of"]

@@ -15,6 +15,7 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.context import Pooling
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
 from metaverify.fitting.export import keep_vertices, thin
 from metaverify.fitting.learner import TableLearner
@@ -85,6 +86,7 @@ def fit(
     model: TableModel | None = None,
     abstain: float | None = None,
     bins: int | None = None,
+    pooling: Pooling = "average",
     folds: int = 5,
     seed: int = 0,
     compare: bool = True,
@@ -104,6 +106,7 @@ def fit(
         model: of the tables, where no learner is given.
         abstain: the worth of handing a query over, in quality; None where that is not to be had.
         bins: the most bins of a reading; where not given, 8 on a table, and as many as are useful on rows.
+        pooling: how contexts learn from each other (see `TableLearner`), where no learner is given.
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of folds and searches.
         compare: whether the references that must be learnt (thresholds, context-only routing) are wanted.
@@ -137,7 +140,7 @@ def fit(
     if learner is not None:
         tried = (Candidate(learner.describe()["method"], learner),)
     else:
-        tried = candidates(rows, model=model, abstain=abstain, bins=bins, budget=budget)
+        tried = candidates(rows, model=model, abstain=abstain, bins=bins, budget=budget, pooling=pooling)
     _check_budget(rows, budget, tried[0].learner.abstain)
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
@@ -338,6 +341,7 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
         context=job.log.context_names,
         evidence=_evidence(chosen.outcome, job.folds),
         provenance=_provenance(job, chosen.candidate.learner),
+        context_cuts=job.log.context_cuts,
     )
 
 

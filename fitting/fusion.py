@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from sklearn.linear_model import LogisticRegression
 
-from metaverify.fitting.bins import balanced_cuts
 from metaverify.fitting.export import reading_of
 from metaverify.fitting.ladders import Rung
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Points, Tier
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import FUSED, LoggedReading, ReplayLog, fuse
 
 __all__ = ["Cards", "cross_fused", "fuse_log", "with_inputs"]

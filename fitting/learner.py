@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.chain import Chains, chain_policy
 from metaverify.fitting.coding import CodedLog, code_log, ladders_of
-from metaverify.fitting.context import KAPPA, contextual_table
+from metaverify.fitting.context import KAPPA, Pooling, contextual_table
 from metaverify.fitting.export import policy_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import complete_near, trace_frontier
 from metaverify.fitting.fusion import Cards, cross_fused, fuse_log, with_inputs
@@ -52,6 +52,8 @@ class TableLearner:
         bins: the most bins of a reading.
         context: whether contexts are told apart.
         kappa: rows of pooled evidence that stand beside each context's own.
+        pooling: how contexts learn from each other: "average", of their tables with the pooled one; or "offsets", the
+            pooled quality given the readings moved by one number for each tier (see `contextual_table`).
         fuse: the aim (see `cross_fused`) of the score that several free readings of an answer are fused into; None
             leaves them apart.
         first: whether only the first free reading of a tier is used.
@@ -69,6 +71,7 @@ class TableLearner:
     bins: int = 8
     context: bool = True
     kappa: float = KAPPA
+    pooling: Pooling = "average"
     fuse: float | None = None
     first: bool = False
     tiers: int | None = None
@@ -82,6 +85,8 @@ class TableLearner:
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise ValueError(f"bins is {self.bins}; give at least 1")
+        if self.pooling not in get_args(Pooling):
+            raise ValueError(f"pooling is {self.pooling!r}; give one of {', '.join(get_args(Pooling))}")
         if self.abstain is not None and not 0.0 <= self.abstain <= 1.0:
             raise ValueError(f"abstain is {self.abstain}; the worth of handing over is a quality in [0, 1]")
         if self.abstain is not None and self.policies == "chain":
@@ -106,7 +111,7 @@ class TableLearner:
         contexts = () if used.contexts is None else tuple(sorted(set(used.contexts)))
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
-        table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa)
+        table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa, pooling=self.pooling)
         return Study(self, used, cards, kept, table)
 
     def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: Memo) -> Rehearsal:
@@ -153,7 +158,7 @@ class TableLearner:
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
-        names = ("bins", "context", "kappa", "fuse", "first", "tiers", "gap", "slack", "abstain", "read")
+        names = ("bins", "context", "kappa", "pooling", "fuse", "first", "tiers", "gap", "slack", "abstain", "read")
         options = {name: getattr(self, name) for name in names}
         return {"method": self.policies, "options": {"model": name_of(self.model), **options}}
 

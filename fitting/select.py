@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.context import Pooling
 from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all
 from metaverify.fitting.learner import Policies, TableLearner
 from metaverify.fitting.models.average import Average
@@ -79,6 +80,7 @@ def candidates(
     abstain: float | None = None,
     bins: int | None = None,
     budget: float | None = None,
+    pooling: Pooling = "average",
 ) -> tuple[Candidate, ...]:
     """The ways of learning that are worth a try on a log, the safest first."""
     several = any(sum(not (r.votes or r.price.any()) for r in tier.readings) > 1 for tier in log.tiers)
@@ -86,6 +88,7 @@ def candidates(
     lattice = TableLearner(
         model or default_model(),
         bins=bins or 8,
+        pooling=pooling,
         fuse=fuse,
         first=fuse is None,
         tiers=TIERS if len(log.tiers) > TIERS else None,

@@ -112,7 +112,8 @@ def _learner(options: argparse.Namespace) -> Learner | None:
     from metaverify.fitting.select import TIERS
 
     model = MODELS[options.model]()
-
+    if options.pooling != "average" and (options.solver != "lattice" or options.method == "thresholds"):
+        raise ValueError("--pooling is of tables: it goes with --method auto, chain or lattice and --solver lattice")
     if options.solver != "lattice":
         from metaverify.fitting.pomdp_learner import PomdpLearner
 
@@ -133,6 +134,7 @@ def _learner(options: argparse.Namespace) -> Learner | None:
         model,
         policies="chain" if options.method == "chain" else "lattice",
         bins=options.bins or 8,
+        pooling=options.pooling,
         tiers=TIERS,
         abstain=options.abstain,
         budget=options.budget,
@@ -157,6 +159,7 @@ def _fit(options: argparse.Namespace) -> None:
             readings=_names(options.readings),
             abstain=options.abstain,
             bins=options.bins,
+            pooling=options.pooling,
             folds=options.folds,
             seed=options.seed,
             progress=tell,
@@ -205,11 +208,13 @@ def _replay(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.policy)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
-    columns = log_columns(options.log, group=options.group, weight=options.weight, signals=signals)
-    tiers, context = _names(options.tiers), _names(options.context)
+    tiers, context = _names(options.tiers), _names(options.context) or ()
+    columns = log_columns(options.log, context=context, group=options.group, weight=options.weight, signals=signals)
     _check_columns(options, policy, columns)
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
-    log = _read(options, tiers or [tier.name for tier in policy.tiers], context or list(policy.context), signals, votes)
+    cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
+    known = context or policy.context
+    log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts)
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     if options.json:
@@ -245,7 +250,7 @@ def _decide(options: argparse.Namespace) -> None:
 
     policy = _dial(load_policy(options.policy), options)
     readings = _readings(options.readings)
-    known = {"context": options.context, "key": options.key}
+    known = {"context": _context(options.context), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
         raise ValueError("this policy mixes two decision graphs to meet its budget: give --key, the request's id")
     if options.explain:
@@ -292,6 +297,7 @@ def _read(
     context: Sequence[str] | None = None,
     signals: Mapping[str, Sequence[str]] | None = None,
     votes: Mapping[str, int] | None = None,
+    context_cuts: Mapping[str, Sequence[float]] | None = None,
 ) -> Any:
     from metaverify.simulators.reader import read_log
 
@@ -305,6 +311,7 @@ def _read(
         weight=options.weight,
         signals=_signals(options.signal) if signals is None else signals,
         votes=_votes(options.votes) if votes is None else votes,
+        context_cuts=context_cuts,
     )
 
 
@@ -357,6 +364,17 @@ def _readings(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"the readings are {text}, not a JSON object such as '{{\"small\": 0.42}}'")
     return value
+
+
+def _context(text: str | None) -> str | dict[str, Any] | None:
+    """A context as a label, or the values of its columns where it is a JSON object."""
+    if text is None or not text.startswith("{"):
+        return text
+    try:
+        value = json.loads(text)
+    except (RecursionError, ValueError):
+        return text
+    return value if isinstance(value, dict) else text
 
 
 def _check_out(path: str | None) -> None:

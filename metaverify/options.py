@@ -88,6 +88,13 @@ def _fit(commands: Any, run: Run) -> None:
         metavar="MODEL",
         help="of what confidences are worth: %(choices)s (default: copula and patterns averaged)",
     )
+    fit.add_argument(
+        "--pooling",
+        choices=("average", "offsets"),
+        default="average",
+        help="how contexts learn from each other: their tables averaged with the pooled one, or its qualities moved "
+        "by one offset a tier (default: %(default)s)",
+    )
     fit.add_argument("--readings", help="readings to use, by name (default: all)")
     fit.add_argument(
         "--bins",
@@ -167,7 +174,9 @@ def _decide(commands: Any, run: Run) -> None:
         "readings", help='what has been read: \'{"tier": confidence}\' or \'{"tier": {"reading": confidence}}\''
     )
     decide.add_argument(
-        "--context", help="what is known of the query before any call; the values of several columns with / between"
+        "--context",
+        help="what is known of the query before any call: a label (several columns' with / between), or JSON: "
+        '\'{"task": "qa", "tokens": 431}\'',
     )
     decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
     decide.add_argument("--explain", action="store_true", help="also say why")
@@ -247,7 +256,9 @@ def _log(parser: argparse.ArgumentParser) -> None:
         metavar="READING=K",
         help="a reading that is the share of K votes, which can be asked for one by one",
     )
-    parser.add_argument("--context", help="columns known before any call, separated by commas")
+    parser.add_argument(
+        "--context", help="columns known before any call, separated by commas; a number with its bins, as in tokens:4"
+    )
     parser.add_argument("--cost", action="append", default=[], metavar="TIER=PRICE", help="a tier's price per call")
     parser.add_argument("--scale", type=float, default=1.0, help="divide confidences by this (100 for percent)")
     parser.add_argument("--group", help="column of what is drawn together (default: group_id, where there is one)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.policy import Policy
@@ -42,7 +43,7 @@ class Episode:
     """
 
     def __init__(
-        self, policy: Policy, *, context: str | Mapping[str, str] | None = None, key: str | bytes | int | None = None
+        self, policy: Policy, *, context: str | Mapping[str, Any] | None = None, key: str | bytes | int | None = None
     ) -> None:
         self.policy = policy
         self._context = context

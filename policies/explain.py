@@ -70,7 +70,7 @@ def explain(
     policy: Policy,
     readings: Mapping[str, Any],
     *,
-    context: str | Mapping[str, str] | None = None,
+    context: str | Mapping[str, Any] | None = None,
     key: str | bytes | int | None = None,
 ) -> Explanation:
     """The decision that `Policy.decide` makes on the same arguments, explained; raises as it does."""

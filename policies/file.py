@@ -116,6 +116,7 @@ def _encode(policy: Policy) -> dict[str, Any]:
         "version": VERSION,
         "salt": policy.salt,
         "context": list(policy.context),
+        **_encode_cuts(policy.context_cuts),
         "abstain": None if policy.abstain is None else _float(policy.abstain),
         "tiers": [_encode_tier(tier) for tier in policy.tiers],
         "nodes": [_encode_node(node) for node in policy.nodes],
@@ -145,6 +146,11 @@ def _encode(policy: Policy) -> dict[str, Any]:
 def _float(value: float) -> float:
     """A number as files have it: with a point, and no negative zero."""
     return float(value) + 0.0
+
+
+def _encode_cuts(context_cuts: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
+    cuts = {name: [_float(cut) for cut in cuts] for name, cuts in context_cuts.items()}
+    return {"context_cuts": cuts} if cuts else {}
 
 
 def _encode_tier(tier: Tier) -> dict[str, Any]:
@@ -256,12 +262,24 @@ def _decode(top: Fields) -> Policy:
     abstain = None if top.get("abstain") is None else top.number("abstain", 0.0, 1.0)
     if len(salt.encode()) > 64:
         top.fail("E_RANGE", "salt", "is longer than 64 bytes")
+    cuts = _decode_cuts(top.object("context_cuts"), context) if top.has("context_cuts") else {}
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
     top.end()
     try:
-        return Policy(tiers, nodes, vertices, point, salt, context, abstain, evidence, provenance)
+        return Policy(tiers, nodes, vertices, point, salt, context, abstain, evidence, provenance, cuts)
     except GraphError as error:
         raise PolicyFileError("E_ACTION", error.place, error.message) from None
+
+
+def _decode_cuts(item: Fields, context: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    if not item.value:
+        item.fail("E_SCHEMA", "*", "is empty; leave it out")
+    for name in item.value:
+        if name not in context:
+            item.fail("E_SCHEMA", name, "is no column of the context")
+        if not item.array(name):
+            item.fail("E_SCHEMA", name, "has no cuts; leave it out")
+    return {name: _rising(item, name, -math.inf, math.inf) for name in sorted(item.value)}
 
 
 def _decode_tier(item: Fields) -> Tier:
@@ -308,10 +326,10 @@ def _decode_points(item: Fields, before: list[str]) -> Points:
     return part
 
 
-def _rising(item: Fields) -> tuple[float, ...]:
-    cuts = item.numbers("cuts", 0.0, 1.0)
-    if any(not low < high for low, high in pairwise(cuts)):
-        item.fail("E_RANGE", "cuts", "do not rise")
+def _rising(item: Fields, key: str = "cuts", low: float = 0.0, high: float = 1.0) -> tuple[float, ...]:
+    cuts = item.numbers(key, low, high)
+    if any(not before < after for before, after in pairwise(cuts)):
+        item.fail("E_RANGE", key, "do not rise")
     return cuts
 
 

@@ -10,10 +10,11 @@ from hashlib import blake2b
 from typing import Any
 
 from metaverify.policies.actions import Action
+from metaverify.policies.context import context_label, interval_label
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
 from metaverify.policies.tiers import Tier
 
-__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "context_label"]
+__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex"]
 
 
 class BudgetError(ValueError):
@@ -77,6 +78,7 @@ class Policy:
         abstain: what handing a query over is worth, in quality; None where the policy never does.
         evidence: how good it is and how that was found.
         provenance: what it was made from.
+        context_cuts: of each context column that is a number, where it is cut (see `interval_label`).
 
     Raises:
         GraphError: the nodes are no decision graph.
@@ -92,6 +94,7 @@ class Policy:
     abstain: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
@@ -118,7 +121,7 @@ class Policy:
         self,
         readings: Mapping[str, Any],
         *,
-        context: str | Mapping[str, str] | None = None,
+        context: str | Mapping[str, Any] | None = None,
         key: str | bytes | int | None = None,
     ) -> Action:
         """What to do next, given what has been read: a pure function of its arguments.
@@ -129,7 +132,8 @@ class Policy:
                 [0, 1] is a reading that is missing.  Votes are (yes, asked), and `Verify` asks for one more of them
                 until they suffice.
             context: what is known of the query before any call: a label, or the values of the policy's context
-                columns by name.  None or an unknown one takes the pooled graph.
+                columns by name.  None or an unknown one takes the pooled graph.  Of a column that is a number, None,
+                NaN, or what is no number, is missing.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
                 for every step and in every process.
 
@@ -147,7 +151,7 @@ class Policy:
         label = context if type(context) is str else self.context_of(context)
         return walk(roots[1].get(label, roots[0]), readings)
 
-    def context_of(self, context: str | Mapping[str, str]) -> str:
+    def context_of(self, context: str | Mapping[str, Any]) -> str:
         """The label of a context, given as itself or as the values of the policy's context columns by name.
 
         Raises:
@@ -159,7 +163,13 @@ class Policy:
         if missing:
             wanted = ", ".join(self.context) or "no context"
             raise ValueError(f"context {context!r} is neither a label nor the values of {wanted} by name")
-        return context_label([str(context[name]) for name in self.context])
+        cuts = self.context_cuts
+        return context_label(
+            [
+                interval_label(name, cuts[name], context[name]) if name in cuts else str(context[name])
+                for name in self.context
+            ]
+        )
 
     def arm(self, key: str | bytes | int | None) -> int:
         """The vertex that a request follows."""
@@ -195,20 +205,6 @@ class Policy:
     def expected_quality(self) -> float:
         """Mean quality at the operating point."""
         return _mix(self.point, [vertex.quality for vertex in self.vertices])
-
-
-def context_label(values: Sequence[str]) -> str:
-    """The name of a context from the values of its columns: the value itself, or several joined with "/".
-
-    A "/" or a backslash within one of several values is written with a backslash before it.
-
-    Example:
-        >>> context_label(["math/algebra"]), context_label(["a/b", "c"])
-        ('math/algebra', 'a\\\\/b/c')
-    """
-    if len(values) == 1:
-        return values[0]
-    return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
 
 
 def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint:

@@ -34,6 +34,7 @@ Signals = Mapping[str, Sequence[str]]
 NO_SIGNALS: Signals = MappingProxyType({})
 
 _CORRECT = "correct_"
+_MOST_BINS = 100  # of a context column: far more than can be learnt apart
 _LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
 
 
@@ -67,12 +68,16 @@ class SignalColumns:
 
 @dataclass(frozen=True, slots=True)
 class KeyColumns:
-    """The columns that say which query a row belongs to, and what is known of it before any call."""
+    """The columns that say which query a row belongs to, and what is known of it before any call.
+
+    ``bins`` has those of the context columns that are numbers, and the most intervals that each is cut into.
+    """
 
     query: str | None
     group: str | None
     weight: str | None
     context: tuple[str, ...]
+    bins: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class LogColumns:
         weight: str | None,
         signals: Signals = NO_SIGNALS,
     ) -> LogColumns:
-        """The form, the keys and the used of a file's columns.
+        """The form, the keys and the used of a file's columns; a context is a column or, of a number, column:bins.
 
         Raises:
             LogError: no column says what was correct, an asked column is not there, or one belongs to no tier.
@@ -236,7 +241,8 @@ def _form(file: str, columns: Sequence[str]) -> str:
 def _keys(
     file: str, columns: Sequence[str], context: tuple[str, ...], group: str | None, weight: str | None
 ) -> KeyColumns:
-    asked = [*(("context", column) for column in context), ("group", group), ("weight", weight)]
+    bins = _bins(file, columns, context)
+    asked = [*(("context", column) for column in bins), ("group", group), ("weight", weight)]
     for option, column in asked:
         if column is not None and column not in columns:
             raise LogError(f"{file} has no column {column!r} for --{option}; {nearest(column, columns)}")
@@ -244,8 +250,26 @@ def _keys(
         query="query_id" if "query_id" in columns else None,
         group=group or ("group_id" if "group_id" in columns else None),
         weight=weight or ("weight" if "weight" in columns else None),
-        context=context,
+        context=tuple(bins),
+        bins={column: most for column, most in bins.items() if most is not None},
     )
+
+
+def _bins(file: str, columns: Sequence[str], context: Sequence[str]) -> dict[str, int | None]:
+    """The context columns, and the bins that were asked for; None for one that is told as it stands."""
+    found: dict[str, int | None] = {}
+    for text in context:
+        column, most = text, None
+        if text not in columns and ":" in text:
+            column, _, count = text.rpartition(":")
+            if not (count.isascii() and count.isdigit() and 2 <= int(count) <= _MOST_BINS):
+                way_out = f"write it as column:bins with 2 to {_MOST_BINS} bins, for example tokens:4"
+                raise LogError(f"{file}: --context {text} is no number of bins; {way_out}")
+            most = int(count)
+        if column in found:
+            raise LogError(f"{file}: --context names {column!r} twice; name it once")
+        found[column] = most
+    return found
 
 
 def _wide_columns(tiers: Sequence[TierColumns], signals: Sequence[SignalColumns]) -> set[str | None]:

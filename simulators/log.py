@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ class ReplayLog:
 
     ``group_ids`` names what is drawn together (a prompt asked many times); where the log has none, every query
     is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
-    ``context_names`` are the columns that it was joined from.
+    ``context_names`` are the columns that it was joined from, and ``context_cuts`` says where those that are numbers
+    were cut.
     ``weights`` counts how many queries a row stands for.
     """
 
@@ -101,6 +102,7 @@ class ReplayLog:
     contexts: Texts | None = None  # [n]
     context_names: tuple[str, ...] = ()
     signals: tuple[LoggedSignal, ...] = ()
+    context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -187,7 +189,7 @@ class ReplayLog:
 
     def without_contexts(self) -> ReplayLog:
         """The same queries, their contexts not told."""
-        return replace(self, contexts=None, context_names=())
+        return replace(self, contexts=None, context_names=(), context_cuts={})
 
     def fused(self, cards: Mapping[str, tuple[Points, ...]]) -> ReplayLog:
         """The same queries, where each tier named in ``cards`` has a reading ``fused`` last, made of its others; one of
@@ -205,6 +207,7 @@ class ReplayLog:
             contexts=None if self.contexts is None else self.contexts[rows],
             context_names=self.context_names,
             signals=tuple(replace(signal, readings=_take_readings(signal, rows)) for signal in self.signals),
+            context_cuts=self.context_cuts,
         )
 
     def by_id(self) -> ReplayLog:

@@ -6,13 +6,15 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from metaverify.policies.policy import context_label
+from metaverify.policies.context import context_label, interval_labels
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.columns import (
     AGREE,
     NO_SIGNALS,
@@ -58,6 +60,7 @@ def read_log(
     weight: str | None = None,
     signals: Signals = NO_SIGNALS,
     votes: Mapping[str, int] | None = None,
+    context_cuts: Mapping[str, Sequence[float]] | None = None,
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -76,7 +79,9 @@ def read_log(
     Args:
         path: the file; its suffix says the format.
         tiers: the tiers and signals to keep; the others' values are not looked at.
-        context: columns known before any call; several make one label (see `context_label`).
+        context: columns known before any call; several make one label (see `context_label`).  A column that is a number
+            is written with the most intervals that it is cut into, as in ``tokens:4``: the cuts divide the log's
+            queries as evenly as can be, and are remembered in ``context_cuts`` of the log.
         costs: price per call by tier, instead of the cost columns.
         scale: what the confidences are divided by (100 for percent).
         group: the column that names what is drawn together, instead of ``group_id``.
@@ -85,6 +90,8 @@ def read_log(
             read before any call.
         votes: reading -> how many votes it is the share of (of every source that has a reading of this name); its
             price is that of all of them, and they can be asked for one by one.
+        context_cuts: context column -> where it is cut, instead of at the log's own quantiles: those of a policy
+            (``policy.context_cuts``) for a log that it is to be replayed on.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -102,14 +109,16 @@ def read_log(
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         ids = _ids(sheet, columns.keys, index)
+        cuts = _context_cuts(sheet, columns.keys, index, weights, context_cuts or {})
         return ReplayLog(
             query_ids=ids,
             tiers=_by_cost(logged, weights),
             weights=weights,
             group_ids=_labels(sheet, columns.keys.group, index) if columns.keys.group else ids,
-            contexts=_contexts(sheet, columns.keys.context, index),
-            context_names=tuple(columns.keys.context),
+            contexts=_contexts(sheet, columns.keys.context, index, cuts),
+            context_names=columns.keys.context,
             signals=tuple(signal for signal in read if signal.readings),
+            context_cuts=cuts,
         )
 
 
@@ -297,14 +306,59 @@ def _labels(sheet: Sheet, column: str, index: _Index, *, empty: str | None = Non
     return first
 
 
-def _contexts(sheet: Sheet, columns: Sequence[str], index: _Index) -> Texts | None:
+Cuts = Mapping[str, tuple[float, ...]]
+"""Of each context column that is a number, where it is cut."""
+
+
+def _contexts(sheet: Sheet, columns: Sequence[str], index: _Index, cuts: Cuts) -> Texts | None:
     if not columns:
         return None
-    values = [_labels(sheet, column, index, empty="") for column in columns]
+    values = [
+        _intervals(sheet, column, index, cuts[column]) if column in cuts else _labels(sheet, column, index, empty="")
+        for column in columns
+    ]
     if len(values) == 1:
         return values[0]
     labels = {row: context_label(row) for row in set(zip(*values, strict=True))}
     return np.array([labels[row] for row in zip(*values, strict=True)], dtype=object)
+
+
+def _intervals(sheet: Sheet, column: str, index: _Index, cuts: tuple[float, ...]) -> Texts:
+    """[queries]: the name of the interval that a number falls in."""
+    numbers = _numbers(sheet, column, index)
+    place = np.where(np.isnan(numbers), len(cuts) + 1, np.searchsorted(cuts, numbers, side="right"))
+    return np.array(interval_labels(column, cuts), dtype=object)[place]
+
+
+def _numbers(sheet: Sheet, column: str, index: _Index) -> Floats:
+    """[queries]: the number on which all rows of a query agree, NaN where it is missing or not finite."""
+    values = sheet.numbers(column, f"give numbers, or --context {column} without bins")
+    first = values[index.first]
+    sheet.refuse(
+        ~((values == first[index.query]) | (np.isnan(values) & np.isnan(first[index.query]))),
+        column,
+        "but an earlier row of the query says otherwise; make them agree",
+    )
+    return np.where(np.isfinite(first), first, np.nan)
+
+
+def _context_cuts(
+    sheet: Sheet, keys: KeyColumns, index: _Index, weights: Floats, given: Mapping[str, Sequence[float]]
+) -> Cuts:
+    for column in given:
+        if column not in keys.context:
+            known = ", ".join(keys.context) or "none"
+            raise LogError(f"{sheet.file}: context_cuts of {column!r}, which is no context column; there are {known}")
+    cuts = {column: tuple(map(float, at)) for column, at in given.items()}
+    for column, at in cuts.items():
+        if not at or not np.isfinite(at).all() or any(not low < high for low, high in pairwise(at)):
+            raise LogError(f"{sheet.file}: context_cuts of {column!r} are {at}; give finite numbers that rise")
+    for column, most in keys.bins.items():
+        if column not in cuts:
+            cuts[column] = balanced_cuts(_numbers(sheet, column, index), weights, most)
+        if not cuts[column]:
+            raise LogError(f"{sheet.file}: {column} has no two different numbers to cut between; leave it out")
+    return cuts
 
 
 def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:

@@ -63,6 +63,10 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
                     raise LogError(f"{fault}, the log for {column.votes or 'none'}; read the log with {way_out}")
     if policy.context and log.contexts is None:
         raise LogError(f"the policy decides by context: read the log with --context {','.join(policy.context)}")
+    for known, cuts in policy.context_cuts.items():
+        if known in log.context_names and log.context_cuts.get(known) != cuts:
+            fault = f"the policy cuts {known!r} at {', '.join(f'{cut:g}' for cut in cuts)}, the log elsewhere"
+            raise LogError(f"{fault}; read it with context=policy.context, context_cuts=policy.context_cuts")
 
 
 def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:

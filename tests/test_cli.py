@@ -796,3 +796,101 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, run: Run, 
 
     monkeypatch.setattr("metaverify.policies.file.load_policy", interrupted)
     assert run("show", shop.policy) == Ran(1, "", "metaverify: interrupted; nothing was written\n")
+
+
+# ------------------------------------------------------------------------------------------ numbers as contexts
+
+
+@pytest.fixture(scope="module")
+def lengths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A log whose small tier fails on long prompts, another with longer ones, and a policy of the first."""
+    folder = tmp_path_factory.mktemp("lengths")
+    for name, seed, scale in (("log", 1, 300.0), ("other", 2, 500.0)):
+        rng = np.random.default_rng(seed)
+        tokens = np.ceil(rng.exponential(scale, 400))
+        small = rng.random(400) < np.where(tokens < 200, 0.9, 0.3)
+        columns = {
+            "task": rng.choice(["qa", "code"], 400),
+            "tokens": pl.Series(np.where(rng.random(400) < 0.1, np.nan, tokens)).fill_nan(None),
+            "conf_small": np.round(0.5 + 0.2 * small + 0.3 * rng.random(400), 2),
+            "correct_small": small.astype(int),
+            "cost_small": np.ones(400),
+            "correct_large": (rng.random(400) < 0.9).astype(int),
+            "cost_large": np.full(400, 10.0),
+        }
+        pl.DataFrame(columns).write_csv(folder / f"{name}.csv")
+    files = folder / "log.csv", folder / "other.csv", folder / "policy.json"
+    options = ["--context", "task,tokens:3", "--budget", "5", "--folds", "2", "-o", str(files[2])]
+    assert main(["fit", str(files[0]), *options]) == 0
+    return files
+
+
+def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, Path, Path]) -> None:
+    log, other, file = lengths
+    policy = load_policy(file)
+    low, high = policy.context_cuts["tokens"]
+    assert policy.context == ("task", "tokens")
+    inspected = run("inspect", log, "--context", "task,tokens:3").out
+    shown = run("show", file).out
+    for label in (f"qa/tokens<{low:g}", f"code/{low:g}<=tokens<{high:g}", f"qa/tokens>={high:g}"):
+        assert label in inspected
+        assert label in shown
+    told = run("decide", file, '{"small": 0.75}', "--context", '{"task": "qa", "tokens": 7}', "--key", "1", "--explain")
+    assert told.out.startswith(str(explain(policy, {"small": 0.75}, context=f"qa/tokens<{low:g}", key="1")))
+    assert f"context qa/tokens<{low:g}: its own graph" in told.out
+    missing = run("decide", file, "{}", "--context", '{"task": "qa", "tokens": null}', "--key", "1", "--explain")
+    assert "context qa/tokens missing: its own graph" in missing.out
+
+    cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
+    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False}
+    assert run("replay", file, other, "--json").json() == expected
+    assert run("replay", file, other, "--context", "task,tokens:9", "--json").json() == expected
+    assert run("replay", file, log, "--json").json()["in_sample"] is True
+
+
+def test_values_of_a_context_without_a_column_are_refused(run: Run, lengths: tuple[Path, Path, Path]) -> None:
+    ran = run("decide", lengths[2], "{}", "--context", '{"task": "qa"}', "--key", "1")
+    assert (ran.code, ran.out) == (1, "")
+    assert "nor the values of task, tokens by name" in ran.err
+
+
+@pytest.mark.parametrize("context", ["{", "{}x", "[1]", "{'task': 1}"])
+def test_what_is_no_json_object_is_a_label(run: Run, lengths: tuple[Path, Path, Path], context: str) -> None:
+    ran = run("decide", lengths[2], "{}", "--context", context, "--key", "1", "--explain")
+    assert f"context {context}: not known to the policy" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [("tokens:0", "is no number of bins"), ("token:3", "did you mean 'tokens'?"), ("task:3", "not a number")],
+)
+def test_a_context_that_cannot_be_cut_is_refused(
+    run: Run, lengths: tuple[Path, Path, Path], context: str, words: str
+) -> None:
+    for command in (["inspect", lengths[0]], ["fit", lengths[0], "--budget", "5"], ["replay", lengths[2], lengths[1]]):
+        ran = run(*command, "--context", context)
+        assert (ran.code, ran.out) == (1, "")
+        assert words in ran.err
+
+
+@pytest.mark.parametrize("method", ["auto", "chain", "lattice"])
+def test_pooling_is_an_option_of_every_method_on_a_table(
+    run: Run, lengths: tuple[Path, Path, Path], tmp_path: Path, method: str
+) -> None:
+    options = ["--context", "task,tokens:3", "--budget", "5", "--folds", "2", "--method", method, "--json"]
+    found = {}
+    for pooling in ("average", "offsets"):
+        file = tmp_path / f"{pooling}.json"
+        ran = run("fit", lengths[0], *options, "--pooling", pooling, "-o", file)
+        assert ran.code == 0
+        policy = load_policy(file)
+        assert policy.provenance["options"]["pooling"] == pooling
+        found[pooling] = ran.json()["outcome"]["quality"]["mean"]
+    assert found["average"] != found["offsets"]
+
+
+@pytest.mark.parametrize("other", [("--method", "thresholds"), ("--solver", "pomdp-py:value-iteration")])
+def test_pooling_without_a_table_is_refused(run: Run, shop: Shop, other: tuple[str, str]) -> None:
+    ran = run("fit", shop.log, "--budget", "5", "--pooling", "offsets", *other)
+    assert (ran.code, ran.out) == (1, "")
+    assert "--pooling is of tables" in ran.err

@@ -209,10 +209,41 @@ def votes_cases(policy: Policy) -> Iterator[dict[str, Any]]:
         yield {"readings": readings, "context": None, "key": None}
 
 
+def numbers_policy() -> Policy:
+    """Two tiers; a request's context is its task and its number of tokens, cut at 120 and 480.5.
+
+    Where the task or the length is not known `small` answers and is accepted from 0.5 on, else `large` is called.
+    Short questions ("qa") keep the answer of `small` unread, long ones, from 480.5 tokens on, go to `large` at once.
+    """
+    tiers = (Tier("small", 1.0, (Reading("conf", 0.0, (0.5,), (40, 55, 5)),)), Tier("large", 10.0))
+    nodes = (
+        Ask("small", 2),
+        Ask("small", 4),
+        Read("small", "conf", (0.5,), (3, 4), 3),
+        Ask("large", 5),
+        Stop(Accept("small")),
+        Stop(Accept("large")),
+    )
+    roots = {"qa/tokens<120": 1, "qa/120<=tokens<480.5": 0, "qa/tokens>=480.5": 3, "qa/tokens missing": 0}
+    vertices = (Vertex(0.0125, 4.0, 0.75, 0, roots),)
+    return Policy(tiers, nodes, vertices, FIXED, context=("task", "tokens"), context_cuts={"tokens": (120.0, 480.5)})
+
+
+def numbers_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every interval, its ends, and what is no number, also as labels."""
+    labels = [None, "never seen", *policy.vertices[0].context_roots]
+    told: list[Any] = [-1e300, 0, 119, 119.99999999, 120, 431, 480.4999999, 480.5, 10**400, None, "431", "", []]
+    contexts: list[Any] = [{"task": task, "tokens": tokens} for task in ("qa", "code") for tokens in told]
+    for context in [*labels, *contexts]:
+        for readings in ({}, {"small": 0.4999999}, {"small": 0.5}, {"small": None}, {"small": {}, "large": {}}):
+            yield {"readings": readings, "context": context, "key": None}
+
+
 GOLDEN = {
     "policy": (golden_policy, cases, "decisions"),
     "signals": (signals_policy, signals_cases, "signals"),
     "votes": (votes_policy, votes_cases, "votes"),
+    "numbers": (numbers_policy, numbers_cases, "numbers"),
 }
 
 

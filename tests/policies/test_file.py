@@ -152,6 +152,7 @@ def believing(policy: Policy, beliefs: dict[int, tuple[Belief, ...]]) -> Policy:
         "the price": lambda p: replace(p, point=replace(p.point, price=0.1)),
         "the salt": lambda p: replace(p, salt=""),
         "the context's columns": lambda p: replace(p, context=("tenant",)),
+        "where a context is cut": lambda p: replace(p, context_cuts={"task": (120.0,)}),
         "the worth of abstaining": lambda p: replace(p, abstain=0.3),
         "a belief": lambda p: believing(
             p, {3: (*p.vertices[0].beliefs[3][:2], replace(p.vertices[0].beliefs[3][2], share=0.06))}
@@ -288,6 +289,10 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
     yield "counts for other cuts", "E_SCHEMA", changed("tiers", 0, "readings", 1, "counts", to=[1, 2]), "counts"
     yield "a context less", "E_SCHEMA", without("vertices", 1, "context_roots", "code"), "context_roots"
     yield "another context", "E_SCHEMA", changed("vertices", 1, "context_roots", "prose", to=1), "context_roots"
+    for cuts in ({}, {"tokens": [1.0]}, {"task": []}):
+        yield f"context cuts {cuts}", "E_SCHEMA", changed("context_cuts", to=cuts), "context_cuts"
+    for cuts in ({"task": [2.0, 1.0]}, {"task": [1.0, 1.0]}, {"task": [1.0, 2.0, 1.5]}):
+        yield f"context cuts {cuts}", "E_RANGE", changed("context_cuts", to=cuts), "context_cuts.task"
     yield "a belief's row less", "E_SCHEMA", without("vertices", 0, "beliefs", "3", 0), "vertices[0].beliefs.3"
     yield (
         "a belief's tier less",
@@ -311,6 +316,7 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         ("format",): (1, None),
         ("salt",): (1, None, []),
         ("context",): ("task", None, {}, [1]),
+        ("context_cuts",): ([], None, 1.0, {"task": {}}, {"task": 1.0}, {"task": ["1"]}, {"task": [True]}),
         ("abstain",): (True, "0.5"),
         ("tiers",): ({}, "x", None, [1], [[]]),
         ("nodes",): ({}, [None]),

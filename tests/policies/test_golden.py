@@ -15,7 +15,12 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.file import dump_policy, load_policy, policy_id
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-POLICIES = {"policy.json": "decisions.jsonl", "signals.json": "signals.jsonl", "votes.json": "votes.jsonl"}
+POLICIES = {
+    "policy.json": "decisions.jsonl",
+    "signals.json": "signals.jsonl",
+    "votes.json": "votes.jsonl",
+    "numbers.json": "numbers.jsonl",
+}
 
 
 def cases_of(name: str) -> list[dict[str, Any]]:
@@ -71,8 +76,29 @@ def test_a_reader_that_knows_only_the_file_decides_the_same(name: str) -> None:
     document = json.loads((GOLDEN / name).read_text("utf-8"))
     for case in cases_of(name):
         vertex = document["vertices"][drawn(document, case["key"])]
-        root = vertex["context_roots"].get(case["context"], vertex["root"])
+        root = vertex["context_roots"].get(labelled(document, case["context"]), vertex["root"])
         assert followed(document, root, case["readings"]) == case["action"], case
+
+
+def labelled(document: dict[str, Any], context: Any) -> str | None:
+    """The label of a context, from the file alone; no value here has a "/" or a backslash."""
+    if not isinstance(context, dict):
+        return None if context is None else str(context)
+    words = []
+    for column in document["context"]:
+        value, cuts = context[column], document.get("context_cuts", {}).get(column)
+        if cuts is None:
+            words.append(str(value))
+        elif not isinstance(value, int | float) or abs(value) >= 10**309:
+            words.append(f"{column} missing")
+        else:
+            below = [f"{cut:g}" for cut in cuts if cut <= value]
+            above = [f"{cut:g}" for cut in cuts if cut > value]
+            if not below:
+                words.append(f"{column}<{above[0]}")
+            else:
+                words.append(f"{below[-1]}<={column}<{above[0]}" if above else f"{column}>={below[-1]}")
+    return "/".join(words)
 
 
 def drawn(document: dict[str, Any], key: str | int) -> int:

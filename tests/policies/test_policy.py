@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
+from metaverify.policies.context import context_label
 from metaverify.policies.graph import Ask, GraphError, Node, Read, Stop
-from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex, context_label
+from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metaverify.fitting.bins import CANDIDATES, balanced_cuts, shortest_between
 from metaverify.fitting.ladders import Rung
+from metaverify.simulators.bins import CANDIDATES, balanced_cuts, shortest_between
 from tests.strategies import confidences, repeatable
 
 
@@ -158,10 +158,17 @@ def test_a_cut_stands_well_between_and_no_number_with_fewer_digits_does(first: f
         (0.2, 0.3, 0.25),
         (0.1, 0.2, 0.15),
         (0.99991, 1.0, 0.99995),
+        (119.0, 1241.0, 700.0),
+        (431.0, 432.0, 431.5),
+        (998.0, 1003.0, 1000.0),
+        (-3.0, 2.0, 0.0),
+        (-40.0, 60.0, 0.0),
+        (5e5, 3e6, 2e6),
+        (1.6e308, 1.7e308, 1.65e308),
     ],
 )
 def test_a_cut_is_written_with_few_digits(low: float, high: float, expected: float) -> None:
-    assert shortest_between(low, high) == expected
+    assert repr(shortest_between(low, high)) == repr(expected)
 
 
 @repeatable(200)
@@ -181,7 +188,19 @@ def test_however_close_its_neighbours_a_cut_divides_them(low: float, ulps: int) 
     assert low < shortest_between(low, high) <= high
 
 
-@pytest.mark.parametrize("low", [0.0, 0.1, 0.5, 1.0 - 2**-53, 5e-324, 1e-300, 0.9999999999])
+@repeatable(300)
+@given(first=st.floats(-1e6, 1e6), second=st.floats(-1e6, 1e6))
+def test_of_whole_numbers_too_the_roundest_is_taken(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    assume(high - low > 1e-3)
+    cut, reach = Decimal(shortest_between(low, high)), (Decimal(high) - Decimal(low)) / 4
+    inner = (Decimal(low) + reach * Decimal("1.001"), Decimal(high) - reach * Decimal("1.001"))
+    assert Decimal(low) < cut <= Decimal(high)
+    coarsest = next((digits for digits in range(-7, 17) if decimals_between(*inner, digits)), 17)
+    assert cut == round(cut, coarsest) or abs(cut - round(cut, coarsest)) < Decimal("1e-9")
+
+
+@pytest.mark.parametrize("low", [0.0, 0.1, 0.5, 1.0 - 2**-53, 5e-324, 1e-300, 0.9999999999, -1e-300, 431.0, -1e300])
 def test_even_neighbouring_floats_are_divided(low: float) -> None:
     high = math.nextafter(low, 2.0)
     assert shortest_between(low, high) == high

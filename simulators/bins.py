@@ -1,6 +1,9 @@
-"""Bins of a confidence: quantiles of the log that never divide a tie, cut on the raw scale."""
+"""Bins of a number: quantiles of the log that never divide a tie, cut on the raw scale."""
 
 from __future__ import annotations
+
+import math
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +15,20 @@ Floats = NDArray[np.float64]
 CANDIDATES = 256  # places considered for a cut; finer than any sensible number of bins
 
 
-def balanced_cuts(confidence: Floats, weights: Floats, bins: int) -> tuple[float, ...]:
+def balanced_cuts(numbers: Floats, weights: Floats, bins: int) -> tuple[float, ...]:
     """At most ``bins - 1`` rising cuts that make the sum of squared bin shares least.
 
     Without ties these are the quantiles; a value that holds more than its share of the log gets a bin of its own,
     and what it does not need goes to the others.  Each cut is a short decimal number well between the two
-    values around it.  Missing readings (NaN) are left out.
+    values around it.  Missing numbers (NaN) are left out.
 
     Args:
-        confidence: [n], in [0, 1] or NaN.
+        numbers: [n], finite or NaN: a confidence, or what is known of a query before any call.
         weights: [n], how many queries each row stands for.
         bins: the most bins that are wanted, >= 1.
     """
-    seen = ~np.isnan(confidence)
-    values, member = np.unique(confidence[seen], return_inverse=True)
+    seen = ~np.isnan(numbers)
+    values, member = np.unique(numbers[seen], return_inverse=True)
     if len(values) < 2 or bins < 2:
         return ()
     edge: Floats = np.cumsum(
@@ -77,10 +80,13 @@ def shortest_between(low: float, high: float) -> float:
         0.75
         >>> shortest_between(0.99991, 1.0)
         0.99995
+        >>> shortest_between(431.0, 1213.0)
+        1000.0
     """
-    middle, reach = (low + high) / 2, (high - low) / 4
-    for digits in range(1, 17):
+    middle, reach = low / 2 + high / 2, max(high / 4 - low / 4, sys.float_info.min)
+    coarsest = min(math.ceil(math.log10(reach)) + 1, 300)  # a power of ten; rounding to 10^308 overflows
+    for digits in range(-coarsest, 17):
         rounded = round(middle, digits)
         if abs(rounded - middle) <= reach and low < rounded <= high:
-            return rounded
+            return rounded + 0.0  # no negative zero
     return high

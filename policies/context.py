@@ -1,0 +1,58 @@
+"""The name of a context: what is known of a query before any call, in one word for each column."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["context_label", "interval_label", "interval_labels"]
+
+
+def context_label(values: Sequence[str]) -> str:
+    """The name of a context from the values of its columns: the value itself, or several joined with "/".
+
+    A "/" or a backslash within one of several values is written with a backslash before it.
+
+    Example:
+        >>> context_label(["math/algebra"]), context_label(["a/b", "c"])
+        ('math/algebra', 'a\\\\/b/c')
+    """
+    if len(values) == 1:
+        return values[0]
+    return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
+
+
+def interval_label(name: str, cuts: Sequence[float], value: Any) -> str:
+    """The interval between rising cuts that a column's value falls in; what is no finite number is missing.
+
+    Example:
+        >>> interval_label("tokens", (120.0, 480.0), 120), interval_label("tokens", (120.0, 480.0), None)
+        ('120<=tokens<480', 'tokens missing')
+    """
+    number = _number(value)
+    return interval_labels(name, cuts)[bisect_right(cuts, number) if math.isfinite(number) else -1]
+
+
+def interval_labels(name: str, cuts: Sequence[float]) -> tuple[str, ...]:
+    """The names of all intervals between rising cuts, at least one, and of a missing number last.
+
+    Example:
+        >>> interval_labels("tokens", (120.0, 480.0))
+        ('tokens<120', '120<=tokens<480', 'tokens>=480', 'tokens missing')
+    """
+    ends = [repr(float(cut)).removesuffix(".0") for cut in cuts]
+    inner = (f"{low}<={name}<{high}" for low, high in pairwise(ends))
+    return f"{name}<{ends[0]}", *inner, f"{name}>={ends[-1]}", f"{name} missing"
+
+
+def _number(value: Any) -> float:
+    """The value as a float, as a log would hold it; NaN where it is no number."""
+    if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
+        return math.nan
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        return math.nan
