@@ -95,6 +95,7 @@ def _inspect(options: argparse.Namespace) -> None:
         group=options.group,
         weight=options.weight,
         signals=_signals(options.signal),
+        samples=_names(options.samples) or (),
     )
     if options.json:
         _print_json({**report.to_json(), "ignored_columns": list(columns.ignored)})
@@ -205,7 +206,8 @@ def _replay(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.policy)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
-    columns = log_columns(options.log, group=options.group, weight=options.weight, signals=signals)
+    samples = _names(options.samples) or ()
+    columns = log_columns(options.log, group=options.group, weight=options.weight, signals=signals, samples=samples)
     tiers, context = _names(options.tiers), _names(options.context)
     _check_columns(options, policy, columns)
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
@@ -305,6 +307,7 @@ def _read(
         weight=options.weight,
         signals=_signals(options.signal) if signals is None else signals,
         votes=_votes(options.votes) if votes is None else votes,
+        samples=_names(options.samples) or (),
     )
 
 
