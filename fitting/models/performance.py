@@ -32,6 +32,9 @@ Ints = NDArray[np.int64]
 MOST_STATES = 2000
 """Distinct performance vectors above which qualities are rounded."""
 
+MOST_ANSWERS = 14
+"""Answers, samples counted too, of which every pattern of right and wrong is told apart."""
+
 FINEST = 64  # steps of the first grid to which they are rounded
 
 
@@ -89,7 +92,13 @@ def patterns(value: Floats) -> tuple[Floats, Floats]:
     performance vector in it [S, 2^answers].
 
     A quality of q counts as right with the share q, answer by answer.
+
+    Raises:
+        ValueError: more than ``MOST_ANSWERS`` answers.
     """
+    if (answers := value.shape[1]) > MOST_ANSWERS:
+        fault = f"{answers} answers make {2**answers:,} patterns of right and wrong, {2**MOST_ANSWERS:,} at the most"
+        raise ValueError(f"{fault}; name fewer tiers (--tiers) or fewer samples (--samples)")
     right = np.indices((2,) * value.shape[1]).reshape(value.shape[1], -1).T.astype(np.float64)
     member = np.ones((len(value), 1))
     for q in value.T:
