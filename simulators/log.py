@@ -48,10 +48,11 @@ class LoggedReading:
     them; the votes are exchangeable, and can be bought one by one.
 
     A *sample* is a reading that changes the answer (one more draw and the majority of them, the question put in other
-    words): ``correct`` is the quality of the tier's answer once it was bought, NaN where that stays what it was.
+    words): ``correct`` is the quality of the tier's answer once it and the samples before it were bought; NaN, where
+    the sample is missing, leaves the answer what it was.
 
     Raises:
-        LogError: it is votes and a sample at once.
+        LogError: it is votes and a sample at once, or a quality is missing of an answer that is there.
     """
 
     name: str
@@ -64,6 +65,8 @@ class LoggedReading:
     def __post_init__(self) -> None:
         if self.votes and self.correct is not None:
             raise LogError(f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it")
+        if self.correct is not None and (np.isnan(self.correct) & ~np.isnan(self.confidence)).any():
+            raise LogError(f"sample {self.name!r} is there where the quality of its answer is not; fill that in")
 
     @property
     def free(self) -> bool:

@@ -189,7 +189,8 @@ def random_log(
         answer = None
         if kind in ("sample", "resample", "gift"):
             better = np.maximum(correct, np.round(rng.random(rows), 1) if scored else rng.random(rows) < 0.4)
-            answer = np.where(rng.random(rows) < missing, np.nan, np.where(rng.random(rows) < 0.1, 0.0, better))
+            answer = np.where(rng.random(rows) < 0.1, 0.0, better)
+            answer[np.isnan(confidence) & (rng.random(rows) < 0.6)] = np.nan
         return LoggedReading(kind, confidence, np.zeros(rows) if kind in ("free", "gift") else paid, correct=answer)
 
     ids = np.array([f"q{row:05d}" for row in range(rows)], dtype=object)

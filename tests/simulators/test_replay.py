@@ -168,7 +168,8 @@ def sampled(tier: LoggedTier, rng: np.random.Generator) -> LoggedTier:
 
     def sample(reading: LoggedReading) -> LoggedReading:
         quality = np.round(rng.random(len(tier.cost)), 2)
-        return replace(reading, correct=np.where(rng.random(len(quality)) < 0.2, np.nan, quality))
+        failed = np.isnan(reading.confidence) & (rng.random(len(quality)) < 0.6)
+        return replace(reading, correct=np.where(failed, np.nan, quality))
 
     return replace(tier, readings=(first, *(sample(reading) for reading in others)))
 
