@@ -539,8 +539,10 @@ def _stops(
     answers = table.answers
     for source, rung in sorted(answers):
         sums = _Marginals(table.ladders, answers[source, rung])
+        steps = range(table.ladders[source].steps + 1)
+        held = [depth > 0 and in_hand(answers, source, depth) == (source, rung) for depth in steps]
         for at, depths in enumerate(depths_list):
-            if depths[source] > 0 and in_hand(answers, source, depths[source]) == (source, rung):
+            if held[depths[source]]:
                 worth = sums(depths)
                 better = worth > stop[at] + TIE * mass[at]
                 answer[at][better] = source
