@@ -81,8 +81,8 @@ class LoggedReading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedTier:
-    """One tier's columns: ``correct`` in [0, 1], ``cost`` of the answer (>= 0), and its readings in the order
-    in which they are bought.  A tier that is never read has no readings."""
+    """One tier's columns: ``correct`` of its first answer in [0, 1], ``cost`` of that (>= 0), and its readings in the
+    order in which they are bought.  A tier that is never read has no readings."""
 
     name: str
     correct: Floats  # [n]
