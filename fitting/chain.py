@@ -18,7 +18,7 @@ from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA, contextual_table
 from metaverify.fitting.export import neighbours, salt_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
-from metaverify.fitting.ladders import Ladder, Rung
+from metaverify.fitting.ladders import Ladder, Rung, in_hand
 from metaverify.fitting.lattice import Lattice, lattice_bytes
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.table import JointTable, back_off
@@ -128,7 +128,7 @@ def _ladder(log: ReplayLog, tier: LoggedTier, bins: int) -> Ladder:
         return Ladder(tier.name, (Rung(None),))
     first = tier.readings[0]
     rung = Rung(first.name, balanced_cuts(first.confidence, log.weights, bins))
-    return Ladder(tier.name, (Rung(None), rung) if first.price.any() else (rung,))
+    return Ladder(tier.name, (rung,) if first.free else (Rung(None), rung))
 
 
 def _bins_that_fit(tiers: int) -> int:
@@ -182,8 +182,8 @@ class _Counted:
         shrunk = (by_row[1:] + self._kappa * pooled) / np.maximum(self._weight + self._kappa, 1e-300)[:, None]
         return np.vstack([pooled, shrunk]).reshape(-1, *sizes)
 
-    def quality(self, source: int, sources: Sequence[int]) -> Floats:
-        return self(self._coded.quality[source], sources)
+    def quality(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
+        return self(self._coded.answer(source, depth), sources)
 
     def price(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
         return self(self._coded.price[source][depth], sources)
@@ -202,10 +202,9 @@ class _Tabled:
         kept = {self._at[s] + 1 for s in sources}
         return np.asarray(array.sum(axis=tuple(axis for axis in range(1, array.ndim) if axis not in kept)))
 
-    def quality(self, source: int, sources: Sequence[int]) -> Floats:
-        quality = self._table.quality[source]
-        assert quality is not None, "a chain calls tiers"
-        return self(quality, sources)
+    def quality(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
+        answers = self._table.answers
+        return self(answers[in_hand(answers, source, depth)], sources)
 
     def price(self, source: int, depth: int, sources: Sequence[int]) -> Floats:
         price = self._table.price[source][depth]
@@ -317,10 +316,11 @@ class Chains:
     def _grow(self, before: _Grown, tiers: tuple[int, ...]) -> _Grown:
         """One more tier called and read, its answer kept from each of its cuts on."""
         *read, tier = tiers
-        quality = self._marginal.quality(tier, tiers)
+        rungs = _reading_depth(self.ladders[tier]) + 1
+        quality = self._marginal.quality(tier, rungs, tiers)
         kept = _going(quality.sum(axis=-1), read)[..., None] - _going(quality, tiers)
         spent = before.cost
-        for depth in range(_reading_depth(self.ladders[tier]) + 1):
+        for depth in range(rungs):
             spent = spent + _going(self._marginal.price(tier, depth, read), read)
         spent, earned = np.broadcast_to(spent[..., None], kept.shape), before.quality[..., None] + kept
         return _Grown(spent, earned)
@@ -329,7 +329,7 @@ class Chains:
         """A last tier, called and not read."""
         *read, tier = tiers
         cost = before.cost + _going(self._marginal.price(tier, 0, read), read)
-        return _Grown(cost, before.quality + _going(self._marginal.quality(tier, read), read))
+        return _Grown(cost, before.quality + _going(self._marginal.quality(tier, 1, read), read))
 
 
 def _going(array: Floats, read: Sequence[int]) -> Floats:

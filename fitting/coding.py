@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.ladders import Ladder, Rung, leaf_shape, vote_rung
+from metaverify.fitting.ladders import Ladder, Place, Rung, in_hand, leaf_shape, vote_rung
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
 
@@ -25,14 +25,25 @@ class CodedLog:
 
     ladders: tuple[Ladder, ...]
     codes: tuple[Ints, ...]  # a rung of a ladder, in order: [n], its outcome
-    quality: tuple[Floats | None, ...]  # a source: [n], the quality of its answer
+    quality: tuple[Floats | None, ...]  # a source: [n], the quality of its first answer
     price: tuple[tuple[Floats, ...], ...]  # a source, a rung: [n]
     weights: Floats  # [n]
     context: Ints  # [n], position in `contexts`; -1 for one that is not among them
     contexts: tuple[str, ...] = ()
+    later: Mapping[Place, Floats] = field(default_factory=dict)  # a rung that is a sample: [n], the answer's quality
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def answers(self) -> dict[Place, Floats]:
+        """The quality [n] of every answer, by the rung that it comes with."""
+        return {(source, 0): q for source, q in enumerate(self.quality) if q is not None} | dict(self.later)
+
+    def answer(self, source: int, depth: int) -> Floats:
+        """The quality [n] of a source's answer after ``depth`` steps."""
+        answers = self.answers
+        return answers[in_hand(answers, source, depth)]
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> CodedLog:
         """The queries at ``rows``, positions or a mask."""
@@ -43,6 +54,7 @@ class CodedLog:
             price=tuple(tuple(p[rows] for p in rungs) for rungs in self.price),
             weights=self.weights[rows],
             context=self.context[rows],
+            later={place: q[rows] for place, q in self.later.items()},
         )
 
     def cells(self) -> Ints:
@@ -80,7 +92,7 @@ def ladders_of(
 
 
 def _ladder(log: ReplayLog, tier: LoggedTier, bins: int | Mapping[tuple[str, str], int], cut: Cutter) -> Ladder:
-    bare = () if tier.readings and not tier.readings[0].price.any() else (Rung(None),)
+    bare = () if tier.readings and tier.readings[0].free else (Rung(None),)
     return Ladder(tier.name, (*bare, *_rungs(log, tier, bins, cut)) or (Rung(None),))
 
 
@@ -104,7 +116,8 @@ def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] 
     codes: list[Ints] = []
     prices: list[tuple[Floats, ...]] = []
     quality: list[Floats | None] = []
-    for ladder in ladders:
+    later: dict[Place, Floats] = {}
+    for at, ladder in enumerate(ladders):
         source = log.source(ladder.source)
         readings = {reading.name: reading for reading in source.readings}
         read = [None if rung.reading is None else readings[rung.reading] for rung in ladder.rungs]
@@ -118,7 +131,11 @@ def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] 
             for rung, reading in zip(ladder.rungs, read, strict=True)
         ]
         prices.append((source.cost, *paid[1:]) if isinstance(source, LoggedTier) else tuple(paid))
-        quality.append(source.correct if isinstance(source, LoggedTier) else None)
+        answer = source.correct if isinstance(source, LoggedTier) else None
+        quality.append(answer)
+        for depth, reading in enumerate(read):
+            if answer is not None and reading is not None and reading.correct is not None:
+                answer = later[at, depth] = np.where(np.isnan(reading.correct), answer, reading.correct)
     place = {label: at for at, label in enumerate(contexts)}
     labels = [-1] * len(log) if log.contexts is None else [place.get(label, -1) for label in log.contexts]
     return CodedLog(
@@ -129,4 +146,5 @@ def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] 
         log.weights,
         np.asarray(labels, dtype=np.int64),
         tuple(contexts),
+        later,
     )

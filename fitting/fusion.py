@@ -98,7 +98,7 @@ def _drafts(log: ReplayLog, aim: float) -> dict[str, _Draft]:
     best = max(log.tiers, key=lambda tier: log.mean(tier.correct))
     drafts = {}
     for tier in log.tiers:
-        free = [r for r in tier.readings if not (r.votes or r.price.any() or np.isnan(r.confidence).all())]
+        free = [r for r in tier.readings if r.free and not (r.votes or np.isnan(r.confidence).all())]
         free = [r for r in free if r.name != FUSED]
         if len(free) >= 2:
             against = 0.0 if tier.name == best.name else aim

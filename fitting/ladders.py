@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from metaverify.policies.actions import Call, Verify
 
-__all__ = ["Ladder", "Rung", "leaf_shape", "vote_rung"]
+__all__ = ["Ladder", "Place", "Rung", "in_hand", "leaf_shape", "vote_rung"]
+
+Place = tuple[int, int]
+"""A source and one of its rungs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +122,9 @@ class Ladder:
 def leaf_shape(ladders: Sequence[Ladder]) -> tuple[int, ...]:
     """Outcomes of every rung of every ladder, in order: the axes of a joint table after its context axis."""
     return tuple(size for ladder in ladders for size in ladder.sizes)
+
+
+def in_hand(answers: Iterable[Place], source: int, depth: int) -> Place:
+    """Which of the ``answers``, each at the rung that it comes with, is a source's answer after ``depth`` steps: the
+    last one; before any step the first, which its call will give."""
+    return max(place for place in answers if place[0] == source and place[1] < max(depth, 1))

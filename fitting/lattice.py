@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.ladders import Ladder
+from metaverify.fitting.ladders import Ladder, Place, in_hand
 from metaverify.fitting.table import JointTable
 from metaverify.fitting.votes import one_less, one_more, worth_of_asking
 
@@ -129,17 +129,17 @@ class _Slab:
     moves: tuple[_Move, ...]
 
 
-def lattice_bytes(ladders: Sequence[Ladder], *, contexts: int = 0, token_prices: int = 0) -> tuple[int, int]:
+def lattice_bytes(ladders: Sequence[Ladder], *, contexts: int = 0, arrays: int = 0) -> tuple[int, int]:
     """Information states of a lattice, and the bytes that its table and its solution take at the most.
 
-    ``token_prices`` counts the rungs whose price varies from query to query.
+    ``arrays`` counts the rungs whose price varies from query to query, and those that are samples.
     """
     states = leaves = 1 + contexts
     for ladder in ladders:
         states *= sum(ladder.states(depth) for depth in range(ladder.steps + 1))
         leaves *= math.prod(ladder.sizes)
-    tables = 1 + len(ladders) + token_prices
-    return states, 8 * (states * (6 + len(ladders) + token_prices) + 3 * leaves * tables)
+    tables = 1 + len(ladders) + arrays
+    return states, 8 * (states * (6 + len(ladders) + arrays) + 3 * leaves * tables)
 
 
 class Lattice:
@@ -160,13 +160,14 @@ class Lattice:
 
     def __init__(self, table: JointTable, *, abstain: float | None = None, memory: int = 4 << 30) -> None:
         varying = sum(isinstance(p, np.ndarray) for rungs in table.price for p in rungs)
-        check_size(table.ladders, contexts=len(table.contexts), token_prices=varying, memory=memory)
+        check_size(table.ladders, contexts=len(table.contexts), arrays=varying + len(table.later), memory=memory)
         self.table = table
         self.abstain = abstain
         self.share = np.asarray(table.share)
         self._slabs = _build(table, abstain)
         self._at = {slab.depths: at for at, slab in enumerate(self._slabs)}
-        self._sums: dict[int, _Marginals] = {}
+        self._answers = table.answers
+        self._sums: dict[Place, _Marginals] = {}
         self._value = [np.empty_like(slab.mass) for slab in self._slabs]
         self._scratch = np.empty((2, max(len(slab.mass) for slab in self._slabs)))
         self._axes = [
@@ -369,12 +370,11 @@ class Lattice:
         return np.asarray(states // (len(self._slabs[self._at[depths]].mass) // len(self.share)))
 
     def quality(self, source: int, depths: Depths, states: Ints) -> Floats:
-        """E[quality of ``source``'s answer · 1{x}] in ``states`` [m] of a slab, whether it is in hand or not."""
-        if source not in self._sums:
-            quality = self.table.quality[source]
-            assert quality is not None, "only a source with an answer has a quality"
-            self._sums[source] = _Marginals(self.table.ladders, quality)
-        return self._sums[source](depths)[states]
+        """E[quality of ``source``'s answer · 1{x}] in ``states`` [m] of a slab: the one in hand, or that of a call."""
+        place = in_hand(self._answers, source, depths[source])
+        if place not in self._sums:
+            self._sums[place] = _Marginals(self.table.ladders, self._answers[place])
+        return self._sums[place](depths)[states]
 
     def value(self, depths: Depths, states: Ints) -> Floats:
         """W(x), the worth of going on in the best way at the price solved last, in ``states`` [m] of a slab."""
@@ -384,13 +384,13 @@ class Lattice:
         return next(move for move in self._slabs[self._at[depths]].moves if move.source == source)
 
 
-def check_size(ladders: Sequence[Ladder], *, contexts: int = 0, token_prices: int = 0, memory: int = 4 << 30) -> None:
+def check_size(ladders: Sequence[Ladder], *, contexts: int = 0, arrays: int = 0, memory: int = 4 << 30) -> None:
     """Make sure that a lattice over these ladders fits, before anything is allocated.
 
     Raises:
         LatticeSizeError: with its size and the ways out.
     """
-    states, size = lattice_bytes(ladders, contexts=contexts, token_prices=token_prices)
+    states, size = lattice_bytes(ladders, contexts=contexts, arrays=arrays)
     if size > memory:
         raise LatticeSizeError(
             f"{len(ladders)} tiers with {sum(len(ladder.rungs) for ladder in ladders)} rungs make {states:,} "
@@ -536,12 +536,13 @@ def _stops(
     """The worth of stopping in each state, and the answer that is then returned."""
     stop = [np.full(len(m), -np.inf) if abstain is None else abstain * m for m in mass]
     answer = [np.full(len(m), ABSTAIN, dtype=np.int8) for m in mass]
-    for source, quality in enumerate(table.quality):
-        if quality is None:
-            continue
-        sums = _Marginals(table.ladders, quality)
+    answers = table.answers
+    for source, rung in sorted(answers):
+        sums = _Marginals(table.ladders, answers[source, rung])
+        steps = range(table.ladders[source].steps + 1)
+        held = [depth > 0 and in_hand(answers, source, depth) == (source, rung) for depth in steps]
         for at, depths in enumerate(depths_list):
-            if depths[source] > 0:
+            if held[depths[source]]:
                 worth = sums(depths)
                 better = worth > stop[at] + TIE * mass[at]
                 answer[at][better] = source

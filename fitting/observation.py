@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.ladders import Ladder, leaf_shape
+from metaverify.fitting.ladders import Ladder, Place, leaf_shape
 from metaverify.fitting.table import JointTable, at_once
 
 __all__ = ["ObservationModel", "observation_model"]
@@ -26,8 +27,9 @@ class ObservationModel:
     ladders: tuple[Ladder, ...]
     prior: Floats  # [Z]
     emission: tuple[Floats, ...]  # a rung: P(outcome | z) [Z, outcomes]
-    quality: tuple[Floats | None, ...]  # a source: E[quality of its answer | z] [Z]; None without an answer
+    quality: tuple[Floats | None, ...]  # a source: E[quality of its first answer | z] [Z]; None: no answer
     price: tuple[tuple[float | Floats, ...], ...]  # a source, a rung: a constant, or E[price | z] [Z]
+    later: Mapping[Place, Floats] = field(default_factory=dict)  # a rung that is a sample: E[quality | z] [Z]
 
     def __post_init__(self) -> None:
         sizes = [size for ladder in self.ladders for size in ladder.sizes]
@@ -51,6 +53,7 @@ class ObservationModel:
             tuple(
                 tuple(p if isinstance(p, float) else expected(self.prior * p) for p in rungs) for rungs in self.price
             ),
+            later={place: expected(self.prior * q) for place, q in self.later.items()},
         )
 
 
@@ -73,6 +76,7 @@ def observation_model(table: JointTable, row: int = 0) -> ObservationModel:
         tuple(np.eye(size)[code] for code, size in zip(codes, sizes, strict=True)),
         tuple(None if q is None else given(q) for q in table.quality),
         tuple(tuple(p if isinstance(p, float) else given(p) for p in rungs) for rungs in table.price),
+        {place: given(q) for place, q in table.later.items()},
     )
 
 

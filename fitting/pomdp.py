@@ -153,7 +153,14 @@ def cascade_pomdp(model: ObservationModel, price: float, *, abstain: float | Non
 
     Raises:
         LatticeSizeError: too many hidden states.
+        ValueError: a reading is a sample.
     """
+    for source, rung in model.later:
+        ladder = model.ladders[source]
+        raise ValueError(
+            f"reading {ladder.rungs[rung].reading!r} of {ladder.source!r} is a sample, which changes the answer, and a "
+            "POMDP's answers do not change; leave it out (--readings)"
+        )
     ladders, hidden = model.ladders, len(model.prior)
     places = [(source, depth) for source, ladder in enumerate(ladders) for depth in range(len(ladder.rungs))]
     answers = [source for source, quality in enumerate(model.quality) if quality is not None]

@@ -57,8 +57,7 @@ def run_plan(lattice: Lattice, plan: Plan, coded: CodedLog) -> Routes:
         for source in np.unique(answer[climb < 0]):
             ends = (climb < 0) & (answer == source)
             here, share = rows[ends], None if part is None else part[ends]
-            column = quality if source < 0 else coded.quality[source]
-            assert column is not None, "only an answer is accepted"
+            column = quality if source < 0 else coded.answer(int(source), stage.depths[source])
             if divided is not None:
                 divided.stop(here, share, ABSTAINED if source < 0 else int(source), column[here])
             else:

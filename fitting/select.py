@@ -83,7 +83,7 @@ def candidates(
     pooling: Pooling = "average",
 ) -> tuple[Candidate, ...]:
     """The ways of learning that are worth a try on a log, the safest first."""
-    several = any(sum(not (r.votes or r.price.any()) for r in tier.readings) > 1 for tier in log.tiers)
+    several = any(sum(r.free and not r.votes for r in tier.readings) > 1 for tier in log.tiers)
     fuse = None if len(log) < FEW or not several else round(len(log) / (len(log) + HALFWAY), 3)
     lattice = TableLearner(
         model or default_model(),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.ladders import Ladder, leaf_shape
+from metaverify.fitting.ladders import Ladder, Place, leaf_shape
 
 __all__ = ["UNSEEN", "JointTable", "at_once", "average", "back_off", "combine"]
 
@@ -31,19 +31,26 @@ class JointTable:
 
     ladders: tuple[Ladder, ...]
     mass: Floats  # [1 + contexts, *leaf]: P(o)
-    quality: tuple[Floats | None, ...]  # a source: [1 + contexts, *leaf], E[quality of its answer · 1{o}]
+    quality: tuple[Floats | None, ...]  # a source: [1 + contexts, *leaf], E[quality of its first answer · 1{o}]
     price: tuple[tuple[float | Floats, ...], ...]  # a source, a rung: a constant, or E[price · 1{o}] likewise
     contexts: tuple[str, ...] = ()
     share: tuple[float, ...] = (1.0,)  # of traffic, a row each; they sum to 1
+    later: Mapping[Place, Floats] = field(default_factory=dict)
+    """A rung that is a sample: E[quality of its source's answer once that rung is climbed · 1{o}] likewise."""
 
     def __post_init__(self) -> None:
         shape = (1 + len(self.contexts), *leaf_shape(self.ladders))
         prices = [p for rungs in self.price for p in rungs if isinstance(p, np.ndarray)]
-        for array in (self.mass, *(q for q in self.quality if q is not None), *prices):
+        for array in (self.mass, *self.answers.values(), *prices):
             if array.shape != shape:
                 raise ValueError(f"a table over these ladders has shape {shape}, not {array.shape}")
         if len(self.share) != shape[0] or not math.isclose(sum(self.share), 1.0, abs_tol=1e-9):
             raise ValueError(f"share needs {shape[0]} entries that sum to 1, not {self.share}")
+
+    @property
+    def answers(self) -> dict[Place, Floats]:
+        """E[quality of each answer · 1{o}], by the rung that it comes with."""
+        return {(source, 0): q for source, q in enumerate(self.quality) if q is not None} | dict(self.later)
 
 
 def combine(
@@ -74,6 +81,7 @@ def combine(
         ),
         contexts,
         share,
+        {place: how([t.later[place] for t in tables]) for place in first.later},
     )
 
 
@@ -110,4 +118,5 @@ def back_off(table: JointTable) -> JointTable:
         mass=spread(table.mass),
         quality=tuple(None if q is None else spread(q) for q in table.quality),
         price=tuple(tuple(spread(p) if isinstance(p, np.ndarray) else p for p in rungs) for rungs in table.price),
+        later={place: spread(q) for place, q in table.later.items()},
     )

@@ -95,6 +95,7 @@ def _inspect(options: argparse.Namespace) -> None:
         group=options.group,
         weight=options.weight,
         signals=_signals(options.signal),
+        samples=_names(options.samples) or (),
     )
     if options.json:
         _print_json({**report.to_json(), "ignored_columns": list(columns.ignored)})
@@ -208,8 +209,10 @@ def _replay(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.policy)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
-    tiers, context = _names(options.tiers), _names(options.context) or ()
-    columns = log_columns(options.log, context=context, group=options.group, weight=options.weight, signals=signals)
+    tiers, context, samples = _names(options.tiers), _names(options.context) or (), _names(options.samples) or ()
+    columns = log_columns(
+        options.log, context=context, group=options.group, weight=options.weight, signals=signals, samples=samples
+    )
     _check_columns(options, policy, columns)
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
@@ -312,6 +315,7 @@ def _read(
         signals=_signals(options.signal) if signals is None else signals,
         votes=_votes(options.votes) if votes is None else votes,
         context_cuts=context_cuts,
+        samples=_names(options.samples) or (),
     )
 
 

@@ -257,6 +257,9 @@ def _log(parser: argparse.ArgumentParser) -> None:
         help="a reading that is the share of K votes, which can be asked for one by one",
     )
     parser.add_argument(
+        "--samples", help="readings that change the answer (correct2_<tier> beside conf2_<tier>), separated by commas"
+    )
+    parser.add_argument(
         "--context", help="columns known before any call, separated by commas; a number with its bins, as in tokens:4"
     )
     parser.add_argument("--cost", action="append", default=[], metavar="TIER=PRICE", help="a tier's price per call")

@@ -45,6 +45,7 @@ class ReadingColumns:
     name: str
     confidence: str
     price: str | None
+    correct: str | None = None  # of a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +105,19 @@ class LogColumns:
         group: str | None,
         weight: str | None,
         signals: Signals = NO_SIGNALS,
+        samples: Sequence[str] = (),
     ) -> LogColumns:
         """The form, the keys and the used of a file's columns; a context is a column or, of a number, column:bins.
 
         Raises:
             LogError: no column says what was correct, an asked column is not there, or one belongs to no tier.
         """
+        if "conf" in samples:
+            raise LogError(f"{file}: --samples conf is the first answer's own reading; name a later one, such as conf2")
         keys = _keys(file, columns, tuple(context), group, weight)
         form = _form(file, columns)
         wanted = {keys.query, keys.group, keys.weight, *keys.context}
-        tiers, found = ([], []) if form == "long" else source_columns(file, columns, signals)
+        tiers, found = ([], []) if form == "long" else source_columns(file, columns, signals, samples)
         wanted |= set(_LONG) if form == "long" else _wide_columns(tiers, found)
         used = tuple(column for column in columns if column in wanted)
         ignored = tuple(column for column in columns if column not in wanted)
@@ -121,18 +125,22 @@ class LogColumns:
 
 
 def source_columns(
-    file: str, columns: Sequence[str], declared: Signals = NO_SIGNALS
+    file: str, columns: Sequence[str], declared: Signals = NO_SIGNALS, samples: Sequence[str] = ()
 ) -> tuple[list[TierColumns], list[SignalColumns]]:
     """The wide form's tiers and signals, in file order.
 
-    Tiers are the suffixes of the ``correct_`` columns.  Signals are the declared ones, and the agreement of two tiers
+    Tiers are the suffixes of the ``correct_`` columns, but for those of ``samples``, readings that change the answer.
+    Signals are the declared ones, and the agreement of two tiers
     wherever there is a column ``agree_<tier>_<tier>``.
 
     Raises:
         LogError: a confidence or a price that belongs to no source or no reading, one reading in two columns, a
-            declared signal that is not there, or a column that is the agreement of two different pairs.
+            declared signal that is not there, a sample without a reading, or a column that is the agreement of two
+            different pairs.
     """
     tiers = [c.removeprefix(_CORRECT) for c in columns if c.startswith(_CORRECT) and c != _CORRECT]
+    changed = {reading_column("correct", sample, tier): (tier, sample) for sample in samples for tier in tiers}
+    tiers = [tier for tier in tiers if _CORRECT + tier not in changed]
     agreements = _agreements(file, columns, tiers)
     signals = {name: tuple(needs) for name, needs in declared.items() if name not in agreements}
     check_signals(file, signals, tiers)
@@ -154,9 +162,15 @@ def source_columns(
             needed = reading_column("conf", reading, name)
             raise LogError(f"{file}: {column} is the price of no reading, there is no {needed}; rename or drop it")
 
+    answers = {place: column for column, place in changed.items() if column in columns}
+    for (name, reading), column in answers.items():
+        if (name, reading) not in confidences:
+            needed = reading_column("conf", reading, name)
+            raise LogError(f"{file}: {column} has no reading beside it, there is no {needed}; add it or drop {column}")
+
     def readings(name: str) -> tuple[ReadingColumns, ...]:
         return tuple(
-            ReadingColumns(reading, column, prices.get((name, reading)))
+            ReadingColumns(reading, column, prices.get((name, reading)), answers.get((name, reading)))
             for (owner, reading), column in sorted(confidences.items(), key=lambda item: item[0][1] != "conf")
             if owner == name
         )
@@ -206,7 +220,7 @@ def check_signals(file: str, signals: Signals, tiers: Sequence[str]) -> None:
 
 
 def reading_column(kind: str, reading: str, tier: str) -> str:
-    """The wide form's name of a reading's column: ``kind`` is "conf" or "verify_cost".
+    """The wide form's name of a reading's column: ``kind`` is "conf", "verify_cost" or, of a sample, "correct".
 
     >>> reading_column("conf", "conf", "small"), reading_column("verify_cost", "conf2", "small")
     ('conf_small', 'verify_cost2_small')
@@ -275,7 +289,7 @@ def _bins(file: str, columns: Sequence[str], context: Sequence[str]) -> dict[str
 def _wide_columns(tiers: Sequence[TierColumns], signals: Sequence[SignalColumns]) -> set[str | None]:
     own = {column for tier in tiers for column in (tier.correct, tier.cost)}
     readings = [reading for of in (tiers, signals) for source in of for reading in source.readings]
-    return own | {column for reading in readings for column in (reading.confidence, reading.price)}
+    return own | {column for reading in readings for column in (reading.confidence, reading.price, reading.correct)}
 
 
 def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern: str) -> dict[tuple[str, str], str]:

@@ -46,6 +46,13 @@ class LoggedReading:
 
     Where ``votes`` is not 0 the confidence is the share of so many votes that were yes, and the price that of all of
     them; the votes are exchangeable, and can be bought one by one.
+
+    A *sample* is a reading that changes the answer (one more draw and the majority of them, the question put in other
+    words): ``correct`` is the quality of the tier's answer once it and the samples before it were bought; NaN, where
+    the sample is missing, leaves the answer what it was.
+
+    Raises:
+        LogError: it is votes and a sample at once, or a quality is missing of an answer that is there.
     """
 
     name: str
@@ -53,6 +60,18 @@ class LoggedReading:
     price: Floats  # [n]
     parts: tuple[Points, ...] = ()
     votes: int = 0
+    correct: Floats | None = None  # [n]
+
+    def __post_init__(self) -> None:
+        if self.votes and self.correct is not None:
+            raise LogError(f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it")
+        if self.correct is not None and (np.isnan(self.correct) & ~np.isnan(self.confidence)).any():
+            raise LogError(f"sample {self.name!r} is there where the quality of its answer is not; fill that in")
+
+    @property
+    def free(self) -> bool:
+        """Whether it comes with the answer: it costs nothing, and is no sample."""
+        return self.correct is None and not self.price.any()
 
     @property
     def paid(self) -> Floats:
@@ -62,8 +81,8 @@ class LoggedReading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedTier:
-    """One tier's columns: ``correct`` in [0, 1], ``cost`` of the answer (>= 0), and its readings in the order
-    in which they are bought.  A tier that is never read has no readings."""
+    """One tier's columns: ``correct`` of its first answer in [0, 1], ``cost`` of that (>= 0), and its readings in the
+    order in which they are bought.  A tier that is never read has no readings."""
 
     name: str
     correct: Floats  # [n]
@@ -77,11 +96,19 @@ class LoggedSignal:
 
     A judge needs the answers that it judges, an agreement the two that it compares; a signal that needs none can be
     read before any call.
+
+    Raises:
+        LogError: a reading is a sample.
     """
 
     name: str
     readings: tuple[LoggedReading, ...]
     needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for reading in self.readings:
+            if reading.correct is not None:
+                raise LogError(f"reading {reading.name!r} of {self.name!r} is a sample, but a signal has no answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,11 +198,11 @@ class ReplayLog:
         return self._reading(lambda _, reading: reading.name in names)
 
     def with_usual_readings(self) -> ReplayLog:
-        """The same queries, with each source's first reading and those that have a price of their own.
+        """The same queries, with each source's first reading, those that have a price of their own, and the samples.
 
         A second reading that comes free with the first multiplies what can be known of a query and adds little.
         """
-        return self._reading(lambda at, reading: at == 0 or bool(reading.price.any()))
+        return self._reading(lambda at, reading: at == 0 or not reading.free)
 
     def _reading(self, keep: Callable[[int, LoggedReading], bool]) -> ReplayLog:
         def kept(source: LoggedTier | LoggedSignal) -> tuple[LoggedReading, ...]:
@@ -275,7 +302,15 @@ def _take_tier(tier: LoggedTier, rows: Ints | NDArray[np.bool_]) -> LoggedTier:
 
 
 def _take_readings(source: LoggedTier | LoggedSignal, rows: Ints | NDArray[np.bool_]) -> tuple[LoggedReading, ...]:
-    return tuple(replace(r, confidence=r.confidence[rows], price=r.price[rows]) for r in source.readings)
+    return tuple(
+        replace(
+            reading,
+            confidence=reading.confidence[rows],
+            price=reading.price[rows],
+            correct=None if reading.correct is None else reading.correct[rows],
+        )
+        for reading in source.readings
+    )
 
 
 def fingerprint(log: ReplayLog) -> str:
@@ -293,6 +328,9 @@ def fingerprint(log: ReplayLog) -> str:
             names.append(reading.name)
             names += [f"{reading.votes} votes"] if reading.votes else []
             columns += [reading.confidence, reading.price]
+            if reading.correct is not None:
+                names.append("sample")
+                columns.append(reading.correct)
     texts = [rows.query_ids, rows.group_ids, *([] if rows.contexts is None else [rows.contexts])]
     return _hash([names, *texts], columns)
 

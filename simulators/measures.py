@@ -92,6 +92,8 @@ def measure_signal(signal: LoggedSignal, log: ReplayLog) -> SignalReport:
 
 
 def _reading(reading: LoggedReading, correct: Floats, weights: Floats) -> ReadingReport:
+    if reading.correct is not None:
+        correct = np.where(np.isnan(reading.correct), correct, reading.correct)  # it speaks of its own answer
     read = ~np.isnan(reading.confidence)
     bias = weighted_mean((reading.confidence - correct)[read], weights[read]) if read.any() else np.nan
     return ReadingReport(

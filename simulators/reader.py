@@ -61,6 +61,7 @@ def read_log(
     signals: Signals = NO_SIGNALS,
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
+    samples: str | Sequence[str] = (),
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -75,6 +76,12 @@ def read_log(
     declared, so that a misspelt tier is never taken for one; ``cost_<signal>`` is then the price of reading it.  How
     far the answers of two tiers agree, ``agree_<tier>_<tier>`` (with ``cost_agree_<tier>_<tier>`` where comparing them
     costs something), is a signal of that name that needs both.
+
+    A *sample* is a reading that changes the answer: one more draw and the majority of them, or the question put in
+    other words.  It must be declared too; ``correct2_<tier>`` beside ``conf2_<tier>``, ``correct_<reading>_<tier>``
+    beside ``conf_<reading>_<tier>``, or in the long form the ``correct`` of its own rows, is then the quality of the
+    tier's answer once it and all before it were bought.  A tier without that column keeps its answer, and so does a
+    query whose sample is missing.  Undeclared, ``correct2_<tier>`` is ignored.
 
     Args:
         path: the file; its suffix says the format.
@@ -92,22 +99,25 @@ def read_log(
             price is that of all of them, and they can be asked for one by one.
         context_cuts: context column -> where it is cut, instead of at the log's own quantiles: those of a policy
             (``policy.context_cuts``) for a log that it is to be replayed on.
+        samples: the readings (of every tier that has one of this name) that change the answer.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
     """
     file = Path(path)
+    samples = (samples,) if isinstance(samples, str) else samples
     if not (math.isfinite(scale) and scale > 0):
         raise LogError(f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
         table = scan_table(file)
-        columns = _columns(file, table, context, group, weight, signals)
+        columns = _columns(file, table, context, group, weight, signals, samples)
         sheet = _sheet(file.name, table.select(columns.used).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {})
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples)
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
+        choice.check_samples(logged)
         ids = _ids(sheet, columns.keys, index)
         cuts = _context_cuts(sheet, columns.keys, index, weights, context_cuts or {})
         return ReplayLog(
@@ -129,6 +139,7 @@ def log_columns(
     group: str | None = None,
     weight: str | None = None,
     signals: Signals = NO_SIGNALS,
+    samples: str | Sequence[str] = (),
 ) -> LogColumns:
     """Which columns of a file `read_log` uses with these options, and which it ignores, in file order.
 
@@ -137,14 +148,15 @@ def log_columns(
     """
     file = Path(path)
     with told_as_log_errors(file):
-        return _columns(file, scan_table(file), context, group, weight, signals)
+        return _columns(file, scan_table(file), context, group, weight, signals, samples)
 
 
 def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
     """Write a log in the wide form, in the format of the suffix, whole or not at all.
 
-    Reading it back, with ``context="context"`` where the log has contexts and its signals and votes declared, gives the
-    same log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean cost.
+    Reading it back, with ``context="context"`` where the log has contexts and its signals, votes and samples declared,
+    gives the same log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean
+    cost.
 
     Raises:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
@@ -152,7 +164,8 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
     file = Path(path)
     columns = _wide_columns(file.name, log)
     declared = {signal.name: signal.needs for signal in log.signals}
-    tiers, signals = source_columns(file.name, [column.name for column in columns], declared)
+    samples = sorted({r.name for tier in log.tiers for r in tier.readings if r.correct is not None})
+    tiers, signals = source_columns(file.name, [column.name for column in columns], declared, samples)
     found = {tier.name: tier.readings for tier in tiers} | {signal.name: signal.readings for signal in signals}
     for source in log.sources:
         was, is_now = ([reading.name for reading in of] for of in (source.readings, found[source.name]))
@@ -173,6 +186,12 @@ class _Choice:
     scale: float
     signals: Signals
     votes: Mapping[str, int]
+    samples: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.samples:
+            if name in self.votes:
+                raise LogError(f"{self.file}: {name!r} is in --votes and in --samples; leave it out of one")
 
     def of(self, known: Sequence[str], signals: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
         """The chosen of the known tiers and of the signals, each in their order."""
@@ -196,6 +215,14 @@ class _Choice:
             if name not in readings:
                 known = list(dict.fromkeys(readings))
                 raise LogError(f"{self.file} has no reading {name!r} for --votes; {nearest(name, known or ['none'])}")
+
+    def check_samples(self, tiers: Sequence[LoggedTier]) -> None:
+        found = {r.name for tier in tiers for r in tier.readings if r.correct is not None}
+        for name in self.samples:
+            if name not in found:
+                conf, correct = (reading_column(kind, name, "<tier>") for kind in ("conf", "correct"))
+                fault = f"{self.file} has no answers of reading {name!r} for --samples {name}"
+                raise LogError(f"{fault}; they stand in {correct} beside {conf}, or in rows of that reading")
 
     def counted(self, sheet: Sheet, column: str, reading: LoggedReading) -> LoggedReading:
         """The reading, as shares of its votes where it was declared to be that."""
@@ -226,10 +253,12 @@ def _columns(
     group: str | None,
     weight: str | None,
     signals: Signals,
+    samples: str | Sequence[str],
 ) -> LogColumns:
     names = table.collect_schema().names()
     chosen = (context,) if isinstance(context, str) else context
-    return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight, signals=signals)
+    drawn = (samples,) if isinstance(samples, str) else samples
+    return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight, signals=signals, samples=drawn)
 
 
 def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
@@ -377,7 +406,7 @@ def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
 
 
 def _wide_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
-    tiers, signals = source_columns(sheet.file, sheet.frame.columns, choice.signals)
+    tiers, signals = source_columns(sheet.file, sheet.frame.columns, choice.signals, choice.samples)
     names, read = choice.of([tier.name for tier in tiers], {signal.name: signal.needs for signal in signals})
     return (
         [_wide_tier(sheet, tier, choice) for tier in tiers if tier.name in names],
@@ -423,7 +452,17 @@ def _priced(readings: tuple[LoggedReading, ...], price: float | None) -> tuple[L
 def _wide_reading(sheet: Sheet, columns: ReadingColumns, choice: _Choice, scale: float) -> LoggedReading:
     confidence = sheet.confidences(columns.confidence, scale)
     paid = _paid(sheet, columns.price, columns.confidence, confidence)
-    return choice.counted(sheet, columns.confidence, LoggedReading(columns.name, confidence, paid))
+    reading = choice.counted(sheet, columns.confidence, LoggedReading(columns.name, confidence, paid))
+    return reading if columns.correct is None else replace(reading, correct=_changed(sheet, columns.correct, reading))
+
+
+def _changed(sheet: Sheet, column: str, sample: LoggedReading) -> Floats:
+    """[rows]: the quality of the answer once the sample was bought, NaN where that stays what it was."""
+    way_out = f"leave {sample.name} out of --samples"
+    correct = sheet.correctness(column, f"or {way_out}")
+    unknown = np.isnan(correct) & ~np.isnan(sample.confidence)
+    sheet.refuse(unknown, column, f"though {sample.name} is there; fill it in, or {way_out}")
+    return correct
 
 
 def _paid(sheet: Sheet, column: str | None, reading: str, confidence: Floats) -> Floats:
@@ -473,7 +512,8 @@ class _LongTier:
 
     def logged(self, choice: _Choice) -> LoggedTier:
         drop = f"leave {self.name} out with --tiers"
-        correct = self.one_a_query("correct", self.sheet.correctness("correct", f"or {drop}"))
+        first = self.apart_from(choice.samples)
+        correct = first.one_a_query("correct", first.sheet.correctness("correct", f"or {drop}"))
         if np.isnan(correct).all():
             way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
             raise LogError(f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
@@ -497,6 +537,13 @@ class _LongTier:
         cost = self.one_a_query("cost", self.sheet.amounts("cost", way_out))
         self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
         return cost
+
+    def apart_from(self, samples: Sequence[str]) -> _LongTier:
+        """The same without the rows of these readings."""
+        if not samples or "reading" not in self.sheet:
+            return self
+        mask = ~self.sheet.texts("reading").is_in(list(samples)).fill_null(False).to_numpy()
+        return replace(self, sheet=self.sheet.where(mask), query=self.query[mask])
 
     def one_a_query(self, column: str, values: Floats) -> Floats:
         """[queries]: the value on which a query's rows agree, NaN where none has one."""
@@ -535,7 +582,11 @@ class _LongTier:
         given = choice.counted(sheet, "confidence", LoggedReading(name, confidence[mask], price[mask]))
         seen, paid = np.full(len(self.index), np.nan), np.zeros(len(self.index))
         seen[query], paid[query] = given.confidence, given.price
-        return replace(given, confidence=seen, price=paid)
+        correct = None
+        if name in choice.samples and self.name not in choice.signals:
+            correct = np.full(len(self.index), np.nan)
+            correct[query] = _changed(sheet, "correct", given)
+        return replace(given, confidence=seen, price=paid, correct=correct)
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -556,6 +607,9 @@ def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
             columns.append(confidence.fill_nan(None))
             if reading.price.any():
                 columns.append(pl.Series(reading_column("verify_cost", reading.name, tier.name), reading.price))
+            if reading.correct is not None:
+                changed = pl.Series(reading_column("correct", reading.name, tier.name), reading.correct)
+                columns.append(changed.fill_nan(None))
     for signal in log.signals:
         for reading in signal.readings:
             agrees = (signal.name, reading.name) == (f"{AGREE}_{'_'.join(signal.needs)}", AGREE)

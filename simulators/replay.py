@@ -74,7 +74,8 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
 
     Rows travel down the node table in groups; O(rows x depth), whatever the size of the graph.  Of votes a log has the
     share only: where they are asked one by one a query takes each way in the part of their orders that lead there, so
-    that what it earns and spends is the mean over all orders.
+    that what it earns and spends is the mean over all orders.  Rows that bought different samples stay apart, since an
+    answer is worth what the last sample of its tier has made of it.
     """
     n = len(log)
     position = {tier.name: at for at, tier in enumerate(policy.tiers)}
@@ -87,36 +88,41 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     calls = [0.0] * len(policy.tiers)
     accepts = [0.0] * len(policy.tiers)
     reads = [[0.0] * len(tier.readings) for tier in policy.tiers]
-    waiting = _start(policy, log, vertex)
+    waiting = {(node, NOTHING): groups for node, groups in _start(policy, log, vertex).items()}
     while waiting:
-        at = min(waiting)
-        rows, part = _join(waiting.pop(at))
+        at, had = min(waiting)
+        rows, part = _join(waiting.pop((at, had)))
         if len(rows) == 0:
             continue
         weight = log.weights.take(rows) if part is None else log.weights.take(rows) * part
         match policy.nodes[at]:
             case Stop(Accept(tier)):
                 accepts[position[tier]] += float(weight.sum())
+                correct = tiers[tier].correct.take(rows)
+                for sample in (readings[of, name].correct for of, name in had if of == tier):
+                    assert sample is not None, "only a sample changes the answer"
+                    correct = np.where(np.isnan(sample[rows]), correct, sample[rows])
                 if divided is None:
-                    quality[rows] = tiers[tier].correct.take(rows)
+                    quality[rows] = correct
                     accepted[rows] = position[tier]
                 else:
-                    divided.stop(rows, part, position[tier], tiers[tier].correct.take(rows))
+                    divided.stop(rows, part, position[tier], correct)
             case Stop(_):
                 if divided is not None:
                     divided.stop(rows, part, ABSTAINED, quality.take(rows))
             case Ask(tier, then):
                 spend(cost, rows, part, tiers[tier].cost.take(rows))
                 calls[position[tier]] += float(weight.sum())
-                waiting.setdefault(then, []).append((rows, part))
+                waiting.setdefault((then, had), []).append((rows, part))
             case Read(tier, reading, cuts, then, missing):
                 column = readings[tier, reading]
                 if column.price.any():
                     spend(cost, rows, part, column.paid[rows])
                 reads[position[tier]][listed[tier, reading]] += float(weight.sum())
+                then_had = had if column.correct is None else (*had, (tier, reading))
                 for child, group in _divide(column, rows, cuts, then, missing):
                     some = rows.take(group), None if part is None else part.take(group)
-                    waiting.setdefault(child, []).append(some)
+                    waiting.setdefault((child, then_had), []).append(some)
             case Poll(tier, reading, _, _) as poll:
                 column = readings[tier, reading]
                 reads[position[tier]][listed[tier, reading]] += float(weight.sum())
@@ -126,7 +132,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
                 for child, share in ends.items():
                     go = np.flatnonzero(share[code] > 0.0)
                     taken = share[code[go]] if part is None else share[code[go]] * part[go]
-                    waiting.setdefault(child, []).append((rows.take(go), taken))
+                    waiting.setdefault((child, had), []).append((rows.take(go), taken))
     if divided is not None:
         quality, accepted = divided.quality, divided.accepted()
     return Routes(quality, cost, accepted, tuple(calls), tuple(map(tuple, reads)), tuple(accepts))
@@ -207,6 +213,9 @@ def _readings(policy: Policy, log: ReplayLog) -> dict[tuple[str, str], LoggedRea
 
 Group = tuple[Ints, Floats | None]
 """Queries, and the part of each that is there; None is all of each."""
+
+NOTHING: tuple[tuple[str, str], ...] = ()
+"""The samples that were bought, (tier, reading) in order: none as yet."""
 
 
 def _start(policy: Policy, log: ReplayLog, vertex: int) -> dict[int, list[Group]]:

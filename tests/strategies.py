@@ -77,8 +77,11 @@ def _smaller(found: Sequence[Ladder]) -> list[Ladder]:
 
 
 @st.composite
-def tables(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5, *, votes: bool = False) -> JointTable:
-    """Tables of every kind: constant and varying prices, empty cells, tied qualities, contexts; perhaps votes."""
+def tables(
+    draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5, *, votes: bool = False, samples: bool = False
+) -> JointTable:
+    """Tables of every kind: constant and varying prices, empty cells, tied qualities, contexts; perhaps votes, and
+    readings that change the answer."""
     return random_table(
         draw(ladders(most_leaves, most_rungs, votes=votes)),
         draw(st.integers(0, 2**31)),
@@ -86,6 +89,7 @@ def tables(draw: st.DrawFn, most_leaves: int = 81, most_rungs: int = 5, *, votes
         varying=draw(st.booleans()),
         empty=draw(st.sampled_from([0.0, 0.3])),
         grid=draw(st.sampled_from([None, 2])),
+        samples=draw(st.sampled_from([0.5, 1.0])) if samples else 0.0,
     )
 
 
@@ -97,8 +101,10 @@ def random_table(
     varying: bool = False,
     empty: float = 0.0,
     grid: int | None = None,
+    samples: float = 0.0,
 ) -> JointTable:
-    """A table drawn at random: a share ``empty`` of cells has no mass, qualities lie on a grid of 1 / ``grid``."""
+    """A table drawn at random: a share ``empty`` of cells has no mass, qualities lie on a grid of 1 / ``grid``, a share
+    ``samples`` of later readings changes the answer."""
     rng = np.random.default_rng(seed)
     shape = (1 + contexts, *leaf_shape(of))
     mass = rng.exponential(size=shape) * (rng.random(shape) >= empty) + 1e-3 * (empty == 0.0)
@@ -125,6 +131,12 @@ def random_table(
         ),
         tuple(f"context {row}" for row in range(1, shape[0])),
         (*share[:-1], 1.0 - float(share[:-1].sum())),
+        {
+            (source, rung): quality()
+            for source, ladder in enumerate(of)
+            for rung in range(1, len(ladder.rungs))
+            if ladder.answer and not ladder.rungs[rung].votes and rng.random() < samples
+        },
     )
 
 
@@ -151,7 +163,8 @@ def random_log(
     """A log of queries with a hidden difficulty that every tier feels.
 
     Args:
-        readings: a tier, the cheapest first: which readings it has, "free", "paid", both ("free paid") or none.
+        readings: a tier, the cheapest first: which readings it has, "free", "paid", both ("free paid") or none;
+            "sample" and "resample" are paid and change the answer, "gift" is free and does.
         contexts: how many there are, dealt in turn.
         missing: share of the readings.
         weighted: whether rows stand for several queries, and for fractions of one.
@@ -173,7 +186,12 @@ def random_log(
         score = 1 / (1 + np.exp(-rng.normal(1.6 * correct - 0.8 - 0.5 * difficulty, 1.0)))
         confidence = np.where(rng.random(rows) < missing, np.nan, np.round(score, 1))  # many ties, 0.0 and 1.0 too
         paid = 0.25 * 4.0**k * (np.round(rng.gamma(4.0, 0.25, rows) + 0.1, 3) if varying else np.ones(rows))
-        return LoggedReading(kind, confidence, paid if kind == "paid" else np.zeros(rows))
+        answer = None
+        if kind in ("sample", "resample", "gift"):
+            better = np.maximum(correct, np.round(rng.random(rows), 1) if scored else rng.random(rows) < 0.4)
+            answer = np.where(rng.random(rows) < 0.1, 0.0, better)
+            answer[np.isnan(confidence) & (rng.random(rows) < 0.6)] = np.nan
+        return LoggedReading(kind, confidence, np.zeros(rows) if kind in ("free", "gift") else paid, correct=answer)
 
     ids = np.array([f"q{row:05d}" for row in range(rows)], dtype=object)
     found = [tier(k, kinds) for k, kinds in enumerate(readings)]
@@ -192,9 +210,10 @@ def random_log(
 
 
 @st.composite
-def logs(draw: st.DrawFn, rows: int = 90) -> ReplayLog:
-    """Logs of two or three tiers, of every kind."""
-    kinds = st.sampled_from(["free", "paid", "free paid", ""])
+def logs(draw: st.DrawFn, rows: int = 90, *, samples: bool = False) -> ReplayLog:
+    """Logs of two or three tiers, of every kind; perhaps with readings that change the answer."""
+    changing = ["free sample", "sample", "gift", "paid gift"] if samples else []
+    kinds = st.sampled_from(["free", "paid", "free paid", "", *changing])
     return random_log(
         rows,
         draw(st.integers(0, 2**31)),

@@ -27,7 +27,7 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import LoggedReading, LoggedSignal, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
@@ -614,6 +614,31 @@ def test_votes_go_the_whole_road_and_the_drawing_says_where_asking_stops(run: Ru
     )
     wrong = run("decide", out, '{"small": 0.5}', "--key", key)
     assert "not (yes, asked)" in wrong.err
+
+
+def test_samples_go_the_whole_road(run: Run, tmp_path: Path) -> None:
+    """A second sample at half the price mends every error, and the first confidence tells where there is one."""
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.6
+    sure, half, one = np.where(right, 0.9, 0.2), np.full(400, 0.5), np.ones(400)
+    second = LoggedReading("conf2", half, half, correct=one)
+    small = LoggedTier("small", right.astype(float), one, (LoggedReading("conf", sure, 0.0 * one), second))
+    ids = np.array([f"q{row:03d}" for row in range(400)], dtype=object)
+    log, out = tmp_path / "log.csv", tmp_path / "policy.json"
+    write_log(ReplayLog(ids, (small, LoggedTier("large", one, 10.0 * one)), one, ids), log)
+    assert run("inspect", log, "--json").json()["ignored_columns"] == ["correct2_small"]
+    assert run("inspect", log, "--samples", "conf2", "--json").json()["ignored_columns"] == []
+    found = run("fit", log, "--samples", "conf2", "--budget", "1.2", "--folds", "2", "-o", out, "--json").json()
+    without = run("fit", log, "--budget", "1.2", "--folds", "2", "--json").json()
+    assert found["outcome"]["quality"]["mean"] > 0.9 > 0.7 > without["outcome"]["quality"]["mean"]
+    replayed = run("replay", out, log, "--samples", "conf2", "--json").json()
+    mended = replayed["quality"]["mean"] - right.mean()
+    assert mended == pytest.approx(replayed["reads"]["small"]["conf2"])  # bought where it mends, and nowhere else
+    key = next(str(key) for key in range(100) if load_policy(out).arm(str(key)) == load_policy(out).point.high)
+    readings = ({"conf": 0.2}, {"conf": 0.2, "conf2": 0.5}, {"conf": 0.9})
+    told = [run("decide", out, json.dumps({"small": given}), "--key", key).out for given in readings]
+    accept = "accept the answer of small\n"
+    assert told == ["read conf2 of small\n", accept, accept]
 
 
 @pytest.mark.parametrize("text", ["self_verify", "self_verify=", "self_verify=many"])

@@ -19,6 +19,7 @@ from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
     MOST_STATES,
     Performances,
+    later_given,
     performances,
     prices_given,
     quality_given,
@@ -96,6 +97,7 @@ def _observe(found: Performances, kernel: Floats) -> ObservationModel:
         tuple(kernel @ found.tally(position, size) / near[:, None] for _, position, size in rungs_of(coded)),
         quality_given(coded, found.value),
         prices_given(coded, price),
+        later_given(coded, found.value),
     )
 
 

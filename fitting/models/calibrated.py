@@ -13,8 +13,10 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.ladders import Place
 from metaverify.fitting.models.base import HiddenStateModel
 from metaverify.fitting.models.performance import (
+    later_given,
     patterns,
     performances,
     prices_given,
@@ -63,9 +65,9 @@ class Calibrated(HiddenStateModel):
         seen = weight > 0.0
         right, member, weight = right[seen], member[:, seen], weight[seen]
 
-        def emission(source: int, position: int, size: int) -> Floats:
-            about = subject(coded, source)
-            quality = None if about is None else coded.quality[about]
+        def emission(place: Place, position: int, size: int) -> Floats:
+            about = subject(coded, place)
+            quality = None if about is None else coded.answers[about]
             count = summed(coded.codes[position], coded.weights, size)
             if about is None or quality is None or size == 1:
                 return np.tile(count / count.sum(), (len(weight), 1))
@@ -85,6 +87,7 @@ class Calibrated(HiddenStateModel):
             tuple(emission(*rung) for rung in rungs_of(coded)),
             quality_given(coded, right),
             prices_given(coded, price),
+            later_given(coded, right),
         )
 
     def _calibrate(self, count: Floats, right: Floats) -> Floats:

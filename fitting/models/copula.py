@@ -53,14 +53,14 @@ class Copula(TableModel):
         axes = _axes(coded)
         mass = _mass(coded, axes)
         features = _Features(coded, axes, self)
-        quality = tuple(
-            None if q is None else mass * features.quality(source, q) for source, q in enumerate(coded.quality)
-        )
+        quality = {place: (mass * features.quality(place[0], q))[None] for place, q in coded.answers.items()}
+        first = tuple(quality.get((source, 0)) for source in range(len(coded.ladders)))
         price = tuple(
             tuple(self._price(features, source, column, mass) for column in rungs)
             for source, rungs in enumerate(coded.price)
         )
-        return JointTable(coded.ladders, mass[None], tuple(None if q is None else q[None] for q in quality), price)
+        later = {place: quality[place] for place in coded.later}
+        return JointTable(coded.ladders, mass[None], first, price, later=later)
 
     def _price(self, features: _Features, source: int, column: Floats, mass: Floats) -> float | Floats:
         if (column == column[0]).all():

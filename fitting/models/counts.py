@@ -57,6 +57,7 @@ def _count(coded: CodedLog) -> JointTable:
         total(np.ones(len(coded))),
         tuple(None if q is None else total(q) for q in coded.quality),
         tuple(tuple(price(column) for column in rungs) for rungs in coded.price),
+        later={place: total(q) for place, q in coded.later.items()},
     )
 
 
@@ -83,4 +84,5 @@ def _independent(table: JointTable) -> JointTable:
             tuple(p if isinstance(p, float) else beside(source, p) for p in rungs)
             for source, rungs in enumerate(table.price)
         ),
+        later={(source, rung): beside(source, q) for (source, rung), q in table.later.items()},
     )

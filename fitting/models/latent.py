@@ -10,8 +10,10 @@ from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, xlogy
 
 from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.ladders import Place
 from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
+    later_given,
     patterns,
     prices_given,
     quality_given,
@@ -97,7 +99,7 @@ class LatentClasses(HiddenStateModel):
         def price(source: int, column: Floats) -> Floats:
             total = summed(rows.member, coded.weights * column, len(rows.weight))
             mean = total.sum() / rows.weight.sum()
-            about = rows.place(source)
+            about = rows.place((source, 0))
             split = step.split(about)
             count = np.stack([rows.weight @ side for side in split], axis=1)
             sums = np.stack([total @ side for side in split], axis=1)
@@ -107,11 +109,12 @@ class LatentClasses(HiddenStateModel):
             coded.ladders,
             prior / prior.sum(),
             tuple(
-                spread(given, rows.place(source))
-                for given, (source, _, _) in zip(found.emission, rungs_of(coded), strict=True)
+                spread(given, rows.place(place))
+                for given, (place, _, _) in zip(found.emission, rungs_of(coded), strict=True)
             ),
             quality_given(coded, np.tile(right, (self.classes, 1))),
             prices_given(coded, price),
+            later_given(coded, np.tile(right, (self.classes, 1))),
         )
 
     def mixture(self, coded: CodedLog) -> Mixture:
@@ -137,22 +140,22 @@ class _Rows:
     """The distinct rows of a log, in ascending order."""
 
     coded: CodedLog
-    answers: tuple[int, ...]  # the sources with an answer
+    answers: tuple[Place, ...]  # by the rung that each comes with
     member: Ints  # [n], the distinct row of each query
     weight: Floats  # [R]
     codes: tuple[Ints, ...]  # a rung: [R]
     quality: Floats  # [R, A], NaN where it is not known
     outcomes: tuple[csr_array, ...] = field(repr=False)  # a rung: which rows had each outcome [outcomes, R]
 
-    def place(self, source: int) -> int | None:
-        """Whose correctness a source's readings depend on: a position among the answers."""
-        about = subject(self.coded, source)
+    def place(self, rung: Place) -> int | None:
+        """Whose correctness a rung's reading depends on: a position among the answers."""
+        about = subject(self.coded, rung)
         return None if about is None else self.answers.index(about)
 
 
 def _distinct(coded: CodedLog) -> _Rows:
-    answers = tuple(source for source, quality in enumerate(coded.quality) if quality is not None)
-    quality = np.stack([q for q in coded.quality if q is not None], axis=1)
+    answers = tuple(sorted(coded.answers))
+    quality = np.stack([coded.answers[place] for place in answers], axis=1)
     keys = np.column_stack([np.where(np.isnan(quality), -1.0, quality), *coded.codes])
     _, first, member = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     codes = tuple(code[first] for code in coded.codes)
@@ -203,10 +206,10 @@ class _EM:
 
     def __init__(self, rows: _Rows, own: float, marginal: float) -> None:
         self._rows, self._own = rows, own
-        self._about = [rows.place(source) for source, _, _ in rungs_of(rows.coded)]
+        self._about = [rows.place(rung) for rung, _, _ in rungs_of(rows.coded)]
         known = rows.weight[:, None] * ~np.isnan(rows.quality)  # [R, A]
         if not known.any(axis=0).all():
-            name = rows.coded.ladders[rows.answers[int((~known.any(axis=0)).argmax())]].source
+            name = rows.coded.ladders[rows.answers[int((~known.any(axis=0)).argmax())][0]].source
             raise ValueError(f"{name!r}: no quality is known in any row; leave the tier out")
         right = known * np.nan_to_num(rows.quality)
         self._mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.ladders import Place
 from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
+    later_given,
     patterns,
     performances,
     prices_given,
@@ -65,9 +67,9 @@ class Patterns(HiddenStateModel):
         kept = prior > 0.0
         right, member, weight, prior = right[kept], member[:, kept], weight[kept], prior[kept]
 
-        def emission(source: int, position: int, size: int) -> Floats:
+        def emission(place: Place, position: int, size: int) -> Floats:
             count = member.T @ found.tally(position, size)  # [patterns, outcomes]
-            about = subject(coded, source)
+            about = subject(coded, place)
             side = np.zeros(len(right), np.int64) if about is None else right[:, found.answers.index(about)].astype(int)
             by_side = np.stack([count[side == s].sum(axis=0) for s in (0, 1)])
             given = shares(by_side, by_side.sum(axis=0) / rows, self.marginal)
@@ -83,4 +85,5 @@ class Patterns(HiddenStateModel):
             tuple(emission(*rung) for rung in rungs_of(coded)),
             quality_given(coded, right),
             prices_given(coded, price),
+            later_given(coded, right),
         )

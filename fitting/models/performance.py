@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog
+from metaverify.fitting.ladders import Place, in_hand
 
 __all__ = [
     "MOST_STATES",
     "Performances",
+    "later_given",
     "patterns",
     "performances",
     "prices_given",
@@ -30,6 +32,9 @@ Ints = NDArray[np.int64]
 MOST_STATES = 2000
 """Distinct performance vectors above which qualities are rounded."""
 
+MOST_ANSWERS = 14
+"""Answers, samples counted too, of which every pattern of right and wrong is told apart."""
+
 FINEST = 64  # steps of the first grid to which they are rounded
 
 
@@ -38,7 +43,7 @@ class Performances:
     """The distinct performance vectors of a log, in ascending order, and the queries that have each of them."""
 
     coded: CodedLog
-    answers: tuple[int, ...]  # the sources with an answer
+    answers: tuple[Place, ...]  # by the rung that each comes with
     value: Floats  # [S, answers], quality
     weight: Floats  # [S], how many queries
     member: Ints  # [n], the vector of each query
@@ -62,9 +67,9 @@ def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
     Raises:
         ValueError: some query's quality is not known.
     """
-    answers = tuple(source for source, quality in enumerate(coded.quality) if quality is not None)
-    columns = [quality for quality in coded.quality if quality is not None]
-    for source, column in zip(answers, columns, strict=True):
+    answers = tuple(sorted(coded.answers))
+    columns = [coded.answers[place] for place in answers]
+    for (source, _), column in zip(answers, columns, strict=True):
         if (unknown := np.isnan(column)).any():
             raise ValueError(
                 f"row {int(unknown.argmax()) + 1} of {coded.ladders[source].source!r}: its quality is not known; "
@@ -87,7 +92,13 @@ def patterns(value: Floats) -> tuple[Floats, Floats]:
     performance vector in it [S, 2^answers].
 
     A quality of q counts as right with the share q, answer by answer.
+
+    Raises:
+        ValueError: more than ``MOST_ANSWERS`` answers.
     """
+    if (answers := value.shape[1]) > MOST_ANSWERS:
+        fault = f"{answers} answers make {2**answers:,} patterns of right and wrong, {2**MOST_ANSWERS:,} at the most"
+        raise ValueError(f"{fault}; name fewer tiers (--tiers) or fewer samples (--samples)")
     right = np.indices((2,) * value.shape[1]).reshape(value.shape[1], -1).T.astype(np.float64)
     member = np.ones((len(value), 1))
     for q in value.T:
@@ -95,28 +106,36 @@ def patterns(value: Floats) -> tuple[Floats, Floats]:
     return right, member
 
 
-def rungs_of(coded: CodedLog) -> Iterator[tuple[int, int, int]]:
-    """(source, position among all rungs, outcomes) of each rung, in order."""
+def rungs_of(coded: CodedLog) -> Iterator[tuple[Place, int, int]]:
+    """(the rung, its position among all rungs, its outcomes) of each rung, in order."""
     position = 0
     for source, ladder in enumerate(coded.ladders):
-        for size in ladder.sizes:
-            yield source, position, size
+        for rung, size in enumerate(ladder.sizes):
+            yield (source, rung), position, size
             position += 1
 
 
-def subject(coded: CodedLog, source: int) -> int | None:
-    """The source whose answer a ladder's readings speak of: itself, or the first that it needs; None for neither."""
+def subject(coded: CodedLog, place: Place) -> Place | None:
+    """The answer that a rung's reading speaks of: its source's, or that of the first source that it needs; None for
+    neither."""
+    source, rung = place
     ladder = coded.ladders[source]
     if ladder.answer:
-        return source
+        return in_hand(coded.answers, source, rung + 1)
     names = [other.source for other in coded.ladders]
-    return names.index(ladder.needs[0]) if ladder.needs else None
+    return (names.index(ladder.needs[0]), 0) if ladder.needs else None
 
 
 def quality_given(coded: CodedLog, value: Floats) -> tuple[Floats | None, ...]:
-    """A column of ``value`` [Z, answers] for each source, None for one without an answer."""
-    columns = iter(value.T)
-    return tuple(None if quality is None else next(columns) for quality in coded.quality)
+    """The column of ``value`` [Z, answers] for each source's first answer, None for one without."""
+    columns = dict(zip(sorted(coded.answers), value.T, strict=True))
+    return tuple(columns.get((source, 0)) for source in range(len(coded.ladders)))
+
+
+def later_given(coded: CodedLog, value: Floats) -> dict[Place, Floats]:
+    """The column of ``value`` [Z, answers] for each sample."""
+    columns = dict(zip(sorted(coded.answers), value.T, strict=True))
+    return {place: columns[place] for place in coded.later}
 
 
 def prices_given(coded: CodedLog, expected: Callable[[int, Floats], Floats]) -> tuple[tuple[float | Floats, ...], ...]:

@@ -7,7 +7,7 @@ marginals or orders that lead to the same state, but for `follow`, which reads t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ class Leaf:
     row: int
     outcome: dict[Place, int]
     mass: float
-    quality: dict[int, float]
+    quality: dict[Place, float]  # of each answer, by the rung that it comes with
     price: dict[Place, float]
 
 
@@ -49,7 +49,8 @@ def leaves_of(table: JointTable) -> list[Leaf]:
         for s, j in places:
             p = table.price[s][j]
             price[s, j] = share * float(p[cell] if isinstance(p, np.ndarray) else p * table.mass[cell])
-        quality = {s: share * float(q[cell]) for s, q in enumerate(table.quality) if q is not None}
+        first = {(s, 0): q for s, q in enumerate(table.quality) if q is not None}
+        quality = {place: share * float(q[cell]) for place, q in {**first, **table.later}.items()}
         outcome = dict(zip(places, cell[1:], strict=True))
         leaves += voted(table.ladders, Leaf(cell[0], outcome, share * float(table.mass[cell]), quality, price))
     return leaves
@@ -84,7 +85,7 @@ def orders(leaf: Leaf, place: Place, votes: int) -> list[Leaf]:
             leaf.row,
             leaf.outcome | dict(zip(steps, order, strict=True)),
             part(leaf.mass),
-            {source: part(quality) for source, quality in leaf.quality.items()},
+            {place: part(quality) for place, quality in leaf.quality.items()},
             {at: part(paid) for at, paid in (leaf.price | dict.fromkeys(steps, price)).items()},
         )
         for order in found
@@ -111,8 +112,13 @@ def stops(ladders: Sequence[Ladder], leaves: Sequence[Leaf], depths: Sequence[in
     worth = [] if abstain is None else [abstain * sum(leaf.mass for leaf in leaves)]
     for s, ladder in enumerate(ladders):
         if ladder.answer and depths[s]:
-            worth.append(sum(leaf.quality[s] for leaf in leaves))
+            worth.append(sum(answered(leaf, s, range(depths[s])) for leaf in leaves))
     return worth
+
+
+def answered(leaf: Leaf, source: int, climbed: Iterable[int]) -> float:
+    """The quality of a source's answer once these rungs were climbed, in this order: that of the last one it got."""
+    return [leaf.quality[source, rung] for rung in climbed if (source, rung) in leaf.quality][-1]
 
 
 def divided(leaves: Sequence[Leaf], place: Place) -> list[list[Leaf]]:
@@ -359,9 +365,11 @@ def spent_and_earned(table: JointTable, decisions: dict[int, list[Action]]) -> t
     cost = quality = 0.0
     for at, leaf in enumerate(leaves_of(table)):
         asked: dict[int, int] = {}
+        climbed: dict[int, list[int]] = {}
         for action in decisions[at]:
             match action:
                 case Call(tier):
+                    climbed[sources[tier]] = [0]
                     cost += leaf.price[sources[tier], 0]
                 case Verify(tier, reading):
                     s = sources[tier]
@@ -369,9 +377,10 @@ def spent_and_earned(table: JointTable, decisions: dict[int, list[Action]]) -> t
                     if table.ladders[s].rungs[step].votes:
                         step += asked.setdefault(s, 0)
                         asked[s] += 1
+                    climbed.setdefault(s, []).append(step)
                     cost += leaf.price[s, step]
                 case Accept(tier):
-                    quality += leaf.quality[sources[tier]]
+                    quality += answered(leaf, sources[tier], climbed[sources[tier]])
     return cost, quality
 
 
@@ -419,19 +428,23 @@ def walk_row(
 ) -> tuple[float, float, list[tuple[int, int]], str | None]:
     """What a graph spends and earns on one query, the branches (node, branch) it takes, and the tier it accepts."""
     at, cost, branches = root, 0.0, []
+    quality: dict[str, float] = {}
     while True:
         match nodes[at]:
             case Stop(Accept(tier)):
-                return cost, float(log.tier(tier).correct[row]), branches, tier
+                return cost, quality[tier], branches, tier
             case Stop(_):
                 return cost, 0.0, branches, None
             case Ask(tier, then):
                 cost += float(log.tier(tier).cost[row])
+                quality[tier] = float(log.tier(tier).correct[row])
                 at = then
             case Read(tier, reading, cuts, then, missing):
                 (column,) = (r for r in log.tier(tier).readings if r.name == reading)
                 confidence = float(column.confidence[row])
                 cost += float(column.price[row])
+                if column.correct is not None and not np.isnan(column.correct[row]):
+                    quality[tier] = float(column.correct[row])
                 branch = sum(cut <= confidence for cut in cuts) if 0.0 <= confidence <= 1.0 else len(then)
                 branches.append((at, branch))
                 at = (*then, missing)[branch]

@@ -34,6 +34,8 @@ KINDS: dict[str, dict] = {
     "everything": {"contexts": 2, "weighted": True, "varying": True, "scored": True, "groups": True},
     "two readings of a tier": {"readings": ("free paid", "paid", ""), "varying": True},
     "two tiers": {"readings": ("paid", ""), "contexts": 2},
+    "samples": {"readings": ("free sample", "paid", "gift"), "varying": True},
+    "two samples of a tier": {"readings": ("sample resample", "free"), "scored": True, "contexts": 2},
 }
 
 
@@ -75,7 +77,7 @@ def test_the_solvers_value_is_what_replay_earns_on_the_log_itself(kind: str) -> 
 
 
 @repeatable(25)
-@given(log=logs())
+@given(log=logs(samples=True))
 def test_the_solvers_value_is_what_replay_earns_on_any_log(log: ReplayLog) -> None:
     assert_promises_are_kept(log)
 

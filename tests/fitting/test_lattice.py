@@ -12,7 +12,7 @@ from hypothesis import given
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
 from metaverify.fitting.table import JointTable
-from tests.fitting.oracles import best_value, follow, leaves_of, legal, reachable, spent_and_earned
+from tests.fitting.oracles import answered, best_value, follow, leaves_of, legal, reachable, spent_and_earned
 from tests.strategies import prices, random_table, repeatable, tables, worths_of_abstaining
 
 EXACT = 1e-12
@@ -88,7 +88,7 @@ def test_the_optimum_is_that_of_brute_force_over_all_histories(
 
 
 @repeatable(250)
-@given(table=tables(most_leaves=108, most_rungs=6), price=prices, abstain=worths_of_abstaining)
+@given(table=tables(most_leaves=108, most_rungs=6, samples=True), price=prices, abstain=worths_of_abstaining)
 def test_the_optimum_of_any_table_is_that_of_brute_force(
     table: JointTable, price: float, abstain: float | None
 ) -> None:
@@ -97,7 +97,7 @@ def test_the_optimum_of_any_table_is_that_of_brute_force(
 
 
 @repeatable(150)
-@given(table=tables(most_leaves=60, most_rungs=4, votes=True), price=prices, abstain=worths_of_abstaining)
+@given(table=tables(most_leaves=60, most_rungs=4, votes=True, samples=True), price=prices, abstain=worths_of_abstaining)
 def test_the_optimum_of_any_table_with_votes_is_that_of_brute_force_over_their_orders(
     table: JointTable, price: float, abstain: float | None
 ) -> None:
@@ -106,7 +106,7 @@ def test_the_optimum_of_any_table_with_votes_is_that_of_brute_force_over_their_o
 
 
 @repeatable(100)
-@given(table=tables(votes=True), price=prices, abstain=worths_of_abstaining)
+@given(table=tables(votes=True, samples=True), price=prices, abstain=worths_of_abstaining)
 def test_following_a_plan_leaf_by_leaf_spends_and_earns_what_it_says(
     table: JointTable, price: float, abstain: float | None
 ) -> None:
@@ -116,7 +116,7 @@ def test_following_a_plan_leaf_by_leaf_spends_and_earns_what_it_says(
 
 
 @repeatable(60)
-@given(table=tables(most_leaves=36, most_rungs=4), abstain=worths_of_abstaining, price=prices)
+@given(table=tables(most_leaves=36, most_rungs=4, samples=True), abstain=worths_of_abstaining, price=prices)
 def test_every_information_state_is_a_sum_over_the_leaves_that_agree_with_it(
     table: JointTable, abstain: float | None, price: float
 ) -> None:
@@ -141,7 +141,9 @@ def test_every_information_state_is_a_sum_over_the_leaves_that_agree_with_it(
         assert_sums(mass, [leaf.mass for leaf in leaves])
         for s, quality in enumerate(table.quality):
             if quality is not None:
-                assert_sums(lattice.quality(s, depths, states), [leaf.quality[s] for leaf in leaves])
+                assert_sums(
+                    lattice.quality(s, depths, states), [answered(leaf, s, range(max(depths[s], 1))) for leaf in leaves]
+                )
         for s in lattice.climbable(depths):
             charge = lattice.charge(depths, s, states)
             assert_sums(charge, [leaf.price[s, depths[s]] for leaf in leaves])

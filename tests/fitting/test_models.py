@@ -49,6 +49,7 @@ KINDS: dict[str, dict] = {
     "scores": {"scored": True},
     "weights and varying prices": {"weighted": True, "varying": True},
     "several readings": {"readings": ("free paid", "paid", "free")},
+    "samples": {"readings": ("free sample", "gift", "free")},
     "nothing read": {"readings": ("", "")},
     "two rows": {"rows": 2},
 }
@@ -82,7 +83,7 @@ def with_judge(coded: CodedLog) -> CodedLog:
 
 def arrays_of(table: JointTable) -> list[np.ndarray]:
     prices = [np.asarray(p) for rungs in table.price for p in rungs]
-    return [table.mass, *(q for q in table.quality if q is not None), *prices]
+    return [table.mass, *table.answers.values(), *prices]
 
 
 def assert_same(one: JointTable, other: JointTable, atol: float = EXACT) -> None:
@@ -96,9 +97,9 @@ def assert_valid(table: JointTable) -> None:
     assert (table.mass >= 0.0).all()
     for ladder, quality in zip(table.ladders, table.quality, strict=True):
         assert (quality is not None) == ladder.answer
-        if quality is not None:
-            assert (quality >= 0.0).all()
-            assert (quality <= table.mass + EXACT).all()
+    for quality in table.answers.values():
+        assert (quality >= 0.0).all()
+        assert (quality <= table.mass + EXACT).all()
     for price in (p for rungs in table.price for p in rungs):
         assert np.isfinite(price).all()
         assert np.all(np.asarray(price) >= 0.0)
@@ -115,6 +116,9 @@ def test_a_table_is_one_of_probabilities_and_keeps_means(name: str, kind: str) -
     assert_valid(table)
     share = coded.weights / coded.weights.sum()
     slack = 0.02 + 1.0 / len(coded)  # of penalties; most are exact
+    assert table.later.keys() == coded.later.keys()
+    for place, quality in table.later.items():
+        assert quality.sum() == pytest.approx(share @ coded.later[place], abs=slack)
     for source, quality in enumerate(table.quality):
         assert quality.sum() == pytest.approx(share @ coded.quality[source], abs=slack)
         price = table.price[source][0]

@@ -43,7 +43,7 @@ def assert_same_decisions(table: JointTable, lattice: Lattice) -> None:
 
 
 @repeatable(60)
-@given(table=tables(votes=True), abstain=worths_of_abstaining)
+@given(table=tables(votes=True, samples=True), abstain=worths_of_abstaining)
 def test_without_slack_the_graph_decides_as_the_plan_at_every_leaf(table: JointTable, abstain: float | None) -> None:
     assert_same_decisions(table, Lattice(table, abstain=abstain))
 

@@ -54,6 +54,8 @@ def assert_same(one: ReplayLog, other: ReplayLog) -> None:
         for my, their in zip(mine.readings, theirs.readings, strict=True):
             np.testing.assert_array_equal(my.confidence, their.confidence)
             np.testing.assert_array_equal(my.price, their.price)
+            assert (my.correct is None) == (their.correct is None)
+            np.testing.assert_array_equal(my.correct, their.correct)
 
 
 def shape(log: ReplayLog) -> dict[str, list[str]]:
@@ -282,6 +284,10 @@ def to_long(log: ReplayLog) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def samples_of(log: ReplayLog) -> list[str]:
+    return sorted({r.name for tier in log.tiers for r in tier.readings if r.correct is not None})
+
+
 @st.composite
 def logs(draw: st.DrawFn) -> ReplayLog:
     count = draw(st.integers(2, 6))
@@ -293,7 +299,10 @@ def logs(draw: st.DrawFn) -> ReplayLog:
     def reading(name: str) -> LoggedReading:
         confidence = column(st.floats(0, 1) | st.just(math.nan))
         confidence[draw(st.integers(0, count - 1))] = draw(st.floats(0, 1))  # read at least once
-        return LoggedReading(name, confidence, column(st.just(0.0) | st.floats(0, 10)))
+        changes = name != "conf" and draw(st.integers(0, 3)) == 0
+        answer = np.where(np.isnan(confidence), np.nan, column(st.sampled_from([0.0, 1.0]) | st.floats(0, 1)))
+        paid = column(st.just(0.0) | st.floats(0, 10))
+        return LoggedReading(name, confidence, paid, correct=answer if changes else None)
 
     def tier(name: str) -> LoggedTier:
         names = draw(st.lists(st.sampled_from(["conf2", "logit", "self_verify", "a b,c"]), unique=True))
@@ -324,7 +333,8 @@ def test_what_is_written_reads_back_the_same(suffix: str, log: ReplayLog) -> Non
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"log{suffix}"
         write_log(log, path)
-        assert_same(log, read_log(path, context=() if log.contexts is None else "context"))
+        context = () if log.contexts is None else "context"
+        assert_same(log, read_log(path, context=context, samples=samples_of(log)))
         once = path.read_bytes()
         write_log(log, path)
         assert path.read_bytes() == once
@@ -516,6 +526,70 @@ def test_bad_votes_are_named(tmp_path: Path, votes: dict[str, Any], message: str
     with pytest.raises(LogError) as caught:
         read_log(write(tmp_path, VOTED), votes=votes)
     assert str(caught.value).startswith(message)
+
+
+SAMPLED = (
+    "correct_a,cost_a,conf_a,conf2_a,correct2_a,verify_cost2_a,conf_again_a,correct_again_a,correct_b,cost_b,conf2_b\n"
+    "0,1,.5,.75,1,.5,.25,.5,1,4,.5\n"
+    "1,1,.5,,,.5,,0,0,4,\n"
+)
+
+
+def test_a_reading_may_change_the_answer_where_that_is_declared(tmp_path: Path) -> None:
+    path = write(tmp_path, SAMPLED)
+    log = read_log(path, samples=["conf2", "again"])
+    assert shape(log) == {"a": ["conf", "conf2", "again"], "b": ["conf2"]}
+    conf, conf2, again = log.tier("a").readings
+    assert conf.correct is None
+    np.testing.assert_array_equal(conf2.correct, [1.0, np.nan])
+    np.testing.assert_array_equal(conf2.price, [0.5, 0.5])
+    np.testing.assert_array_equal(again.correct, [0.5, 0.0])  # an answer may be there though its confidence is not
+    assert log.tier("b").readings[0].correct is None  # there is no correct2_b: the answer stays
+    assert log_columns(path, samples=["conf2", "again"]).ignored == ()
+    assert log_columns(path, samples=["conf2", "again"]).tiers == ("a", "b")
+
+
+def test_undeclared_nothing_changes_an_answer(tmp_path: Path) -> None:
+    plain = "\n".join(",".join(line.split(",")[:4] + line.split(",")[5:6]) for line in SAMPLED.splitlines())
+    path = write(tmp_path, "\n".join(",".join(line.split(",")[:6]) for line in SAMPLED.splitlines()))
+    assert log_columns(path).ignored == ("correct2_a",)
+    log = read_log(path)
+    assert_same(log, read_log(write(tmp_path, plain, "plain.csv")))
+    assert [reading.correct for reading in log.tier("a").readings] == [None, None]
+
+
+def test_one_name_of_a_sample_may_be_given_as_a_word_and_without_a_price_it_is_free(tmp_path: Path) -> None:
+    path = write(tmp_path, "correct_a,cost_a,conf2_a,correct2_a\n0,1,75,true\n1,1,50,false\n")
+    (sample,) = read_log(path, samples="conf2", scale=100).tier("a").readings
+    assert (sample.confidence.tolist(), sample.price.tolist()) == ([0.75, 0.5], [0.0, 0.0])
+    np.testing.assert_array_equal(sample.correct, [1.0, 0.0])
+
+
+def test_in_the_long_form_a_sample_is_right_or_wrong_in_its_own_rows(tmp_path: Path) -> None:
+    rows = "p,s,,.5,1,3,0\np,s,conf2,.25,0,,1\nq,s,,.5,0,3,0\nq,s,conf2,.75,1,,2\nr,s,,.5,1,3,0\n"
+    path = write(tmp_path, "query_id,tier,reading,confidence,correct,cost,verify_cost\n" + rows)
+    (tier,) = read_log(path, samples=["conf2"]).tiers
+    assert tier.correct.tolist() == [1.0, 0.0, 1.0]
+    np.testing.assert_array_equal(tier.readings[1].correct, [0.0, 1.0, np.nan])
+    np.testing.assert_array_equal(tier.readings[1].price, [1.0, 2.0, 0.0])
+    with pytest.raises(LogError, match="row 2: correct is 0, but an earlier row of the query and s differs"):
+        read_log(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "message"),
+    [
+        ("", "", {"samples": ["conf"]}, "--samples conf is the first answer's own reading; name a later one"),
+        ("", "", {"samples": ["conf3", "again"]}, "log.csv has no answers of reading 'conf3' for --samples conf3;"),
+        ("", "", {"samples": ["conf2"], "tiers": ["b"]}, "no answers of reading 'conf2' for --samples conf2"),
+        ("", "", {"samples": ["conf2"], "votes": {"conf2": 4}}, "'conf2' is in --votes and in --samples; leave it"),
+        (".75,1,", ".75,,", {"samples": ["conf2"]}, "row 1: correct2_a is missing, though conf2 is there; fill it"),
+        (".75,1,", ".75,2,", {"samples": ["conf2"]}, "row 1: correct2_a is 2, outside [0, 1]; rescale it; or leave"),
+        ("conf_again_a", "note", {"samples": ["again"]}, "correct_again_a has no reading beside it, there is no conf"),
+    ],
+)
+def test_bad_samples_are_named(tmp_path: Path, old: str, new: str, options: dict[str, Any], message: str) -> None:
+    assert message in said(write(tmp_path, SAMPLED.replace(old, new, 1) if old else SAMPLED), **options)
 
 
 @given(log=logs(), data=st.data())

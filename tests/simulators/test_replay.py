@@ -139,11 +139,20 @@ def random_policy(log: ReplayLog, seed: int, *, contexts: tuple[str, ...] = (), 
 
 
 def drawn_log(
-    world: str, n: int, seed: int, *, contexts: bool = False, signals: bool = False, **options: Any
+    world: str,
+    n: int,
+    seed: int,
+    *,
+    contexts: bool = False,
+    signals: bool = False,
+    samples: bool = False,
+    **options: Any,
 ) -> ReplayLog:
     """A log of a world, with weights that add up without rounding."""
     log = WORLDS[world](3, 5, **options).draw(n, seed)
     rng = np.random.default_rng(seed)
+    if samples:
+        log = replace(log, tiers=tuple(sampled(tier, rng) for tier in log.tiers))
     labels = rng.choice(np.array(CONTEXTS, dtype=object), size=n) if contexts else None
     return replace(
         log,
@@ -151,6 +160,18 @@ def drawn_log(
         contexts=labels,
         signals=signals_of(log, rng) if signals else (),
     )
+
+
+def sampled(tier: LoggedTier, rng: np.random.Generator) -> LoggedTier:
+    """The tier with readings that change its answer, all but the first: to any other quality, or not everywhere."""
+    first, *others = tier.readings
+
+    def sample(reading: LoggedReading) -> LoggedReading:
+        quality = np.round(rng.random(len(tier.cost)), 2)
+        failed = np.isnan(reading.confidence) & (rng.random(len(quality)) < 0.6)
+        return replace(reading, correct=np.where(failed, np.nan, quality))
+
+    return replace(tier, readings=(first, *(sample(reading) for reading in others)))
 
 
 def signals_of(log: ReplayLog, rng: np.random.Generator) -> tuple[LoggedSignal, ...]:
@@ -179,22 +200,25 @@ def loop(policy: Policy, log: ReplayLog) -> Routes:
     accepts: Counter[str] = Counter()
     for row in range(n):
         readings: dict[str, dict[str, float | None]] = {}
+        answers: dict[str, float] = {}
         context = None if log.contexts is None else log.contexts[row]
         weight = log.weights[row]
         while True:
             match policy.decide(readings, context=context, key=log.query_ids[row]):
                 case Call(tier):
                     readings[tier] = {}
+                    answers[tier] = log.tier(tier).correct[row]
                     calls[tier] += weight
                     cost[row] += log.tier(tier).cost[row]
                 case Verify(tier, reading):
                     column = next(r for r in log.source(tier).readings if r.name == reading)
                     confidence = float(column.confidence[row])
                     readings.setdefault(tier, {})[reading] = None if math.isnan(confidence) else confidence
+                    answers |= changed(tier, column, row)
                     reads[tier, reading] += weight
                     cost[row] += column.price[row]
                 case Accept(tier):
-                    quality[row] = log.tier(tier).correct[row]
+                    quality[row] = answers[tier]
                     accepted[row] = names.index(tier)
                     accepts[tier] += weight
                     break
@@ -210,6 +234,13 @@ def loop(policy: Policy, log: ReplayLog) -> Routes:
         tuple(tuple(reads[tier.name, r.name] for r in tier.readings) for tier in policy.tiers),
         tuple(accepts[name] for name in names),
     )
+
+
+def changed(tier: str, reading: LoggedReading, row: int) -> dict[str, float]:
+    """The quality of the answer that a reading brings, if it does."""
+    if reading.correct is None or math.isnan(reading.correct[row]):
+        return {}
+    return {tier: float(reading.correct[row])}
 
 
 def same(one: Routes, other: Routes) -> None:
@@ -234,6 +265,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two paid readings and many missing": {"reading_prices": (0.1, 0.3), "missing": 0.6},
     "no reading": {"reading_prices": ()},
     "signals": {"signals": True, "missing": 0.2},
+    "samples": {"samples": True, "reading_prices": (0.0, 0.25, 0.0), "missing": 0.2},
 }
 
 
@@ -255,6 +287,7 @@ def test_random_graphs_are_replayed_as_they_decide(variant: str, contexts: bool)
         ("hopeless", "missing readings"),
         ("token_prices", "one free reading"),
         ("shared_difficulty", "signals"),
+        ("shared_difficulty", "samples"),
     ],
 )
 def test_solved_policies_are_replayed_as_they_decide(world: str, variant: str, abstain: float | None) -> None:
@@ -299,11 +332,13 @@ def mean_over_orders(policy: Policy, log: ReplayLog, row: int) -> tuple[float, f
     for case in cases:
         orders = dict(zip(polled, case, strict=True))
         readings: dict[str, dict[str, Any]] = {}
+        answers: dict[str, float] = {}
         while True:
             action = policy.decide(readings)
             match action:
                 case Call(tier):
                     readings[tier] = {}
+                    answers[tier] = log.tier(tier).correct[row]
                     cost += log.tier(tier).cost[row] / len(cases)
                 case Verify(tier, name) if (tier, name) in polled:
                     yes, asked = readings.setdefault(tier, {}).get(name, (0, 0))
@@ -315,9 +350,10 @@ def mean_over_orders(policy: Policy, log: ReplayLog, row: int) -> tuple[float, f
                 case Verify(tier, name):
                     column = next(r for r in log.source(tier).readings if r.name == name)
                     readings.setdefault(tier, {})[name] = float(column.confidence[row])
+                    answers |= changed(tier, column, row)
                     cost += column.price[row] / len(cases)
                 case Accept(tier):
-                    quality += log.tier(tier).correct[row] / len(cases)
+                    quality += answers[tier] / len(cases)
                 case Abstain():
                     quality += (policy.abstain or 0.0) / len(cases)
             done[action] += 1 / len(cases)
@@ -329,7 +365,9 @@ def mean_over_orders(policy: Policy, log: ReplayLog, row: int) -> tuple[float, f
 @pytest.mark.parametrize("abstain", [None, 0.3])
 def test_votes_are_replayed_as_the_mean_of_what_is_decided_over_all_their_orders(abstain: float | None) -> None:
     for seed in range(6):
-        log = with_votes(drawn_log("shared_difficulty", 40, seed, signals=seed % 2 == 1, missing=0.1), seed)
+        options: dict[str, Any] = {"samples": True, "reading_prices": (0.0, 0.25)} if seed > 3 else {}
+        log = drawn_log("shared_difficulty", 40, seed, signals=seed % 2 == 1, missing=0.1, **options)
+        log = with_votes(log, seed)
         policy = random_policy(log, seed, abstain=abstain)
         check_match(policy, log)
         names = [tier.name for tier in policy.tiers]
