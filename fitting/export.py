@@ -111,7 +111,9 @@ def reading_of(log: ReplayLog, column: LoggedReading, rung: Rung) -> Reading:
     """A reading as a policy knows it: its mean price, and its histogram over a rung's outcomes."""
     counts = np.bincount(rung.code(column.confidence), weights=log.weights, minlength=rung.size)
     shown = tuple(round(c) for c in counts.tolist())
-    return Reading(column.name, log.mean(column.price), rung.cuts, shown, column.parts, column.votes)
+    return Reading(
+        column.name, log.mean(column.price), rung.cuts, shown, column.parts, column.votes, column.correct is not None
+    )
 
 
 def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:

@@ -209,15 +209,21 @@ def _replay(options: argparse.Namespace) -> None:
 
     policy = load_policy(options.policy)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
-    tiers, context, samples = _names(options.tiers), _names(options.context) or (), _names(options.samples) or ()
+    tiers, context = _names(options.tiers), _names(options.context) or ()
+    samples = {r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*(_names(options.samples) or ())}
     columns = log_columns(
-        options.log, context=context, group=options.group, weight=options.weight, signals=signals, samples=samples
+        options.log,
+        context=context,
+        group=options.group,
+        weight=options.weight,
+        signals=signals,
+        samples=sorted(samples),
     )
     _check_columns(options, policy, columns)
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
     known = context or policy.context
-    log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts)
+    log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     if options.json:
@@ -301,6 +307,7 @@ def _read(
     signals: Mapping[str, Sequence[str]] | None = None,
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
+    samples: Sequence[str] | None = None,
 ) -> Any:
     from metaverify.simulators.reader import read_log
 
@@ -315,7 +322,7 @@ def _read(
         signals=_signals(options.signal) if signals is None else signals,
         votes=_votes(options.votes) if votes is None else votes,
         context_cuts=context_cuts,
-        samples=_names(options.samples) or (),
+        samples=_names(options.samples) or () if samples is None else samples,
     )
 
 

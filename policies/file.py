@@ -171,7 +171,8 @@ def _encode_reading(reading: Reading) -> dict[str, Any]:
         for part in reading.parts
     ]
     votes = {"votes": reading.votes} if reading.votes else {}
-    return {**body, "counts": list(reading.counts), **({"parts": parts} if parts else {}), **votes}
+    sample = {"sample": True} if reading.sample else {}
+    return {**body, "counts": list(reading.counts), **({"parts": parts} if parts else {}), **votes, **sample}
 
 
 def _encode_node(node: Node) -> dict[str, Any]:
@@ -310,7 +311,9 @@ def _decode_reading(item: Fields, before: list[str]) -> Reading:
     votes = item.whole("votes") if item.has("votes") else 0
     if item.has("votes") and votes == 0:
         item.fail("E_RANGE", "votes", "is 0; leave it out")
-    reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes)
+    if item.has("sample") and item.get("sample") is not True:
+        item.fail("E_TYPE", "sample", "is not true; leave it out")
+    reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes, item.has("sample"))
     item.end()
     return reading
 

@@ -32,6 +32,8 @@ class Reading:
 
     Where ``votes`` is not 0 the reading is a share of at most so many votes, and ``price`` that of all of them.  They
     can be asked for one by one, and are told as (yes, asked).
+
+    A ``sample`` changes the answer: once it was read, accepting the tier means the answer that came with it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Reading:
     counts: tuple[int, ...]
     parts: tuple[Points, ...] = ()
     votes: int = 0
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
         for reading in tier.readings:
             columns = (r for source in log.sources if source.name == tier.name for r in source.readings)
             for column in (column for column in columns if column.name == reading.name):
+                if reading.sample and column.correct is None:
+                    fault = f"the policy takes {reading.name!r} of {tier.name!r} for a sample with an answer of its own"
+                    raise LogError(f"{fault}, which the log lacks; read the log with --samples {reading.name}")
                 if column.votes != reading.votes:
                     fault = f"the policy takes {reading.name!r} of {tier.name!r} for {reading.votes or 'no'} votes"
                     way_out = f"--votes {reading.name}={reading.votes}" if reading.votes else "no --votes for it"

@@ -27,7 +27,7 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id
 from metaverify.policies.policy import Policy
-from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
+from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
@@ -631,7 +631,9 @@ def test_samples_go_the_whole_road(run: Run, tmp_path: Path) -> None:
     found = run("fit", log, "--samples", "conf2", "--budget", "1.2", "--folds", "2", "-o", out, "--json").json()
     without = run("fit", log, "--budget", "1.2", "--folds", "2", "--json").json()
     assert found["outcome"]["quality"]["mean"] > 0.9 > 0.7 > without["outcome"]["quality"]["mean"]
-    replayed = run("replay", out, log, "--samples", "conf2", "--json").json()
+    replayed = run("replay", out, log, "--json").json()  # the file says what is a sample
+    with pytest.raises(LogError, match="--samples conf2"):
+        replay(load_policy(out), read_log(log))
     mended = replayed["quality"]["mean"] - right.mean()
     assert mended == pytest.approx(replayed["reads"]["small"]["conf2"])  # bought where it mends, and nowhere else
     key = next(str(key) for key in range(100) if load_policy(out).arm(str(key)) == load_policy(out).point.high)
