@@ -46,7 +46,7 @@ from metaverify.simulators.references import no_information_hull, oracle
 Floats = NDArray[np.float64]
 
 MOST_ROWS = 20_000  # that are replayed
-RESAMPLES = 1000
+RESAMPLES = 400
 
 PAGE = """# Quality on real logs
 
@@ -262,8 +262,8 @@ def scores_of(
         hulls.append([hull.quality(budget) for budget in budgets])
         oracles.append(oracle(unseen).quality)
     found = {}
-    for name in methods:
-        low, high = bootstrap(totals[name], seen)
+    intervals = bootstrap(np.stack([totals[name] for name in methods]), seen)
+    for name, (low, high) in zip(methods, intervals, strict=True):
         by_budget = 100 * np.mean([fact[0] for fact in facts[name]], axis=0)
         over = np.array([fact[2] for fact in facts[name]])
         taken = [fact[3] for fact in facts[name]]
@@ -303,14 +303,16 @@ def moved(stored: dict[str, Any], budgets: Sequence[float], frontier: Callable[[
     return np.asarray(stored["quality"] + np.array(shift)[:, None], dtype=np.float64)
 
 
-def bootstrap(total: Floats, seen: Floats) -> tuple[float, float]:
-    """The 90 % percentile interval of total / seen over resampled groups."""
+def bootstrap(totals: Floats, seen: Floats) -> list[tuple[float, float]]:
+    """The 90 % percentile interval of totals / seen over resampled groups, for each method."""
     rng = np.random.default_rng(0)
+    sums = np.vstack([totals, seen])  # [methods + 1, groups]
     means = []
     for _ in range(RESAMPLES):
-        count = np.bincount(rng.integers(len(seen), size=len(seen)), minlength=len(seen))
-        means.append((count @ total) / (count @ seen))
-    return float(np.quantile(means, 0.05)), float(np.quantile(means, 0.95))
+        drawn = sums @ np.bincount(rng.integers(len(seen), size=len(seen)), minlength=len(seen))
+        means.append(drawn[:-1] / drawn[-1])
+    low, high = np.quantile(means, [0.05, 0.95], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def report(
