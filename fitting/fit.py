@@ -151,14 +151,16 @@ def fit(
 
 
 def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
-    at, compared = choose(job.tried, [job.crossed[c.name] for c in job.tried], budget_grid(job.log))
+    grid = budget_grid(job.log)
+    at, compared = choose(job.tried, [job.crossed[c.name] for c in job.tried], grid)
     chosen = own = job.learn(job.tried[at], budget, price)
     notes = [*chosen.shortcuts]
     if at > 0:
         gain = compared[at].gain
         notes.append(
             f"{compared[at].name} was taken instead of {compared[0].name}: on unseen queries it earned "
-            f"{100 * gain.mean:.2f} points more, in an interval of [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
+            f"{100 * gain.mean:.2f} points more, in an interval of [{100 * gain.low:+.2f}, {100 * gain.high:+.2f}], "
+            f"in the mean over budgets from {grid[0]:.4g} to {grid[-1]:.4g}"
         )
     references: list[Reference] = []
     if job.blind is not None and job.rival is not None:
@@ -167,9 +169,10 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
         if better.high <= 1e-9:
             chosen = blind
+            worse = f"{-100 * better.mean:.2f} points better" if better.mean < -VISIBLE / 10 else "as good"
             notes.append(
-                "reading confidences does not pay here: on unseen queries routing without it was "
-                f"{-100 * better.mean:.2f} points better; the policy reads nothing"
+                f"reading confidences does not pay here: on unseen queries routing without it was {worse}; "
+                "the policy reads nothing"
             )
         elif better.low <= 1e-9:
             notes.append(
@@ -217,7 +220,9 @@ class _Learnt:
 
     @property
     def gains(self) -> Floats:
-        """What each query adds to the gain over the hull, [n]."""
+        """What each query adds to the gain over the hull, or to quality - price x cost where a price was given, [n]."""
+        if self.policy.point.price is not None:
+            return np.asarray(self.ledger.quality - self.policy.point.price * self.ledger.cost)
         hull = no_information_hull(self.rows, abstain=self.abstain)
         return gain_values(hull, self.ledger.quality, self.ledger.cost, self.rows, self.abstain)
 

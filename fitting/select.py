@@ -108,7 +108,7 @@ def candidates(
         found.append(Candidate(f"{safest.name}, first readings", replace(safest.learner, fuse=None, first=True)))
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
-    elif len(log) >= MANY:
+    elif model is None and len(log) >= MANY:
         odd = Average((lattice.model, LatentClasses(starts=1)), (3.0, 1.0))
         found.append(Candidate("lattice, latent classes", replace(lattice, model=odd), freer))
     return tuple(found)
