@@ -102,7 +102,7 @@ class Thresholds:
         if lattice_bytes(ladders, contexts=len(chains.contexts))[0] > MANY_CHAINS:
             return policy
         coded = code_log(log, ladders, chains.contexts)
-        table = contextual_table(Counts(), coded, kappa=self.kappa if self.context else 0.0)
+        table = contextual_table(Counts(), coded, kappa=self.kappa)
         return with_beliefs(policy, Lattice(back_off(table)), near)
 
     def chains(self, log: ReplayLog) -> Chains:
@@ -164,15 +164,15 @@ class _Counted:
         self.share = np.array([1.0 - self._weight.sum() / total, *(self._weight / total)]) if rows else np.ones(1)
         self._at = _positions(coded.ladders)
 
-    def __call__(self, column: Floats | float | None, sources: Sequence[int]) -> Floats:
-        """E[column · 1{o}] over the first readings of ``sources``, [rows, *outcomes]; None counts."""
+    def __call__(self, column: Floats, sources: Sequence[int]) -> Floats:
+        """E[column · 1{o}] over the first readings of ``sources``, [rows, *outcomes]."""
         coded = self._coded
         sizes = [coded.ladders[s].rungs[_reading_depth(coded.ladders[s])].size for s in sources]
         cells = np.zeros(len(coded), dtype=np.int64)
         for source, size in zip(sources, sizes, strict=True):
             cells = cells * size + coded.codes[self._at[source]]
         leaves = int(np.prod(sizes, dtype=np.int64))
-        values = coded.weights if column is None else coded.weights * column
+        values = coded.weights * column
         if not coded.contexts:
             own = np.bincount(cells, values, leaves)
             return np.asarray(own / coded.weights.sum()).reshape(1, *sizes)

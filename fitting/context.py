@@ -26,8 +26,7 @@ KAPPA = 100.0
 FEWEST = 20  # rows below which a context has no table of its own
 
 SPREAD = 0.5
-"""Standard deviation, in logits, that the offset of a tier in a context is expected to have; twice as much was worse on
-each of four real logs at either size."""
+"""Standard deviation, in logits, that a tier's offset in a context is expected to have."""
 
 SURE = 1e-9  # how near to 0 and 1 qualities are taken when offsets are sought, so that no row is a proof
 STEPS = 100  # of Newton's method; what rounding leaves to do after so many is not worth one more
@@ -42,10 +41,8 @@ def contextual_table(
     are those, and its quality given the readings is the pooled one, moved by one offset for each tier s (see
     `quality_offsets`): mass_c(o) expit(logit q_s(o) + d_cs).
 
-    On halves of four real logs of language models (5 to 14 contexts, chains of 3 or 4 tiers, 6 splits) offsets earned
-    +.26, -.17, -.05, -.23 points more than averages at n = 200, and +.01, -.15, +.12, +.08 at 1,000: neither is better
-    in general, so the simpler one is the default.  Not telling contexts apart earned -.48, -.11, -.05, -.28
-    and -1.10, -.54, -.66, -1.27.
+    Offsets ask less of a small context than a table of its own does; neither is better in general, so the simpler one
+    is the default.
     """
     pooled = model.table(coded)
     if not coded.contexts:

@@ -33,7 +33,7 @@ from metaverify.fitting.select import (
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
-from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure
+from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure, replay
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
 
 __all__ = ["Fit", "Reference", "fit"]
@@ -104,8 +104,9 @@ def fit(
         readings: names of the readings that may be used; all where neither they nor a learner are given, otherwise
             each tier's first one and those with a price of their own.
         model: of the tables, where no learner is given.
-        abstain: the worth of handing a query over, in quality; None where that is not to be had.
-        bins: the most bins of a reading; where not given, 8 on a table, and as many as are useful on rows.
+        abstain: the worth of handing a query over, in quality, where no learner is given; None where that is not to be
+            had.
+        bins: the most bins of a reading, where no learner is given: 8 on a table, and as many as are useful on rows.
         pooling: how contexts learn from each other (see `TableLearner`), where no learner is given.
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of folds and searches.
@@ -168,7 +169,7 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
         references += [_reference(each.candidate.name, each.outcome) for each in (rival, blind)]
         better = mean_with_interval(own.gains - blind.gains, own.rows, level=ONE_ERROR)
         if better.high <= 1e-9:
-            chosen = blind
+            chosen, notes = blind, []  # how the other one was made is of no use now
             worse = f"{-100 * better.mean:.2f} points better" if better.mean < -VISIBLE / 10 else "as good"
             notes.append(
                 f"reading confidences does not pay here: on unseen queries routing without it was {worse}; "
@@ -200,7 +201,7 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
     references += _fixed(job.log, job.abstain)
     best = oracle(job.log)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
-    return Fit(_finish(chosen, job), chosen.outcome, tuple(references), tuple(notes), tuple(compared))
+    return Fit(_finish(chosen, job), chosen.outcome_as_read, tuple(references), tuple(notes), tuple(compared))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,23 @@ class _Learnt:
     @property
     def outcome(self) -> Outcome:
         return measure(self.policy, self.rows, self.ledger, abstain=self.abstain)
+
+    @property
+    def outcome_as_read(self) -> Outcome:
+        """The outcome, with what the policy itself reads of what comes free, on the same queries.
+
+        Rehearsed plans have every free reading in hand; the policy's graph reads those that change what it does.
+        """
+        graph, found = replay(self.policy, self.rows), self.outcome
+        price = {(tier.name, r.name): r.price for tier in self.policy.tiers for r in tier.readings}
+        reads = {
+            tier: {
+                name: share if price.get((tier, name), 0.0) > 0.0 else graph.reads.get(tier, {}).get(name, 0.0)
+                for name, share in of_tier.items()
+            }
+            for tier, of_tier in found.reads.items()
+        }
+        return replace(found, reads=reads)
 
     @property
     def gains(self) -> Floats:

@@ -213,7 +213,7 @@ class Study:
 
     def shortcuts(self) -> tuple[str, ...]:
         """What was left out or made coarser, in words."""
-        return (*_tiers_left_out(self.kept), *_coarsened(self.log, self._learner.bins, self.ladders))
+        return (*_tiers_left_out(self.kept), *_coarsened(self.log, self._learner.bins))
 
 
 def best_tiers(log: ReplayLog, most: int | None, *, budget: float | None = None) -> Subset:
@@ -233,7 +233,7 @@ def _tiers_left_out(kept: Subset) -> Sequence[str]:
     )
 
 
-def _coarsened(log: ReplayLog, bins: int, ladders: Sequence[Ladder]) -> Sequence[str]:
+def _coarsened(log: ReplayLog, bins: int) -> Sequence[str]:
     fits = bins_that_fit(log, bins, contexts=0 if log.contexts is None else len(set(log.contexts)))
     finest = {(source.name, r.name): _finest(r, bins) for source in log.sources for r in source.readings}
     left_out = [f"{reading} of {source}" for source, reading in finest if (source, reading) not in fits]

@@ -1,8 +1,8 @@
 """Selection: a safe way of learning, left only for one that is clearly better on queries it has not seen.
 
 The freedom of a policy is earned.  A chain of cuts on a smooth table is hard to beat with few rows; the exact solution
-over every information state, raw counts, or less information may be better on a given log.  Each is cross-fitted on the
-same folds, and what they earn on the same queries is compared over a range of budgets.
+over every information state, thresholds on the raw rows, or less information may be better on a given log.  Each is
+cross-fitted on the same folds, and what they earn on the same queries is compared over a range of budgets.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def context_only(log: ReplayLog, *, abstain: float | None = None) -> Candidate:
 def reading_gain(own: CrossFit, blind: CrossFit, budgets: Sequence[float]) -> Estimate:
     """What reading gained over routing without, in the mean over budgets, with an interval of one standard error.
 
-    Where it lost more than that at the budget in use, nothing should be read.  Asking for more, a gain beyond the
-    error, gave up .1 to .3 point on real logs of a few hundred queries, where the error is larger than the gain.
+    Where it lost more than that at the budget in use, nothing should be read.  To ask for a gain beyond the error would
+    give up what reading earns on small logs, where the error is larger than the gain.
     """
     rows = own.rows()
     return mean_with_interval(_values(own, rows, budgets) - _values(blind, rows, budgets), rows, level=ONE_ERROR)

@@ -44,9 +44,7 @@ class AutoMixCounts(HiddenStateModel):
     Right in the limit of many rows, whatever the shape of the dependence, and wasteful before: states share nothing,
     and there are 2^N of them.  Mean regret in 15 known worlds is 7.4 / 2.0 / .62 / .19 points at
     n = 50 / 200 / 1,000 / 5,000; `Patterns`, the same with shrinkage, has 2.8 / 1.0 / .48 / .18, `Copula`
-    2.2 / .88 / .38 / .26.  On halves of seven real logs it lost 4.1 / 1.6 / .4 points to `Copula` at
-    n = 50 / 200 / 1,000 and .04 with all rows (up to 15,000), where it won .5 on a log of sentiment classifiers and
-    lost .6 on one of language models.
+    2.2 / .88 / .38 / .26.  On real logs: docs/quality.md.
     """
 
     def observe(self, coded: CodedLog) -> ObservationModel:
@@ -63,9 +61,8 @@ class AutoMixKDE(HiddenStateModel):
     of answers (Scott's rule, as in scipy.stats.gaussian_kde); directions in which they do not vary are left out.
 
     Where performance is right or wrong, kernels hardly reach from one vector to the next once there are some hundreds
-    of rows, and this is `AutoMixCounts`; with 50 rows its mean regret in 15 known worlds is 4.6 points instead of 7.4,
-    on halves of seven real logs 4.1 instead of 6.0.  On the one of these logs that has scores (F1) the two came out
-    within .2 point of each other.
+    of rows, and this is `AutoMixCounts`; with 50 rows its mean regret in 15 known worlds is 4.6 points instead of 7.4.
+    On real logs: docs/quality.md.
 
     Args:
         bandwidth: a factor on Scott's rule.

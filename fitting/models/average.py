@@ -22,10 +22,9 @@ class Average(TableModel):
     """The weighted average of several estimators' tables, which is a table; prices follow the first one's.
 
     Estimators err in different places, and deciding by their average loses less than by any of them: mean regret in 15
-    known worlds at n = 50 / 200 / 1,000 / 5,000 is 2.2 / .62 / .28 / .10 points for `Copula`, `RankKernel`, `Patterns`
-    and `LatentClasses` together and 2.1 / .67 / .31 / .14 for the first and the third, where `Copula` alone has
-    2.2 / .88 / .38 / .26.  On halves of seven real logs the four gained .14 / .14 / .12 points over it at
-    n = 50 / 200 / 1,000 and .11 with all rows, the two .21 / .14 / .07 and .05.
+    known worlds at n = 50 / 200 / 1,000 / 5,000 is 2.2 / .58 / .24 / .09 points for `Copula`, `RankKernel`, `Patterns`
+    and `LatentClasses` together and 2.1 / .63 / .28 / .13 for the first and the third, where `Copula` alone has
+    2.2 / .88 / .38 / .26.
 
     Args:
         models: the estimators, at least one; the first should be one that gives each cell prices of its own, and mass

@@ -44,8 +44,7 @@ class Calibrated(HiddenStateModel):
     and little else: in twelve known worlds of that kind the mean regret of "platt" is 1.3 / .28 / .29 / .25 points at
     n = 50 / 200 / 1,000 / 5,000, that of `Copula` 1.8 / .42 / .19 / .09.  More rows do not help it: in three worlds
     where queries are hopeless or traps it stays at 7 points, while `Copula` falls to .9 and `LatentClasses` to .1.
-    On halves of seven real logs it was level with `Copula` at n = 50 and 200, lost .3 point at n = 1,000, and .7 to .8
-    with all rows.
+    On real logs: docs/quality.md.
 
     Args:
         curve: "isotonic": P(right | o) never falls from bin to bin; "platt": a logistic function of a bin's normal

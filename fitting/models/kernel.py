@@ -33,8 +33,7 @@ class RankKernel(TableModel):
 
     It assumes nothing but smoothness, so it wins with many rows and few tiers: mean regret in 15 known worlds is
     2.7 / .84 / .42 / .16 points at n = 50 / 200 / 1,000 / 5,000, where `Copula` has 2.2 / .88 / .38 / .26; at n = 200
-    it is .36 to .57 with 2 tiers, 1.4 to 1.1 with 4.  On halves of seven real logs it lost .6 / .4 / .0 points to
-    `Copula` at n = 50 / 200 / 1,000 and won .06 with all rows.
+    it is .36 to .57 with 2 tiers, 1.4 to 1.1 with 4.  On real logs: docs/quality.md.
 
     Args:
         bandwidth: a factor on Scott's rule.

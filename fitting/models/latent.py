@@ -65,10 +65,7 @@ class LatentClasses(HiddenStateModel):
     Wins where confidence is not monotone in correctness: in three worlds with hopeless queries and traps its mean
     regret is 1.7 / .46 / .10 points at n = 200 / 1,000 / 5,000, where `Copula` has 2.7 / 1.1 / .94.  In twelve others
     it loses: .77 / .37 / .19 to .42 / .19 / .09, much of it in a world of two tiers whose prices rise with difficulty,
-    which classes are too coarse to follow.  On halves of seven real logs it lost .1 point to `Copula` at n = 200,
-    1,000 and with all rows: .9 there on a log of language models, while it won .1 to .3 on two others.  Classes whose
-    readings do not depend on own correctness do worse (by .3 point at n = 200 and .2 at 1,000 in five known worlds);
-    8 classes are better than 4 with thousands of rows only.
+    which classes are too coarse to follow.  On real logs: docs/quality.md.
 
     Args:
         classes: how many kinds.

@@ -39,9 +39,8 @@ class Patterns(HiddenStateModel):
     Steady: its mean regret in 15 known worlds is 2.8 / 1.0 / .48 / .18 points at n = 50 / 200 / 1,000 / 5,000, where
     `Copula` has 2.2 / .88 / .38 / .26.  It wins where confidence is not monotone in correctness (three such worlds:
     2.3 to 2.7 at n = 200, .5 to .9 at 5,000), and loses where prices vary with what readings say (a world of two
-    tiers: 1.4 to .1 at n = 1,000), for it knows them by pattern only.  On halves of seven real logs it was level with
-    `Copula` at n = 50 and 200 and lost .1 point at n = 1,000 and with all rows.  Its errors are not the copula's: the
-    `Average` of both beats either one.
+    tiers: 1.4 to .1 at n = 1,000), for it knows them by pattern only.  On real logs: docs/quality.md.
+    Its errors are not the copula's: the `Average` of both beats either one.
 
     Args:
         independent: rows in which tiers are right independently of each other, beside the log's own, in the prior of
