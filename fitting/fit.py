@@ -221,18 +221,22 @@ class _Learnt:
 
     @property
     def outcome_as_read(self) -> Outcome:
-        """The outcome, with what the policy itself reads of what comes free, on the same queries.
+        """The outcome, with what the policy itself reads of what comes free.
 
-        Rehearsed plans have every free reading in hand; the policy's graph reads those that change what it does.
+        Rehearsed plans have every free reading in hand; the policy's graph reads those that change what it does, of the
+        answers that it has, in the share found by replaying it on the same queries.
         """
         graph, found = replay(self.policy, self.rows), self.outcome
         price = {(tier.name, r.name): r.price for tier in self.policy.tiers for r in tier.readings}
+
+        def free(source: str, name: str) -> float:
+            share = graph.reads.get(source, {}).get(name, 0.0)
+            called = graph.calls.get(source, 0.0)
+            return share * found.calls[source] / called if called > 0.0 else share
+
         reads = {
-            tier: {
-                name: share if price.get((tier, name), 0.0) > 0.0 else graph.reads.get(tier, {}).get(name, 0.0)
-                for name, share in of_tier.items()
-            }
-            for tier, of_tier in found.reads.items()
+            source: {n: share if price.get((source, n), 0.0) > 0.0 else free(source, n) for n, share in shares.items()}
+            for source, shares in found.reads.items()
         }
         return replace(found, reads=reads)
 

@@ -160,6 +160,14 @@ def test_readings_that_pay_are_read(fitted: Fit) -> None:
     assert fitted.outcome.gain.low > 0.0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_answer_is_read_more_often_than_it_is_had(seed: int) -> None:
+    outcome = fit(shared_difficulty(3, 5).draw(80, seed), budget=5.0, learner=SMALL, compare=False).outcome
+    assert any(share > 0.0 for reads in outcome.reads.values() for share in reads.values())
+    for tier, reads in outcome.reads.items():
+        assert all(share <= outcome.calls[tier] + 1e-12 for share in reads.values()), tier
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_that_readings_say_nothing_is_said_and_no_loss_is_reported(seed: int) -> None:
     found = fit(useless_verifier(3, 5).draw(400, seed), budget=6.0, learner=SMALL)
