@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ TIERS = 5  # that are kept of more
 FEW = 100  # queries below which readings are not fused
 MANY = 1000  # queries that show what more freedom is worth
 HALFWAY = 200.0  # queries at which a fused score aims half way between own quality and the gain over the best tier
+ODD = 1000.0  # queries at which latent classes count as much as the other models together
+FEWEST_ODD = 200  # queries below which latent classes are not tried
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
@@ -108,8 +110,8 @@ def candidates(
         found.append(Candidate(f"{safest.name}, first readings", replace(safest.learner, fuse=None, first=True)))
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
-    elif model is None and len(log) >= MANY:
-        odd = Average((lattice.model, LatentClasses(starts=1)), (3.0, 1.0))
+    elif model is None and len(log) >= FEWEST_ODD:
+        odd = Average((lattice.model, LatentClasses(starts=1)), (1.0, round(len(log) / ODD, 3)))
         found.append(Candidate("lattice, latent classes", replace(lattice, model=odd), freer))
     return tuple(found)
 
@@ -119,12 +121,12 @@ class Selected:
     """The default way of learning, as a learner: the candidate that cross-fitting prefers, its dial cross-fitted.
 
     Args:
-        model: of the candidates' tables.
+        model: of the candidates' tables; None for the default one, beside which latent classes are tried too.
         folds: of the cross-fitting.
         seed: of the folds.
     """
 
-    model: TableModel = field(default_factory=default_model)
+    model: TableModel | None = None
     folds: int = 5
     seed: int = 0
 
@@ -135,7 +137,7 @@ class Selected:
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options, for the record."""
-        options = {"model": name_of(self.model), "folds": self.folds, "seed": self.seed}
+        options = {"model": name_of(self.model or default_model()), "folds": self.folds, "seed": self.seed}
         return {"method": "selected", "options": options}
 
     def policy(self, log: ReplayLog, *, near: float | None = None) -> Policy:

@@ -176,11 +176,18 @@ def tried(log: ReplayLog, **options: Any) -> dict[str, Any]:
 
 
 def test_a_plain_log_is_tried_with_a_chain_the_lattice_and_thresholds_the_chain_first() -> None:
-    found = tried(random_log(200, 0, readings=("free paid", "free", "")))
+    found = tried(random_log(199, 0, readings=("free paid", "free", "")))
     assert list(found) == ["chain", "lattice", "thresholds"]
     assert found["chain"].describe() == TableLearner(bins=8, policies="chain", first=True).describe()
     assert found["lattice"].describe() == TableLearner(bins=8, first=True).describe()
     assert found["thresholds"] == Thresholds()
+
+
+@pytest.mark.parametrize(("rows", "weight"), [(200, 0.2), (1000, 1.0), (4000, 4.0)])
+def test_latent_classes_weigh_the_more_the_more_rows_there_are(rows: int, weight: float) -> None:
+    found = tried(random_log(rows, 0, readings=("free", "")))
+    assert list(found) == ["chain", "lattice", "thresholds", "lattice, latent classes"]
+    assert found["lattice, latent classes"].model.weights == (1.0, weight)
 
 
 def test_contexts_are_tried_to_be_told_apart_and_not() -> None:
@@ -236,12 +243,14 @@ def gain(fitted: Fit, name: str) -> Comparison:
 def test_where_confidence_is_not_monotone_in_what_a_better_tier_gains_the_lattice_is_taken_and_it_is_said() -> None:
     world = hopeless(3, 6)
     fitted = fit(world.draw(900, 1), budget=5.0, folds=3)
-    assert [each.name for each in fitted.compared] == ["chain", "lattice", "thresholds"]
-    better = gain(fitted, "lattice").gain
+    assert [each.name for each in fitted.compared] == ["chain", "lattice", "thresholds", "lattice, latent classes"]
+    best = max(fitted.compared, key=lambda each: each.gain.mean)
+    better = best.gain
     assert better.low > 0.01
+    assert gain(fitted, "lattice").gain.low > 0.01
     assert fitted.policy.provenance["method"] == "lattice"
     (note,) = (note for note in fitted.notes if "instead of" in note)
-    assert note.startswith("lattice was taken instead of chain: on unseen queries it earned")
+    assert note.startswith(f"{best.name} was taken instead of chain: on unseen queries it earned")
     assert f"{100 * better.mean:.2f} points more" in note
     assert f"[{100 * better.low:+.2f}, {100 * better.high:+.2f}]" in note
     assert fitted.to_json()["compared"][1]["name"] == "lattice"
