@@ -23,6 +23,7 @@ from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.select import (
     ONE_ERROR,
     TIERS,
+    VISIBLE,
     Candidate,
     Comparison,
     budget_grid,
@@ -40,7 +41,6 @@ __all__ = ["Fit", "Reference", "fit"]
 
 Floats = NDArray[np.float64]
 
-VISIBLE = 5e-4  # a gain in quality that is worth a word
 FEW_GROUPS = 30  # below which intervals are rough
 
 
@@ -148,7 +148,11 @@ def fit(
         raise LogError("the log has a single group: nothing is left to check a policy on")
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
-        return _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
+        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
+    if folds <= groups:
+        return found
+    fewer = f"{folds} folds were asked for, but there are {groups} groups: every fold is one of them, {groups} in all"
+    return replace(found, notes=(fewer, *found.notes))
 
 
 def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:

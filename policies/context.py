@@ -26,7 +26,8 @@ def context_label(values: Sequence[str]) -> str:
 
 
 def interval_label(name: str, cuts: Sequence[float], value: Any) -> str:
-    """The interval between rising cuts that a column's value falls in; what is no finite number is missing.
+    """The interval between rising cuts that a column's value falls in; what is no finite number is missing.  A text that
+    reads as a number is that number, as it is in a log.
 
     Example:
         >>> interval_label("tokens", (120.0, 480.0), 120), interval_label("tokens", (120.0, 480.0), None)
@@ -50,7 +51,9 @@ def interval_labels(name: str, cuts: Sequence[float]) -> tuple[str, ...]:
 
 def _number(value: Any) -> float:
     """The value as a float, as a log would hold it; NaN where it is no number."""
-    if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
+    if isinstance(value, str):
+        value = value if value.isascii() and "_" not in value else math.nan  # float() takes more than a log does
+    elif isinstance(value, bytes | bytearray) or not hasattr(value, "__float__"):
         return math.nan
     try:
         return float(value)
