@@ -178,9 +178,9 @@ def choose(
 ) -> tuple[int, list[Comparison]]:
     """The candidate to take, and how each compares with the first.
 
-    That is the first, unless others are better by more than their margins of the paired difference, and by what can be
-    seen in a report; of those, the best.  Measured in known worlds and on real logs: leaving the first one any sooner loses with few queries, and with
-    many gains what a freer policy can.
+    That is the first, unless others are better by more than their margins of the paired difference, and by enough to be
+    worth a word; of those, the best.  Measured in known worlds and on real logs: leaving the first one any sooner loses
+    with few queries, and with many gains what a freer policy can.
     """
     rows = crossed[0].rows()
     values = [_values(each, rows, budgets) for each in crossed]

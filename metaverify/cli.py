@@ -227,12 +227,20 @@ def _replay(options: argparse.Namespace) -> None:
     log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
+    notes, most = [], policy.vertices[-1].cost
+    if options.budget is not None and options.budget > most * (1 + 1e-9):
+        notes.append(
+            f"the dial ends at {most:.4g}, below the {options.budget:g} allowed: "
+            "the file has nothing dearer that earned more"
+        )
+    if seen:
+        notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
     if options.json:
-        _print_json({**outcome.to_json(), "in_sample": seen})
+        _print_json({**outcome.to_json(), "in_sample": seen, "notes": notes})
         return
     print(outcome_table(outcome))
-    if seen:
-        print("note: the policy was fitted on this log, so these figures are better than what new queries will show")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
@@ -402,7 +410,7 @@ def _context(text: str | None, policy: Policy) -> str | dict[str, Any] | None:
     """
     if text is None or not text.startswith(("{", "[")) or text in policy.vertices[0].context_roots:
         return text
-    example = json.dumps({name: "…" for name in policy.context}, ensure_ascii=False)
+    example = json.dumps(dict.fromkeys(policy.context, "…"), ensure_ascii=False)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

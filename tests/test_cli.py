@@ -359,7 +359,17 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
     policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
     if dial:
         policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
-    assert found == {**plain(replay(policy, log).to_json()), "in_sample": True}
+    assert {**found, "notes": []} == {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": []}
+    assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
+
+
+def test_a_budget_beyond_the_end_of_the_dial_is_named_in_a_replay(run: Run, shop: Shop) -> None:
+    most = load_policy(shop.policy).vertices[-1].cost
+    for budget, said in ((most, False), (most + 1.0, True)):
+        note = f"the dial ends at {most:.4g}, below the {budget:g} allowed"
+        assert (f"note: {note}" in run("replay", shop.policy, shop.log, "--budget", budget).out) is said
+        notes = run("replay", shop.policy, shop.log, "--budget", budget, "--json").json()["notes"]
+        assert any(each.startswith(note) for each in notes) is said
 
 
 def test_replaying_a_fit_on_its_own_log_comes_near_what_the_fit_promised(run: Run, shop: Shop, tmp_path: Path) -> None:
@@ -871,7 +881,7 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
     assert "context qa/tokens missing: its own graph" in missing.out
 
     cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
-    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False}
+    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "notes": []}
     assert run("replay", file, other, "--json").json() == expected
     assert run("replay", file, other, "--context", "task,tokens:9", "--json").json() == expected
     assert run("replay", file, log, "--json").json()["in_sample"] is True

@@ -57,7 +57,24 @@ def test_a_cut_is_written_as_short_as_can_be() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, math.nan, math.inf, -math.inf, 10**400, b"431", "", "many", "1_0", "٣", "nan", [], {}, np.zeros(3), 1j, object()],
+    [
+        None,
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        b"431",
+        "",
+        "many",
+        "1_0",
+        "٣",
+        "nan",
+        [],
+        {},
+        np.zeros(3),
+        1j,
+        object(),
+    ],
 )
 def test_what_is_no_finite_number_is_missing(value: Any) -> None:
     assert interval_label("n", (0.0,), value) == "n missing"

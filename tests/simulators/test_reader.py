@@ -311,7 +311,10 @@ def logs(draw: st.DrawFn) -> ReplayLog:
     ids = np.array(draw(st.lists(words, min_size=count, max_size=count, unique=True)), dtype=object)
     weights = np.ones(count) if draw(st.booleans()) else column(st.floats(1e-3, 1e3))
     names = draw(st.lists(st.sampled_from(["small", "gpt_4o", 'é "b"', "x,y\nz"]), min_size=1, unique=True))
-    tiers = sorted((tier(name) for name in names), key=lambda t: (math.fsum(weights * t.cost), math.fsum(weights * t.correct), t.name))
+    tiers = sorted(
+        (tier(name) for name in names),
+        key=lambda t: (math.fsum(weights * t.cost), math.fsum(weights * t.correct), t.name),
+    )
     some = st.none() | st.lists(words | st.just(""), min_size=count, max_size=count)
     contexts = draw(some)
     groups = draw(st.lists(words, min_size=count, max_size=count)) if draw(st.booleans()) else None
