@@ -320,8 +320,8 @@ class ValueIterationPlanner:
             raise LatticeSizeError(
                 f"{actions} actions, {observations} observations and {model.horizon} steps make {trees:.0e} policy "
                 f"trees over {states} states, {steps:.1e} steps where {most:.1e} are allowed; value iteration is for "
-                "toys: two tiers (--tiers) of which one has a reading, of 2 bins (--bins), no context and nothing to hand "
-                "over to; or take another solver (--solver lattice is as exact, at any size that fits)"
+                "toys: two tiers (--tiers) of which one has a reading, of 2 bins (--bins), no context and nothing to "
+                "hand over to; or take another solver (--solver lattice is as exact, at any size that fits)"
             )
         self._model = model
         agent = agent_of(model)
