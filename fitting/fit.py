@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.context import Pooling
+from metaverify.fitting.context import FEWEST, Pooling
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
 from metaverify.fitting.export import keep_vertices, thin
 from metaverify.fitting.learner import TableLearner
@@ -23,6 +24,7 @@ from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.select import (
     ONE_ERROR,
     TIERS,
+    VISIBLE,
     Candidate,
     Comparison,
     budget_grid,
@@ -30,6 +32,7 @@ from metaverify.fitting.select import (
     choose,
     context_only,
 )
+from metaverify.policies.context import interval_label, split_label
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
@@ -40,7 +43,7 @@ __all__ = ["Fit", "Reference", "fit"]
 
 Floats = NDArray[np.float64]
 
-VISIBLE = 5e-4  # a gain in quality that is worth a word
+MANY_VALUES = 20  # of a context column: more can hardly all be meant
 FEW_GROUPS = 30  # below which intervals are rough
 
 
@@ -148,7 +151,11 @@ def fit(
         raise LogError("the log has a single group: nothing is left to check a policy on")
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
-        return _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
+        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
+    if folds <= groups:
+        return found
+    fewer = f"{groups} folds instead of {folds}: there are no more groups that could be left out in turn"
+    return replace(found, notes=(fewer, *found.notes))
 
 
 def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
@@ -187,6 +194,8 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
                 f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
                 f"try --method {'thresholds' if isinstance(rival.candidate.learner, Thresholds) else 'lattice'}"
             )
+    notes += _scattered(job.log)
+    notes += _narrowed(chosen.policy, job.log)
     if chosen.outcome.groups < FEW_GROUPS:
         notes.append(f"{chosen.outcome.groups} groups are few: take figures and intervals as rough")
     spent = chosen.outcome.cost.mean
@@ -300,6 +309,42 @@ class _Job:
     def _step(self, name: str) -> None:
         self._done += 1
         self._tell(f"learning {name}", self._done / self._steps)
+
+
+def _scattered(log: ReplayLog) -> list[str]:
+    """The context columns most of whose values, of many, are too rare to be learnt from."""
+    labels = () if log.contexts is None else log.contexts
+    values = [split_label(label, len(log.context_names)) for label in labels]
+    if any(len(parts) != len(log.context_names) for parts in values):
+        return []  # labels made by hand
+    notes = []
+    for name, column in zip(log.context_names, zip(*values, strict=True), strict=False):
+        rows = Counter(column)
+        rare = sum(count < FEWEST for count in rows.values())
+        if len(rows) < MANY_VALUES or rare <= len(rows) / 2:
+            continue
+        number = all(interval_label(name, (0.0,), value) != f"{name} missing" for value in rows if value)
+        way_out = f"it is a number, so cut it (--context {name}:4)" if number else "give a coarser column, or none"
+        notes.append(
+            f"context {name!r} has {len(rows):,} values, {rare:,} of them in fewer than {FEWEST} queries, too few to "
+            f"learn from: {way_out}"
+        )
+    return notes
+
+
+def _narrowed(policy: Policy, log: ReplayLog) -> list[str]:
+    """Which budgets the dial covers, where the cheapest or the dearest tier was not kept and is not reached."""
+    known = sorted(fixed_tiers(log), key=lambda point: point.cost)
+    kept = {tier.name for tier in policy.tiers}
+    low, high = policy.vertices[0].cost, policy.vertices[-1].cost
+    beyond = [point for point in (known[0], known[-1]) if point.tier not in kept and not low <= point.cost <= high]
+    if not beyond:
+        return []
+    ends = " and ".join(f"{point.tier} ({point.cost:.4g})" for point in beyond)
+    verb = "was" if len(beyond) == 1 else "were"
+    return [
+        f"the dial covers budgets from {low:.4g} to {high:.4g}: {ends} {verb} not kept; name tiers to keep (--tiers)"
+    ]
 
 
 def _check_budget(log: ReplayLog, budget: float | None, abstain: float | None) -> None:

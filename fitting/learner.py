@@ -248,7 +248,8 @@ def bins_that_fit(
 ) -> dict[tuple[str, str], int]:
     """The bins that each (tier, reading) can have for a lattice of at most ``states``, or as near as can be.
 
-    A reading after a tier's first is left out where it costs more than the dearest tier.  Then, until it fits: votes
+    A reading after a tier's first is left out where it costs more than the dearest tier, and with a sample those that
+    were drawn after it.  Then, until it fits: votes
     are asked all at once, the dearest tier's first; later readings get fewer bins, the finest first, down to 2; later
     readings are left out, the dearest tier's first; first readings get fewer bins, down to 3.
     """
@@ -258,8 +259,7 @@ def bins_that_fit(
     later = {
         (source.name, reading.name): _finest(reading, bins)
         for source in log.sources
-        for reading in source.readings[1:]
-        if log.mean(reading.price) < dearest
+        for reading in _affordable(log, source.readings[1:], dearest)
     }
     while lattice_bytes(ladders_of(log, {**first, **later}, cut=_sketch), contexts=contexts)[0] > states:
         if one_by_one := [reading for reading, most in {**first, **later}.items() if most > votes[reading] > 1]:
@@ -275,6 +275,13 @@ def bins_that_fit(
         else:
             break
     return {**first, **later}
+
+
+def _affordable(log: ReplayLog, later: Sequence[LoggedReading], dearest: float) -> list[LoggedReading]:
+    """The readings that cost less than the dearest tier, without the samples after one that does not."""
+    dear = [reading for reading in later if log.mean(reading.price) >= dearest]
+    first = next((at for at, r in enumerate(later) if r in dear and r.correct is not None), len(later))
+    return [r for at, r in enumerate(later) if r not in dear and (at < first or r.correct is None)]
 
 
 def _finest(reading: LoggedReading, bins: int) -> int:

@@ -159,7 +159,7 @@ def cascade_pomdp(model: ObservationModel, price: float, *, abstain: float | Non
         ladder = model.ladders[source]
         raise ValueError(
             f"reading {ladder.rungs[rung].reading!r} of {ladder.source!r} is a sample, which changes the answer, and a "
-            "POMDP's answers do not change; leave it out (--readings)"
+            "POMDP's answers do not change; leave it out of --samples"
         )
     ladders, hidden = model.ladders, len(model.prior)
     places = [(source, depth) for source, ladder in enumerate(ladders) for depth in range(len(ladder.rungs))]
@@ -172,8 +172,8 @@ def cascade_pomdp(model: ObservationModel, price: float, *, abstain: float | Non
     if (numbers := len(actions) * hidden * observations) > MOST:
         raise LatticeSizeError(
             f"{hidden:,} hidden states, {len(actions)} actions and {observations} observations make {numbers:,} "
-            f"numbers where {MOST:,} are allowed; name fewer tiers (--tiers), fewer readings (--readings) or fewer "
-            "bins (--bins), or give an ObservationModel with fewer hidden states"
+            f"numbers where {MOST:,} are allowed; a hidden state is what all readings can show together, so name fewer "
+            "tiers (--tiers) or fewer bins (--bins)"
         )
     prices = [np.broadcast_to(np.float64(model.price[s][d]), hidden) for s, d in places]
     emission = np.zeros((len(actions), hidden, observations))

@@ -26,8 +26,11 @@ __all__ = ["PomdpFormat", "dump_pomdp", "write_pomdp"]
 Floats = NDArray[np.float64]
 PomdpFormat = Literal["pomdp", "pomdpx"]
 
-MOST = 20_000_000
-"""Numbers in a file."""
+MOST = 200_000_000
+"""Bytes of a file."""
+
+LONG, SHORT = 20, 4
+"""Bytes of a number with its blank: in full, and where it is 0.0 or 1.0."""
 
 
 def write_pomdp(
@@ -47,7 +50,7 @@ def write_pomdp(
 
     Raises:
         ValueError: another format, or a discount that it does not have.
-        LatticeSizeError: the file would hold too many numbers.
+        LatticeSizeError: the file would be too large.
     """
     write_atomically(path, dump_pomdp(model, format, discount=discount).encode("ascii"))
 
@@ -59,15 +62,29 @@ def dump_pomdp(model: CascadePOMDP, format: PomdpFormat = "pomdp", *, discount: 
     if not 0.0 < discount <= 1.0 or (format == "pomdpx" and discount == 1.0):
         allowed = "above 0 and below 1" if format == "pomdpx" else "above 0 and at most 1"
         raise ValueError(f"discount is {discount}; a .{format} file needs one {allowed}")
-    states, actions, observations = model.size
-    if (numbers := actions * states * (observations + 2)) > MOST:
+    if (size := file_bytes(model, format)) > MOST:
+        states, actions, observations = model.size
+        shorter = "write a .pomdpx, " if format == "pomdp" else ""
         raise LatticeSizeError(
-            f"{states:,} states, {actions} actions and {observations} observations make a file of {numbers:,} "
-            f"numbers where {MOST:,} are allowed; name fewer tiers (--tiers), fewer readings (--readings) or fewer "
-            "bins (--bins), or give an ObservationModel with fewer hidden states"
+            f"{states:,} states, {actions} actions and {observations} observations make a .{format} file of some "
+            f"{size / 1e6:,.3g} MB where {MOST / 1e6:g} are allowed; {shorter}name fewer tiers (--tiers) or fewer bins "
+            "(--bins)"
         )
     lines = _pomdp(model, discount) if format == "pomdp" else _pomdpx(model, discount)
     return "\n".join(lines) + "\n"
+
+
+def file_bytes(model: CascadePOMDP, format: PomdpFormat) -> int:
+    """About how large the file will be, in bytes, known before any of it is written."""
+    states, actions, _ = model.size
+    hidden, names = len(model.prior), sum(len(name) for name in _names(model.actions))
+    chances = int(np.where((model.emission == 0.0) | (model.emission == 1.0), SHORT, LONG).sum())
+    place = len(str(states - 1))
+    if format == "pomdp":  # a line of T, of O and of R for each action and state, and the chances beside O
+        return states * (3 * names + actions * (36 + 4 * place + LONG)) + chances * states // hidden
+    entry = len("<Entry><Instance>  -</Instance><ProbTable></ProbTable></Entry>") + place
+    entries = hidden + 2 * len(model.progress)  # an action: of what is shown, of what follows, of what it earns
+    return entries * (names + actions * entry) + chances + actions * states * LONG + hidden * (LONG + place)
 
 
 def _pomdp(model: CascadePOMDP, discount: float) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import policy_of
 from metaverify.fitting.frontier import Frontier, concave_hull
-from metaverify.fitting.lattice import Lattice, Plan
+from metaverify.fitting.lattice import Plan
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.zoo import default_model, name_of
@@ -26,6 +26,9 @@ __all__ = ["PomdpLearner", "PomdpSolver"]
 
 PomdpSolver = Literal["pouct", "value-iteration"]
 
+LEARNT = 6
+"""Times that a fit learns: on all folds but one, five times, and on everything."""
+
 
 @dataclass(frozen=True, slots=True)
 class PomdpLearner:
@@ -36,7 +39,8 @@ class PomdpLearner:
 
     Args:
         model: estimates the table.
-        solver: "pouct", search by simulation; or "value-iteration", exact, for toys of two tiers and 2 bins.
+        solver: "pouct", search by simulation; or "value-iteration", exact, for toys of two tiers of which
+            one has a reading, of 2 bins.
         simulations: of a decision of "pouct".
         bins: the most bins of a reading.
         kappa: rows of pooled evidence that stand beside each context's own.
@@ -74,7 +78,12 @@ class PomdpLearner:
         study = self._tables().study(log)
         table, lattice = at_once(study.table), study.whole_lattice
         last = 1e-2 / max(lattice.everything, 1e-300)  # all that is given up then is a hundredth of quality
-        frontier = _trace(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
+        planners = self._value_iteration(table) if self.solver == "value-iteration" else partial(self._search, table)
+
+        def solve(price: float) -> Plan:
+            return plan_of(lattice, planners(price), price)
+
+        frontier = _trace(solve, lattice.dearest_price, last, self.prices)
         believe = () if near is None else range(len(frontier.plans))
         return policy_of(lattice, frontier, study.log, slack=self.slack, believe=believe)
 
@@ -87,18 +96,30 @@ class PomdpLearner:
     def _tables(self) -> TableLearner:
         return TableLearner(self.model, bins=self.bins, kappa=self.kappa, abstain=self.abstain)
 
-    def _plan(self, lattice: Lattice, table: JointTable, price: float) -> Plan:
-        models = [
-            cascade_pomdp(observation_model(table, row), price, abstain=self.abstain) for row in range(len(table.share))
+    def _models(self, table: JointTable, price: float) -> list[CascadePOMDP]:
+        """A context row each."""
+        rows = range(len(table.share))
+        return [cascade_pomdp(observation_model(table, row), price, abstain=self.abstain) for row in rows]
+
+    def _search(self, table: JointTable, price: float) -> list[Planner]:
+        from metaverify.fitting.pomdp_py_bridge import PouctPlanner  # only where it is used
+
+        return [
+            PouctPlanner(model, simulations=self.simulations, seed=self.seed) for model in self._models(table, price)
         ]
-        return plan_of(lattice, [self._planner(model) for model in models], price)
 
-    def _planner(self, model: CascadePOMDP) -> Planner:
-        from metaverify.fitting.pomdp_py_bridge import PouctPlanner, ValueIterationPlanner  # only where it is used
+    def _value_iteration(self, table: JointTable) -> Callable[[float], list[Planner]]:
+        """Planners at any price, from those at two."""
+        from metaverify.fitting.pomdp_py_bridge import MOST_STEPS, ValueIterationPlanner
 
-        if self.solver == "value-iteration":
-            return ValueIterationPlanner(model)
-        return PouctPlanner(model, simulations=self.simulations, seed=self.seed)
+        free, priced = self._models(table, 0.0), self._models(table, 1.0)
+        most = MOST_STEPS / (LEARNT * len(free + priced))
+        ends = [
+            tuple(ValueIterationPlanner(model, most=most) for model in pair) for pair in zip(free, priced, strict=True)
+        ]
+        return lambda price: [
+            low.through(high, model) for (low, high), model in zip(ends, self._models(table, price), strict=True)
+        ]
 
 
 def _trace(solve: Callable[[float], Plan], first: float, last: float, count: int) -> Frontier[Plan]:

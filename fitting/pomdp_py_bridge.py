@@ -6,7 +6,7 @@ This is the one module that needs pomdp-py.
 from __future__ import annotations
 
 import random
-from functools import cached_property
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ __all__ = ["PouctPlanner", "ValueIterationPlanner", "agent_of", "environment_of"
 
 Floats = NDArray[np.float64]
 
-MOST_STEPS = 2e8
-"""Steps of the inner loop of value iteration, each a third of a microsecond or more."""
+MOST_STEPS = 4e7
+"""Steps of the inner loop of value iteration: some 20 seconds, at half a microsecond each."""
 
 EXPLORATION = 0.05
 """The exploration constant of PO-UCT, as a share of the range of rewards."""
@@ -303,21 +303,25 @@ class ValueIterationPlanner:
 
     No tree is pruned, so with A actions and O observations there are A, A·A^O, A·(A·A^O)^O, … of them.
 
+    Args:
+        model: the cascade at a price.
+        most: steps that it may take.
+
     Raises:
-        LatticeSizeError: the trees would take more than a minute or two.
+        LatticeSizeError: the trees would take more steps than that.
     """
 
-    def __init__(self, model: CascadePOMDP) -> None:
+    def __init__(self, model: CascadePOMDP, *, most: float = MOST_STEPS) -> None:
         states, actions, observations = model.size
         trees = 1
         for _ in range(model.horizon):
             trees = actions * min(trees, 10**9) ** observations
-        if (steps := float(trees) * states**2 * observations) > MOST_STEPS:
+        if (steps := float(trees) * states**2 * observations) > most:
             raise LatticeSizeError(
                 f"{actions} actions, {observations} observations and {model.horizon} steps make {trees:.0e} policy "
-                f"trees over {states} states, {steps:.0e} steps where {MOST_STEPS:.0e} are allowed; value iteration "
-                "is for toys: name two tiers (--tiers), one reading of 2 bins (--readings, --bins), or take another "
-                "solver (the lattice is exact at any size that fits)"
+                f"trees over {states} states, {steps:.1e} steps where {most:.1e} are allowed; value iteration is for "
+                "toys: two tiers (--tiers) of which one has a reading, of 2 bins (--bins), no context and nothing to "
+                "hand over to; or take another solver (--solver lattice is as exact, at any size that fits)"
             )
         self._model = model
         agent = agent_of(model)
@@ -326,7 +330,15 @@ class ValueIterationPlanner:
         self._actions: list[Action] = [tree.action.action for tree in found]
         self._values = np.array([[tree.values[state] for state in agent.all_states] for tree in found])
 
-    @cached_property
+    def through(self, other: ValueIterationPlanner, model: CascadePOMDP) -> ValueIterationPlanner:
+        """The planner of the same cascade at a third price, without building its trees: what a tree earns is linear in
+        the price, so the values at two of them tell it at any."""
+        share = (model.price - self._model.price) / (other._model.price - self._model.price)
+        planner = copy(self)
+        planner._model, planner._values = model, self._values + share * (other._values - self._values)
+        return planner
+
+    @property
     def value(self) -> float:
         """What the best tree earns, net of price x cost."""
         return float((self._values @ self._model.start()).max())

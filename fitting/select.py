@@ -50,6 +50,9 @@ FEWEST_ODD = 200  # queries below which latent classes are not tried
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's."""
 
+VISIBLE = 5e-4
+"""A gain in quality that is worth a word, and so the least for which the safest way of learning is left."""
+
 ONE_ERROR = 0.6827
 """Level of an interval of one standard error to each side."""
 
@@ -177,9 +180,9 @@ def choose(
 ) -> tuple[int, list[Comparison]]:
     """The candidate to take, and how each compares with the first.
 
-    That is the first, unless others are better by more than their margins of the paired difference; of those, the
-    best.  Measured in known worlds and on real logs: leaving the first one any sooner loses with few queries, and with
-    many gains what a freer policy can.
+    That is the first, unless others are better by more than their margins of the paired difference, and by enough to be
+    worth a word; of those, the best.  Measured in known worlds and on real logs: leaving the first one any sooner loses
+    with few queries, and with many gains what a freer policy can.
     """
     rows = crossed[0].rows()
     values = [_values(each, rows, budgets) for each in crossed]
@@ -187,7 +190,7 @@ def choose(
         Comparison(c.name, mean_with_interval(value - values[0], rows, level=math.erf(c.margin / math.sqrt(2.0))))
         for c, value in zip(tried, values, strict=True)
     ]
-    clear = [at for at, each in enumerate(compared) if each.gain.low > 1e-9]
+    clear = [at for at, each in enumerate(compared) if each.gain.low > 0.0 and each.gain.mean >= VISIBLE]
     return max(clear, key=lambda at: compared[at].gain.mean, default=0), compared
 
 

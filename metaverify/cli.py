@@ -16,6 +16,7 @@ from metaverify.options import build_parser
 
 if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
+    from metaverify.policies.policy import Policy
 
 __all__ = ["main"]
 
@@ -226,12 +227,20 @@ def _replay(options: argparse.Namespace) -> None:
     log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
     outcome = replay(_dial(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
+    notes, most = [], policy.vertices[-1].cost
+    if options.budget is not None and options.budget > most * (1 + 1e-9):
+        notes.append(
+            f"the dial ends at {most:.4g}, below the {options.budget:g} allowed: "
+            "the file has nothing dearer that earned more"
+        )
+    if seen:
+        notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
     if options.json:
-        _print_json({**outcome.to_json(), "in_sample": seen})
+        _print_json({**outcome.to_json(), "in_sample": seen, "notes": notes})
         return
     print(outcome_table(outcome))
-    if seen:
-        print("note: the policy was fitted on this log, so these figures are better than what new queries will show")
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
@@ -259,7 +268,7 @@ def _decide(options: argparse.Namespace) -> None:
 
     policy = _dial(load_policy(options.policy), options)
     readings = _readings(options.readings)
-    known = {"context": _context(options.context), "key": options.key}
+    known = {"context": _context(options.context, policy), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
         raise ValueError("this policy mixes two decision graphs to meet its budget: give --key, the request's id")
     if options.explain:
@@ -268,8 +277,10 @@ def _decide(options: argparse.Namespace) -> None:
             _print_json(explanation.to_json())
         else:
             print(explanation)
+        _warn_of_readings(policy, readings)
         return
     action = policy.decide(readings, **known)
+    _warn_of_readings(policy, readings)
     if options.json:
         _print_json(action_json(action))
     else:
@@ -377,15 +388,38 @@ def _readings(text: str) -> dict[str, Any]:
     return value
 
 
-def _context(text: str | None) -> str | dict[str, Any] | None:
-    """A context as a label, or the values of its columns where it is a JSON object."""
-    if text is None or not text.startswith("{"):
+def _warn_of_readings(policy: Policy, readings: Mapping[str, Any]) -> None:
+    """Say which readings the policy does not know; it decides without them, since a log may have had more."""
+    from metaverify.policies.policy import did_you_mean
+
+    known = {tier.name: [reading.name for reading in tier.readings] for tier in policy.tiers}
+    for tier, given in readings.items():
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in known[tier]:
+                has = ", ".join(known[tier]) or "none"
+                hint = did_you_mean(name, known[tier])
+                unknown = f"reading {name!r} of {tier!r} is not one that the policy knows ({has}), and changes nothing"
+                print(f"metaverify: {unknown}{hint}", file=sys.stderr)
+
+
+def _context(text: str | None, policy: Policy) -> str | dict[str, Any] | None:
+    """A context as a label, or the values of its columns where it is a JSON object.
+
+    Raises:
+        ValueError: what begins as JSON does is neither an object nor a label that the policy knows.
+    """
+    if text is None or not text.startswith(("{", "[")) or text in policy.vertices[0].context_roots:
         return text
+    example = json.dumps(dict.fromkeys(policy.context, "…"), ensure_ascii=False)
     try:
         value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--context {text} is no JSON ({error}); write {example!r} in quotes, or a label") from None
     except (RecursionError, ValueError):
-        return text
-    return value if isinstance(value, dict) else text
+        raise ValueError("--context is no JSON that can be read: nested too deep, or too many digits") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"--context {text} is not a JSON object such as {example!r}, nor a label of the policy")
+    return value
 
 
 def _check_out(path: str | None) -> None:

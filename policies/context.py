@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["context_label", "interval_label", "interval_labels"]
+__all__ = ["context_label", "interval_label", "interval_labels", "split_label"]
 
 
 def context_label(values: Sequence[str]) -> str:
@@ -25,8 +26,23 @@ def context_label(values: Sequence[str]) -> str:
     return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
 
 
+def split_label(label: str, columns: int) -> tuple[str, ...]:
+    """The values of so many columns that a label was made of: `context_label` undone.
+
+    Example:
+        >>> split_label("a\\\\/b/c", 2), split_label("math/algebra", 1)
+        (('a/b', 'c'), ('math/algebra',))
+    """
+    if columns == 1:
+        return (label,)
+    return tuple(
+        re.sub(r"\\(.)", r"\1", part, flags=re.S) for part in re.findall(r"(?:^|/)((?:\\.|[^\\/])*)", label, re.S)
+    )
+
+
 def interval_label(name: str, cuts: Sequence[float], value: Any) -> str:
-    """The interval between rising cuts that a column's value falls in; what is no finite number is missing.
+    """The interval between rising cuts that a column's value falls in; what is no finite number is missing.  A text
+    that reads as a number is that number, as it is in a log.
 
     Example:
         >>> interval_label("tokens", (120.0, 480.0), 120), interval_label("tokens", (120.0, 480.0), None)
@@ -50,7 +66,9 @@ def interval_labels(name: str, cuts: Sequence[float]) -> tuple[str, ...]:
 
 def _number(value: Any) -> float:
     """The value as a float, as a log would hold it; NaN where it is no number."""
-    if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
+    if isinstance(value, str):
+        value = value if value.isascii() and "_" not in value else math.nan  # float() takes more than a log does
+    elif isinstance(value, bytes | bytearray) or not hasattr(value, "__float__"):
         return math.nan
     try:
         return float(value)

@@ -45,7 +45,8 @@ class Explanation:
     ``share`` is the share of requests that follow the same graph; ``price`` is what that graph pays, in quality per
     unit of cost.  ``quality`` is the expected quality of each tier's answer as far as is known by now, and ``worth``
     of each action that was open: expected quality less price x expected cost from here on.  Both are empty before
-    anything was read and where the file holds no beliefs.
+    anything was read and where the file holds no beliefs.  ``rival`` is the action that is worth most by these figures
+    where that is not the one taken.
     """
 
     action: Action
@@ -57,6 +58,7 @@ class Explanation:
     worth: Mapping[str, float]
     context: str | None = None
     context_known: bool | None = None  # False: the pooled graph was taken; None: no context was given
+    rival: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -103,7 +105,10 @@ def explain(
     quality = {name: value for name, value in known_quality if value is not None}
     worth = {} if belief is None else _worth(policy, readings, belief)
     known = None if label is None else label in corner.context_roots
-    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known)
+    best = max(worth, key=worth.__getitem__, default=None)
+    taken = worth.get(_open_action(action, readings, policy))
+    rival = None if best is None or taken is None or worth[best] <= taken else best
+    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known, rival)
 
 
 def _look(tier: Tier, vertex: Vertex, at: int, node: Read | Poll, given: Any) -> tuple[Look | None, int | None]:
@@ -153,9 +158,24 @@ def _worth(policy: Policy, readings: Mapping[str, Any], belief: Belief) -> dict[
         worth["abstain"] = policy.abstain
     for tier, value in zip(policy.tiers, belief.worth, strict=True):
         if value is not None:
-            step = "read on at" if tier.name in readings else "call" if tier.answer else "read"
-            worth[f"{step} {tier.name}"] = value
+            worth[_going_on(tier, readings)] = value
     return worth
+
+
+def _going_on(tier: Tier, readings: Mapping[str, Any]) -> str:
+    """The next rung of a tier, as `worth` names it."""
+    return f"{'read on at' if tier.name in readings else 'call' if tier.answer else 'read'} {tier.name}"
+
+
+def _open_action(action: Action, readings: Mapping[str, Any], policy: Policy) -> str:
+    """An action, as `worth` names it."""
+    match action:
+        case Call(name) | Verify(name, _):
+            return _going_on(next(tier for tier in policy.tiers if tier.name == name), readings)
+        case Accept(name):
+            return f"accept {name}"
+        case Abstain():
+            return "abstain"
 
 
 def action_json(action: Action) -> dict[str, str]:
@@ -217,6 +237,11 @@ def _lines(explanation: Explanation) -> list[str]:
         lines.append(f"  expected quality of each answer, for queries like this: {known}")
         best = ", ".join(f"{name} {value:.3f}" for name, value in explanation.worth.items())
         lines.append(f"  worth of each action (quality less price x cost to come): {best}")
+    if explanation.rival is not None:
+        lines.append(
+            f"  {explanation.rival} looks better here, but the policy was kept simpler than these figures: it has one "
+            "branch for queries that it treats nearly as well alike"
+        )
     part = "all requests" if explanation.share == 1.0 else f"{explanation.share:.1%} of requests"
     lines.append(
         f"  graph {explanation.vertex}, followed by {part}, pays {explanation.price:.4g} of quality per unit cost"

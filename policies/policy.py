@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -133,7 +133,7 @@ class Policy:
                 until they suffice.
             context: what is known of the query before any call: a label, or the values of the policy's context
                 columns by name.  None or an unknown one takes the pooled graph.  Of a column that is a number, None,
-                NaN, or what is no number, is missing.
+                NaN, or what does not read as a number, is missing.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
                 for every step and in every process.
 
@@ -162,7 +162,8 @@ class Policy:
         missing = [name for name in self.context if name not in context] if isinstance(context, Mapping) else [""]
         if missing:
             wanted = ", ".join(self.context) or "no context"
-            raise ValueError(f"context {context!r} is neither a label nor the values of {wanted} by name")
+            lacks = f": {missing[0]!r} is missing" if missing[0] else ""
+            raise ValueError(f"context {context!r} is neither a label nor the values of {wanted} by name{lacks}")
         cuts = self.context_cuts
         return context_label(
             [
@@ -248,9 +249,15 @@ def _roots(policy: Policy, at: int) -> tuple[Any, dict[str, Any]]:
 
 
 def _unknown_tier(readings: Mapping[str, Any], names: frozenset[str]) -> str:
-    import difflib  # only for this message, and slow to import
-
     unknown = sorted(str(name) for name in readings.keys() - names)[0]
-    near = difflib.get_close_matches(unknown, sorted(names), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"readings of {unknown!r}, which is not one of the tiers {', '.join(sorted(names))}{hint}"
+    return f"readings of {unknown!r}, which is not one of the tiers {', '.join(sorted(names))}" + (
+        did_you_mean(unknown, names)
+    )
+
+
+def did_you_mean(wanted: str, known: Iterable[Any]) -> str:
+    """The end of a message about a name that is not known: the one that was meant, or nothing."""
+    import difflib  # only for messages, and slow to import
+
+    near = difflib.get_close_matches(wanted, sorted(map(str, known)), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,19 @@ class ReplayLog:
         )
 
     def with_readings(self, names: Sequence[str]) -> ReplayLog:
-        """The same queries, with only the readings of these names; a signal that is left with none is left out."""
+        """The same queries, with only the readings of these names; a signal that is left with none is left out.
+
+        Raises:
+            LogError: a sample is kept, and one before it is not, without which its answer was never seen.
+        """
+        for tier in self.tiers:
+            samples = [reading.name for reading in tier.readings if reading.correct is not None]
+            for before, sample in pairwise(samples):
+                if sample in names and before not in names:
+                    raise LogError(
+                        f"sample {sample!r} of {tier.name!r} was drawn after {before!r}, and its answer is that of "
+                        f"both; keep {before!r} too, or leave {sample!r} out"
+                    )
         return self._reading(lambda _, reading: reading.name in names)
 
     def with_usual_readings(self) -> ReplayLog:

@@ -156,7 +156,7 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
 
     Reading it back, with ``context="context"`` where the log has contexts and its signals, votes and samples declared,
     gives the same log; only a reading that is missing everywhere is not kept, and tiers come back in order of mean
-    cost.
+    cost, those of one cost the worse first, equals by name.
 
     Raises:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
@@ -268,8 +268,11 @@ def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
 
 
 def _by_cost(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
-    # exact sums: the order of rows must not decide between two tiers of one price
-    return tuple(sorted(tiers, key=lambda tier: math.fsum(weights * tier.cost)))
+    # exact sums, and of one price the worse first: neither rows nor columns decide by their order
+    def place(tier: LoggedTier) -> tuple[float, float, str]:
+        return math.fsum(weights * tier.cost), math.fsum(weights * tier.correct), tier.name
+
+    return tuple(sorted(tiers, key=place))
 
 
 # Queries -------------------------------------------------------------------------------------------------------------

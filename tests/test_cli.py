@@ -25,8 +25,10 @@ from metaverify.fitting.models.zoo import MODELS, name_of
 from metaverify.options import MODEL_NAMES
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import explain
-from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id
-from metaverify.policies.policy import Policy
+from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
+from metaverify.policies.graph import Ask, Stop
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
@@ -357,7 +359,17 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
     policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
     if dial:
         policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
-    assert found == {**plain(replay(policy, log).to_json()), "in_sample": True}
+    assert {**found, "notes": []} == {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": []}
+    assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
+
+
+def test_a_budget_beyond_the_end_of_the_dial_is_named_in_a_replay(run: Run, shop: Shop) -> None:
+    most = load_policy(shop.policy).vertices[-1].cost
+    for budget, said in ((most, False), (most + 1.0, True)):
+        note = f"the dial ends at {most:.4g}, below the {budget:g} allowed"
+        assert (f"note: {note}" in run("replay", shop.policy, shop.log, "--budget", budget).out) is said
+        notes = run("replay", shop.policy, shop.log, "--budget", budget, "--json").json()["notes"]
+        assert any(each.startswith(note) for each in notes) is said
 
 
 def test_replaying_a_fit_on_its_own_log_comes_near_what_the_fit_promised(run: Run, shop: Shop, tmp_path: Path) -> None:
@@ -869,7 +881,7 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
     assert "context qa/tokens missing: its own graph" in missing.out
 
     cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
-    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False}
+    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "notes": []}
     assert run("replay", file, other, "--json").json() == expected
     assert run("replay", file, other, "--context", "task,tokens:9", "--json").json() == expected
     assert run("replay", file, log, "--json").json()["in_sample"] is True
@@ -878,13 +890,56 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
 def test_values_of_a_context_without_a_column_are_refused(run: Run, lengths: tuple[Path, Path, Path]) -> None:
     ran = run("decide", lengths[2], "{}", "--context", '{"task": "qa"}', "--key", "1")
     assert (ran.code, ran.out) == (1, "")
-    assert "nor the values of task, tokens by name" in ran.err
+    assert "nor the values of task, tokens by name: 'tokens' is missing" in ran.err
 
 
-@pytest.mark.parametrize("context", ["{", "{}x", "[1]", "{'task': 1}"])
-def test_what_is_no_json_object_is_a_label(run: Run, lengths: tuple[Path, Path, Path], context: str) -> None:
-    ran = run("decide", lengths[2], "{}", "--context", context, "--key", "1", "--explain")
-    assert f"context {context}: not known to the policy" in ran.out
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        ("{", "is no JSON"),
+        ("{}x", "is no JSON"),
+        ("{'task': 1}", "is no JSON"),
+        ("[qa", "is no JSON"),
+        ("[1]", "is not a JSON object"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_a_context_that_begins_as_json_is_json_or_refused(
+    run: Run, lengths: tuple[Path, Path, Path], context: str, words: str
+) -> None:
+    ran = run("decide", lengths[2], "{}", "--context", context, "--key", "1")
+    assert (ran.code, ran.out) == (1, "")
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_label_of_the_policy_may_begin_as_json_does(run: Run, tmp_path: Path) -> None:
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    vertex = Vertex(0.0, 1.0, 0.7, 0, {"[a": 0})
+    policy = Policy((Tier("small", 1.0),), nodes, (vertex,), OperatingPoint(0, 0, 0.0), context=("kind",))
+    save_policy(policy, tmp_path / "policy.json")
+    ran = run("decide", tmp_path / "policy.json", "{}", "--context", "[a", "--explain")
+    assert (ran.code, ran.err) == (0, "")
+    assert "context [a: its own graph" in ran.out
+
+
+def test_a_number_of_the_context_may_be_told_as_text(run: Run, lengths: tuple[Path, Path, Path]) -> None:
+    said = [
+        run("decide", lengths[2], "{}", "--context", f'{{"task": "qa", "tokens": {n}}}', "--key", "1", "--explain").out
+        for n in ("17", '"17"')
+    ]
+    assert said[0] == said[1]
+    assert "missing" not in said[1]
+
+
+def test_a_reading_that_the_policy_does_not_know_changes_nothing_and_is_named(run: Run, shop: Shop) -> None:
+    for flags in ([], ["--explain"], ["--json"]):
+        plain = run("decide", shop.policy, '{"tier1": {"conf": 0.4}}', "--key", "7", *flags)
+        odd = run("decide", shop.policy, '{"tier1": {"conf": 0.4, "cnf": 0.9}}', "--key", "7", *flags)
+        assert plain.err == ""
+        assert (odd.code, odd.out) == (0, plain.out)
+        assert odd.err.startswith("metaverify: reading 'cnf' of 'tier1' is not one that the policy knows (conf)")
+        assert odd.err.endswith("; did you mean 'conf'?\n")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,11 @@ from metaverify.fitting.fit import Fit, fit
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.learner import TableLearner
+from metaverify.policies.context import context_label
 from metaverify.policies.file import dump_policy, parse_policy
 from metaverify.policies.graph import Read
 from metaverify.policies.policy import BudgetError
-from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
+from metaverify.simulators.log import LogError, LoggedTier, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.references import no_information_hull, oracle
 from metaverify.simulators.worlds import WorldMaker, shared_difficulty, token_prices, useless_verifier
@@ -23,6 +25,7 @@ from tests.fitting.oracles import table_of_world
 from tests.strategies import random_log
 
 SMALL = TableLearner(bins=4)
+CHAIN = TableLearner(policies="chain", bins=3)
 
 
 def reference(fitted: Fit, name: str):
@@ -38,6 +41,17 @@ def log() -> ReplayLog:
 @pytest.fixture(scope="module")
 def fitted(log: ReplayLog) -> Fit:
     return fit(log, budget=5.0, learner=SMALL)
+
+
+def test_references_have_intervals_of_what_they_cost(log: ReplayLog, fitted: Fit) -> None:
+    told = {reference["name"]: reference["cost"] for reference in fitted.to_json()["references"]}
+    rule = token_prices(2, 4).draw(300, 0)
+    for tier in rule.tiers:
+        own = {r["name"]: r["cost"] for r in fit(rule, price=0.1, learner=CHAIN, folds=2).to_json()["references"]}
+        half = 1.65 * tier.cost.std(ddof=1) / math.sqrt(len(rule))
+        cost = own[f"always {tier.name}"]
+        assert (cost["low"], cost["high"]) == pytest.approx((cost["mean"] - half, cost["mean"] + half), rel=1e-3)
+    assert told["thresholds"]["low"] < told["thresholds"]["mean"] < told["thresholds"]["high"]
 
 
 # Budgets --------------------------------------------------------------------------------------------------------------
@@ -241,6 +255,52 @@ def test_few_groups_are_enough_however_they_are_named(groups: int) -> None:
         found = fit(replace(log, group_ids=names), budget=4.0, learner=TableLearner(bins=2), compare=False)
         assert found.outcome.n == 60
         assert np.isfinite(found.outcome.quality.mean)
+
+
+def test_fewer_folds_than_were_asked_for_are_said_to_be_so() -> None:
+    log = random_log(60, 5)
+    log = replace(log, group_ids=np.array([f"g{row % 4}" for row in range(60)], dtype=object))
+    notes = [fit(log, budget=4.0, learner=CHAIN, compare=False, folds=folds).notes for folds in (4, 1000)]
+    assert not any("folds" in note for note in notes[0])
+    assert notes[1] == ("4 folds instead of 1000: there are no more groups that could be left out in turn", *notes[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (range(60), "it is a number, so cut it (--context tokens:4)"),
+        ([f"user {v}" for v in range(60)], "give a coarser column, or none"),
+        (["qa", "code"] * 30, None),
+    ],
+)
+@pytest.mark.parametrize("columns", [("tokens",), ("task", "tokens")])
+def test_a_context_of_many_rare_values_is_named(values, words: str | None, columns: tuple[str, ...]) -> None:
+    labels = [context_label([*["a/b\\c"] * (len(columns) - 1), str(value)]) for value in values]
+    log = replace(random_log(60, 5), contexts=np.array(labels, dtype=object), context_names=columns)
+    notes = [n for n in fit(log, budget=4.0, learner=CHAIN, compare=False, folds=2).notes if n.startswith("context ")]
+    if words is None:
+        assert notes == []
+    else:
+        rare = "60 values, 60 of them in fewer than 20 queries"
+        assert notes == [f"context 'tokens' has {rare}, too few to learn from: {words}"]
+
+
+def six_tiers(*, cheapest: float, dearest: float) -> ReplayLog:
+    """Four tiers worth keeping, between two that are always wrong."""
+    log = random_log(200, 3, readings=("free", "free", "free", ""))
+    wrong = np.zeros(len(log))
+    low, high = (LoggedTier(n, wrong, wrong + c) for n, c in (("lowest", cheapest), ("highest", dearest)))
+    return replace(log, tiers=(low, *log.tiers, high))
+
+
+def test_where_the_tiers_kept_narrow_the_dial_it_is_said_how_far_it_goes() -> None:
+    log = six_tiers(cheapest=0.5, dearest=500.0)
+    found = fit(log, budget=4.0, learner=replace(CHAIN, tiers=3), compare=False, folds=2)
+    costs = [vertex.cost for vertex in found.policy.vertices]
+    (said,) = [note for note in found.notes if note.startswith("the dial covers")]
+    assert f"budgets from {costs[0]:.4g} to {costs[-1]:.4g}: lowest (0.5) and highest (500) were not kept" in said
+    every = fit(log, budget=4.0, learner=CHAIN, compare=False, folds=2)
+    assert not any("the dial covers" in note for note in every.notes)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])

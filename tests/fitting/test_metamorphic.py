@@ -6,8 +6,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from metaverify.policies.file import dump_policy
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
+from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.references import no_information_hull
 from metaverify.simulators.worlds import WORLDS, World, hopeless, joint, shared_difficulty, useless_verifier
 from tests.fitting.oracles import table_of_world
@@ -40,6 +43,9 @@ CASCADE = (
     Ladder("b", (Rung(None), Rung("paid", (0.3, 0.7)))),
     Ladder("c", (Rung("free", (0.5,)),)),
 )
+
+
+CHAIN = TableLearner(policies="chain", bins=3)
 
 
 @pytest.fixture(params=WORLDS)
@@ -126,6 +132,21 @@ def test_the_order_of_rows_changes_no_byte_of_the_file() -> None:
         order = np.random.default_rng(seed).permutation(len(log)) if seed else np.arange(len(log))
         fitted = fit(log.take(order), budget=4.0, learner=TableLearner(bins=3))
         texts.add((dump_policy(fitted.policy), repr(fitted.outcome), repr(fitted.references)))
+    assert len(texts) == 1
+
+
+def test_the_order_of_a_tier_s_columns_among_others_changes_no_byte_of_the_file(tmp_path: Path) -> None:
+    log = random_log(150, 3, readings=("free paid", "free", "free", ""), varying=True)
+    a, b, c, d = log.tiers
+    log = replace(log, tiers=(a, b, replace(c, cost=b.cost), replace(d, correct=b.correct, cost=b.cost[::-1])))
+    write_log(log, tmp_path / "log.parquet")
+    columns = pl.read_parquet(tmp_path / "log.parquet")
+    blocks = [[name for name in columns.columns if name.endswith(tier)] for tier in log.tier_names]
+    texts = set()
+    for order in itertools.permutations(blocks):
+        columns.select("query_id", *itertools.chain(*order)).write_parquet(tmp_path / "moved.parquet")
+        moved = read_log(tmp_path / "moved.parquet")
+        texts.add(dump_policy(fit(moved, budget=3.0, learner=CHAIN, folds=2, compare=False).policy))
     assert len(texts) == 1
 
 

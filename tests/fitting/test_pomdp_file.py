@@ -6,15 +6,18 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.observation import observation_model
 from metaverify.fitting.pomdp import CascadePOMDP, cascade_pomdp
-from metaverify.fitting.pomdp_file import dump_pomdp, write_pomdp
+from metaverify.fitting.pomdp_file import PomdpFormat, dump_pomdp, file_bytes, write_pomdp
+from metaverify.simulators.worlds import shared_difficulty
 from tests.fitting.test_observation import LADDERS, random_mixture
 from tests.strategies import random_table
 
@@ -196,7 +199,20 @@ def test_a_refused_file_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"a \.pomdpx file needs one above 0 and below 1"):
         write_pomdp(model, path, "pomdpx", discount=1.0)
     monkeypatch.setattr("metaverify.fitting.pomdp_file.MOST", 1000)
-    with pytest.raises(LatticeSizeError, match=r"31 states, 7 actions and 4 observations .*1,302 numbers .*--bins"):
+    with pytest.raises(
+        LatticeSizeError, match=r"31 states, 7 actions and 4 observations .* MB .* a \.pomdpx, .*--bins"
+    ):
         write_pomdp(model, path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format", get_args(PomdpFormat))
+def test_the_size_of_a_large_file_is_known_before_it_is_written(format: PomdpFormat) -> None:
+    log = shared_difficulty(3, 8).draw(500, 0)
+    table = TableLearner(bins=4, first=True).study(log).table
+    for model in (
+        cascade_pomdp(observation_model(table), 0.05),  # what a state shows is certain
+        cascade_pomdp(random_mixture(LADDERS, 100, 0), 0.25, abstain=0.4),  # what it shows is drawn
+    ):
+        assert file_bytes(model, format) == pytest.approx(len(dump_pomdp(model, format)), rel=0.15)

@@ -71,6 +71,13 @@ def test_value_iteration_refuses_what_is_no_toy() -> None:
         PomdpLearner(solver="value-iteration").policy(random_log(100, 0))
 
 
+def test_value_iteration_counts_the_steps_of_a_whole_fit() -> None:
+    needs_pomdp_py()
+    log = random_log(300, 2, readings=("free", "free"), missing=0.0)
+    with pytest.raises(LatticeSizeError, match=r"9\.5e\+06 steps where 3\.3e\+06 are allowed; .*--solver lattice"):
+        PomdpLearner(solver="value-iteration", bins=2).policy(log)
+
+
 def test_a_method_describes_itself() -> None:
     described = PomdpLearner(bins=5, abstain=0.2, seed=3).describe()
     assert described["method"] == "pomdp-py pouct"

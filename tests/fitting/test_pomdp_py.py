@@ -66,6 +66,16 @@ def test_recursion_over_beliefs_agrees(name: str) -> None:
     assert value == pytest.approx(expected, abs=CLOSE)
 
 
+@pytest.mark.parametrize("name", TOYS)
+def test_the_trees_at_two_prices_tell_what_they_are_worth_at_any_other(name: str) -> None:
+    ladders, abstain = TOYS[name]
+    mixture = random_mixture(ladders, 2, 1)
+    free, priced, model = (cascade_pomdp(mixture, price, abstain=abstain) for price in (0.0, 1.0, 0.15))
+    low, high = bridge.ValueIterationPlanner(free), bridge.ValueIterationPlanner(priced)
+    plan = Lattice(mixture.table(), abstain=abstain).solve(0.15)
+    assert low.through(high, model).value == pytest.approx(plan.quality - 0.15 * plan.cost, abs=CLOSE)
+
+
 def test_value_iteration_is_for_toys() -> None:
     model = cascade_pomdp(random_mixture(LADDERS, 3, 0), 0.1)
     with pytest.raises(LatticeSizeError, match=r"6 actions, 4 observations and 5 steps make .* policy trees .*--tiers"):

@@ -10,11 +10,12 @@ import pytest
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.coding import code_log, ladders_of
 from metaverify.fitting.export import policy_of
+from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import Frontier
 from metaverify.fitting.fusion import cross_fused
 from metaverify.fitting.ladders import Ladder, Rung, in_hand
 from metaverify.fitting.lattice import Lattice, lattice_bytes
-from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.learner import TableLearner, bins_that_fit
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.copula import Copula
 from metaverify.fitting.models.counts import Counts
@@ -232,6 +233,31 @@ def test_rows_and_the_fingerprint_have_the_samples_answers() -> None:
     rows = np.array([3, 39, 18])
     np.testing.assert_array_equal(log.take(rows).tiers[0].readings[1].correct, log.tiers[0].readings[1].correct[rows])
     assert len({fingerprint(each) for each in (log, half_mended(answered=False), unchanged(log))}) == 3
+
+
+def thrice(price: float) -> ReplayLog:
+    """`half_mended` with a third sample, the second at this price."""
+    log = half_mended()
+    small, large = log.tiers
+    conf, second = small.readings
+    third = replace(second, name="conf3", correct=np.ones(len(log)))
+    second = replace(second, price=np.full(len(log), price))
+    return replace(log, tiers=(replace(small, readings=(conf, second, third)), large))
+
+
+def test_a_sample_without_the_one_before_it_is_refused() -> None:
+    log = thrice(0.5)
+    with pytest.raises(LogError, match=r"'conf3' of 'small' was drawn after 'conf2', .*; keep 'conf2' too"):
+        log.with_readings(["conf", "conf3"])
+    with pytest.raises(LogError, match="was drawn after 'conf2'"):
+        fit(log, budget=2.0, readings=["conf", "conf3"])
+    for names in ((), ("conf",), ("conf2",), ("conf2", "conf3"), ("conf", "conf2", "conf3")):
+        assert [r.name for r in log.with_readings(names).tiers[0].readings] == list(names)
+
+
+@pytest.mark.parametrize(("price", "bought"), [(0.5, ["conf", "conf2", "conf3"]), (3.0, ["conf"])])
+def test_samples_after_one_that_nobody_would_pay_for_are_left_out_with_it(price: float, bought: list[str]) -> None:
+    assert [reading for _, reading in bins_that_fit(thrice(price), 8)] == bought
 
 
 def test_a_lattice_with_samples_is_known_to_be_larger() -> None:

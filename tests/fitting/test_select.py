@@ -99,6 +99,12 @@ def test_one_that_seems_best_and_is_not_clear_yields_to_a_clear_one() -> None:
     assert chosen(flat_log(), base, base + unsure)[0] == 0
 
 
+def test_what_is_surely_better_by_nothing_that_can_be_seen_is_not_taken() -> None:
+    base = noisy()
+    for gain, taken in ((1e-4, 0), (4e-4, 0), (6e-4, 1)):
+        assert chosen(flat_log(), base, base + gain * (1.0 + 0.01 * better_by(0.0)))[0] == taken
+
+
 def test_equals_leave_the_first() -> None:
     base = noisy()
     at, compared = chosen(flat_log(), base, base.copy(), base.copy())

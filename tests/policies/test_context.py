@@ -18,6 +18,7 @@ from metaverify.policies.drawing import draw_mermaid, draw_text
 from metaverify.policies.episode import Episode
 from metaverify.policies.explain import explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy
+from metaverify.simulators.reader import read_log
 
 POLICY = load_policy(Path(__file__).resolve().parents[1] / "golden" / "numbers.json")
 numbers = st.floats(-1e9, 1e9) | st.integers(-1000, 1000).map(float)
@@ -56,7 +57,24 @@ def test_a_cut_is_written_as_short_as_can_be() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, math.nan, math.inf, -math.inf, 10**400, "431", b"431", "", [], {}, np.zeros(3), 1j, object()],
+    [
+        None,
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        b"431",
+        "",
+        "many",
+        "1_0",
+        "٣",
+        "nan",
+        [],
+        {},
+        np.zeros(3),
+        1j,
+        object(),
+    ],
 )
 def test_what_is_no_finite_number_is_missing(value: Any) -> None:
     assert interval_label("n", (0.0,), value) == "n missing"
@@ -69,6 +87,16 @@ def test_a_number_of_any_kind_is_a_number(number: Any) -> None:
         "120<=n<480",
         "n>=480",
     ]
+
+
+@pytest.mark.parametrize("text", ["431", " 431 ", "431.0", "4.31e2", "+431"])
+def test_a_number_told_as_text_is_the_number_that_a_log_takes_it_for(text: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(f'n,correct_small,cost_small\n"{text}",1,1\n7,0,1\n')
+    cuts = (430.5, 431.0, 431.5)
+    read = read_log(log, context="n", context_cuts={"n": cuts})
+    assert read.contexts is not None
+    assert interval_label("n", cuts, text) == read.contexts[0] == interval_label("n", cuts, 431)
 
 
 @pytest.mark.parametrize("tokens", [0, 119.5, 120, 480.4, 480.5, 1e9, None, math.nan, "many"])
@@ -85,8 +113,9 @@ def test_values_by_name_decide_as_their_label_does(tokens: Any) -> None:
 
 
 def test_a_number_that_is_not_told_at_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="nor the values of task, tokens by name"):
-        POLICY.decide({}, context={"task": "qa"})
+    for context in ({"task": "qa"}, {"task": "qa", "token": 7}):
+        with pytest.raises(ValueError, match="nor the values of task, tokens by name: 'tokens' is missing"):
+            POLICY.decide({}, context=context)
 
 
 def test_pictures_name_the_intervals() -> None:

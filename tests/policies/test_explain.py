@@ -204,6 +204,18 @@ def test_an_explanation_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(("worth", "rival"), [(0.901, "call large"), (0.9, None), (0.899, None)])
+def test_an_action_that_looks_worse_than_another_is_explained(worth: float, rival: str | None) -> None:
+    row = replace(BELIEFS[1][2], worth=(None, worth))
+    beliefs = {1: (*BELIEFS[1][:2], row, BELIEFS[1][3])}
+    policy = replace(POLICY, vertices=tuple(replace(vertex, beliefs=beliefs) for vertex in POLICY.vertices))
+    explanation = explain(policy, {"small": 0.8})
+    assert explanation.action == Accept("small")
+    assert explanation.worth == {"accept small": 0.9, "call large": worth}
+    assert explanation.rival == rival
+    assert ("call large looks better here" in str(explanation)) is (rival is not None)
+
+
 def test_a_missing_reading_in_words() -> None:
     lines = str(explain(POLICY, {"small": None})).splitlines()
     assert lines[:2] == ["call large", "  conf of small is missing"]

@@ -159,12 +159,10 @@ def test_a_scale_divides_the_confidences_and_nothing_else(tmp_path: Path) -> Non
     assert tier.cost.tolist() == [7.0, 7.0]
 
 
-def test_tiers_stand_by_weighted_mean_cost_and_ties_by_column(tmp_path: Path) -> None:
-    header = "weight,correct_c,cost_c,correct_b,cost_b,correct_a,cost_a,correct_z,cost_z\n"
-    path = write(tmp_path, header + "9,1,.1,1,.1,1,10,1,0\n1,1,.1,1,.1,1,0,1,80\n")
-    assert read_log(path).tier_names == ("c", "b", "z", "a")  # z: (9·0 + 80) / 10, a: 90 / 10
-    flat = write(tmp_path, (header + "9,1,.1,1,.1,1,10,1,0\n1,1,.1,1,.1,1,0,1,80\n").replace("weight", "rows"))
-    assert read_log(flat).tier_names == ("c", "b", "a", "z")
+def test_tiers_stand_by_weighted_mean_cost_and_ties_by_quality_and_name(tmp_path: Path) -> None:
+    header = "weight,correct_c,cost_c,correct_b,cost_b,correct_a,cost_a,correct_z,cost_z,correct_d,cost_d\n"
+    path = write(tmp_path, header + "9,1,.1,1,.1,1,10,1,0,1,.1\n1,1,.1,1,.1,1,0,1,80,0,.1\n")
+    assert read_log(path).tier_names == ("d", "b", "c", "z", "a")  # z: (9·0 + 80) / 10, a: 90 / 10
 
 
 def test_prices_by_option_override_and_supply(tmp_path: Path) -> None:
@@ -313,7 +311,10 @@ def logs(draw: st.DrawFn) -> ReplayLog:
     ids = np.array(draw(st.lists(words, min_size=count, max_size=count, unique=True)), dtype=object)
     weights = np.ones(count) if draw(st.booleans()) else column(st.floats(1e-3, 1e3))
     names = draw(st.lists(st.sampled_from(["small", "gpt_4o", 'é "b"', "x,y\nz"]), min_size=1, unique=True))
-    tiers = sorted((tier(name) for name in names), key=lambda t: math.fsum(weights * t.cost))
+    tiers = sorted(
+        (tier(name) for name in names),
+        key=lambda t: (math.fsum(weights * t.cost), math.fsum(weights * t.correct), t.name),
+    )
     some = st.none() | st.lists(words | st.just(""), min_size=count, max_size=count)
     contexts = draw(some)
     groups = draw(st.lists(words, min_size=count, max_size=count)) if draw(st.booleans()) else None
