@@ -148,8 +148,14 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
             for name in [*names, *(signal.name for signal in log.signals if signal.name in read)]
         },
         accepts={name: ledger.accepts[name] / total for name in names},
-        abstained=max(1.0 - sum(ledger.accepts.values()) / total, 0.0) if policy.abstain is not None else 0.0,
+        abstained=_handed_over(ledger, total) if policy.abstain is not None else 0.0,
     )
+
+
+def _handed_over(ledger: Ledger, total: float) -> float:
+    """The share of queries that no tier answered; what is left by rounding is nothing."""
+    share = 1.0 - sum(ledger.accepts.values()) / total
+    return share if share > 1e-12 else 0.0
 
 
 def gain_values(hull: Hull, quality: Floats, cost: Floats, log: ReplayLog, abstain: float | None = None) -> Floats:
