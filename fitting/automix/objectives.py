@@ -14,6 +14,10 @@ from metaverify.fitting.frontier import P, concave_hull
 __all__ = ["Envelope", "LargestIBC", "Objective"]
 
 
+ROUNDING = 1e-9
+"""Costs nearer than this share of them are one."""
+
+
 class Objective(Protocol):
     """A choice among ways of routing by what they cost and earn on the log."""
 
@@ -65,7 +69,7 @@ class LargestIBC:
         """
         cheapest = min(fixed, key=lambda tier: tier.cost)
         chosen = [cheapest]
-        spending = [each for each in routed if each.cost > cheapest.cost]
+        spending = [each for each in routed if each.cost > cheapest.cost * (1 + ROUNDING)]
         if self.within is not None and not any(self.within[0] <= each.cost <= self.within[1] for each in spending):
             costs = [each.cost for each in spending]
             there = f"they cost from {min(costs):.6g} to {max(costs):.6g}" if costs else "there are none"
