@@ -11,7 +11,7 @@ import numpy as np
 
 from metaverify.fitting.frontier import P, concave_hull
 
-__all__ = ["Envelope", "LargestIBC", "Objective"]
+__all__ = ["Envelope", "LargestIBC", "Objective", "price_of"]
 
 
 ROUNDING = 1e-9
@@ -88,5 +88,12 @@ class LargestIBC:
         return [low, high] if regions == 1 else np.linspace(low, high, regions + 1).tolist()
 
 
-def _slope(cheapest: P, each: P) -> float:
-    return (each.quality - cheapest.quality) / (each.cost - cheapest.cost)
+def _slope(low: P, high: P) -> float:
+    return (high.quality - low.quality) / (high.cost - low.cost)
+
+
+def price_of(taken: Sequence[P], at: int) -> float:
+    """The price at which a vertex is as good as the one before it; the first one, as the one after it."""
+    if len(taken) == 1:
+        return 0.0
+    return _slope(taken[max(at - 1, 0)], taken[max(at, 1)])

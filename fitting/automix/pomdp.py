@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from metaverify.fitting.automix.objectives import Envelope, Objective
+from metaverify.fitting.automix.objectives import Envelope, Objective, price_of
 from metaverify.fitting.automix.routing import verified
 from metaverify.fitting.coding import code_log, ladders_of
 from metaverify.fitting.export import keep_vertices, policy_of
@@ -108,8 +108,9 @@ class AutoMixPOMDP:
         """The policy with the vertices that the objective takes, of its own and those of tiers alone."""
         nodes, alone = list(planned.nodes), []
         for tier in log.tiers:
-            price = planned.vertices[0].price
-            alone.append(Vertex(price, log.mean(tier.cost), log.mean(tier.correct), len(nodes)))
+            alone.append(Vertex(0.0, log.mean(tier.cost), log.mean(tier.correct), len(nodes)))
             nodes += [Ask(tier.name, len(nodes) + 1), Stop(Accept(tier.name))]
         every = replace(planned, nodes=tuple(nodes), vertices=(*alone, *planned.vertices))
-        return keep_vertices(every, self.objective.choose(alone, planned.vertices))
+        taken = self.objective.choose(alone, planned.vertices)
+        priced = [replace(v, price=price_of(taken, at)) if v in alone else v for at, v in enumerate(taken)]
+        return keep_vertices(every, priced)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.automix.objectives import Envelope, Objective
+from metaverify.fitting.automix.objectives import Envelope, Objective, price_of
 from metaverify.fitting.automix.rules import Binned, Rule, kinds_of, pomdp_union
 from metaverify.fitting.export import salt_of, tiers_of
 from metaverify.fitting.ladders import Ladder, Rung
@@ -183,18 +183,10 @@ def _policy(log: ReplayLog, routes: Sequence[Route]) -> Policy:
     nodes: list[Node] = []
     vertices = []
     for at, route in enumerate(routes):
-        vertices.append(Vertex(_price(routes, at), route.cost, route.quality, len(nodes)))
+        vertices.append(Vertex(price_of(routes, at), route.cost, route.quality, len(nodes)))
         nodes += _nodes(route, len(nodes))
     salt = salt_of(nodes, [vertex.root for vertex in vertices])
     return Policy(tiers_of(log, _ladders(log, routes)), tuple(nodes), tuple(vertices), OperatingPoint(0, 0, 0.0), salt)
-
-
-def _price(routes: Sequence[Route], at: int) -> float:
-    """The price at which a vertex is as good as the one before it; the first one, as the one after it."""
-    if len(routes) == 1:
-        return 0.0
-    low, high = routes[max(at - 1, 0)], routes[max(at, 1)]
-    return (high.quality - low.quality) / (high.cost - low.cost)
 
 
 def _nodes(route: Route, start: int) -> list[Node]:
