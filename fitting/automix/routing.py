@@ -54,6 +54,9 @@ class AutoMix:
     candidate is tried with it going on and with it staying, where the log has such; where it has none it goes on.
     Contexts are not told apart.
 
+    A confidence is taken for the nearest of the values that bins stand around.  So does the package for its POMDPs; its
+    thresholds compare the confidence itself, which is the same for votes.
+
     Args:
         rule: the sets of bins that are tried.
         objective: which of them are taken; `LargestIBC` is AutoMix's own.
@@ -62,7 +65,8 @@ class AutoMix:
             equal shares, for confidences that are no votes.
         reading: the verifier, by name; None is each tier's first reading.
         fixed: a further reading, below 0.5 where the answer is one of those that always go on (the package's
-            FixedAnswerRouting); such an answer is not verified.  A tier that lacks it has no such answers.
+            FixedAnswerRouting); such an answer is not verified.  A tier that lacks it has no such answers.  It is a
+            reading, not a context, because no answer is known before the call.
     """
 
     rule: Rule = field(default_factory=pomdp_union)
@@ -77,6 +81,8 @@ class AutoMix:
             raise ValueError(f"bins is {self.bins}; give at least 2")
         if self.cuts not in get_args(Cuts):
             raise ValueError(f"cuts is {self.cuts!r}; give one of {', '.join(get_args(Cuts))}")
+        if self.fixed is not None and self.fixed == self.reading:
+            raise ValueError(f"reading and fixed are both {self.fixed!r}; the one that is verified is another one")
 
     @property
     def abstain(self) -> None:
@@ -105,7 +111,7 @@ class AutoMix:
 
     def _pair(self, log: ReplayLog, cheap: LoggedTier, dear: LoggedTier) -> Iterator[Route]:
         """Every candidate for two tiers."""
-        verifier, fixed = verified(log, cheap, self.reading), self._fixed(log, cheap)
+        verifier, fixed = verified(log, cheap, self.reading, but=self.fixed), self._fixed(log, cheap)
         if verifier is None:
             return
         asked = np.ones(len(log), dtype=bool) if fixed is None else ~(fixed.confidence < FIXED)
@@ -138,13 +144,15 @@ class AutoMix:
         return None if self.fixed is None else _reading_of(log, tier, self.fixed)
 
 
-def verified(log: ReplayLog, tier: LoggedTier, name: str | None) -> LoggedReading | None:
-    """The reading of that name, or the first, of a tier's answers; None where the tier has none.
+def verified(log: ReplayLog, tier: LoggedTier, name: str | None, *, but: str | None = None) -> LoggedReading | None:
+    """The reading of that name, or the first ``but`` one, of a tier's answers; None where the tier has none.
 
     Raises:
         LogError: no tier has a reading of that name.
     """
-    return _reading_of(log, tier, name) if name is not None else next(iter(tier.readings), None)
+    if name is not None:
+        return _reading_of(log, tier, name)
+    return next((reading for reading in tier.readings if reading.name != but), None)
 
 
 def _reading_of(log: ReplayLog, tier: LoggedTier, name: str) -> LoggedReading | None:

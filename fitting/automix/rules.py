@@ -116,6 +116,9 @@ class POMDPSimple:
 class GreedyPOMDP:
     """The bins of greatest mean gain, smoothed along the bins by a Gaussian, one more in each set.
 
+    The package measures gains between one value and the next, and applies them around values; here both are around
+    values, which is the same for votes.
+
     Args:
         sigma: of the Gaussian, in bins.
     """

@@ -287,6 +287,14 @@ def test_fixed_answers_of_a_tier_that_lacks_the_reading_are_none() -> None:
     np.testing.assert_allclose(*map(points_of, same))
 
 
+def test_the_reading_of_fixed_answers_is_not_the_verifier_wherever_it_stands() -> None:
+    log = with_fixed(9)
+    first = log.tiers[0]
+    turned = replace(log, tiers=(replace(first, readings=first.readings[::-1]), log.tiers[1]))
+    same = [AutoMix(fixed="answerable").policy(each) for each in (log, turned)]
+    assert points_of(same[0]) == points_of(same[1])
+
+
 # Bad input, and every learner ---------------------------------------------------------------------------------------
 
 
@@ -302,6 +310,8 @@ def test_bad_input_is_refused_with_the_way_out() -> None:
         AutoMix(bins=1)
     with pytest.raises(ValueError, match="cuts is 'even'; give one of grid, balanced"):
         AutoMix(cuts="even")
+    with pytest.raises(ValueError, match="reading and fixed are both 'conf'"):
+        AutoMix(reading="conf", fixed="conf")
     with pytest.raises(ValueError, match="regions is 0; give at least 1"):
         LargestIBC(regions=0)
     with pytest.raises(ValueError, match=r"within is \(2, 1\); give the lesser cost first"):
