@@ -25,9 +25,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# automix-llm is measured beside metaverify, and needed for nothing else.
 bench: $(STAMP)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "automix-llm==1.0.3"
 	$(BIN)/python -m tests.benchmarks.speed
 
 docs-check: $(STAMP)

@@ -149,6 +149,8 @@ class Lattice:
         table: what is known.
         abstain: the worth of handing a query over, in quality; None where that is not to be had.
         memory: bytes that may be taken.
+        forward: whether tiers can only be gone through in their order, some left out, as in AutoMix: one that is called
+            is read at once as far as it can be, and only the answer of the last one called can be accepted.
 
     Attributes:
         cheapest: the least that any policy costs.
@@ -156,15 +158,21 @@ class Lattice:
 
     Raises:
         LatticeSizeError: the states would need more than ``memory``.
+        ValueError: a source without an answer in a forward lattice.
     """
 
-    def __init__(self, table: JointTable, *, abstain: float | None = None, memory: int = 4 << 30) -> None:
+    def __init__(
+        self, table: JointTable, *, abstain: float | None = None, memory: int = 4 << 30, forward: bool = False
+    ) -> None:
+        signals = [ladder.source for ladder in table.ladders if not ladder.answer]
+        if forward and signals:
+            raise ValueError(f"a forward lattice is one of tiers; leave out {', '.join(signals)}, which has no answer")
         varying = sum(isinstance(p, np.ndarray) for rungs in table.price for p in rungs)
         check_size(table.ladders, contexts=len(table.contexts), arrays=varying + len(table.later), memory=memory)
         self.table = table
         self.abstain = abstain
         self.share = np.asarray(table.share)
-        self._slabs = _build(table, abstain)
+        self._slabs = _build(table, abstain, forward)
         self._at = {slab.depths: at for at, slab in enumerate(self._slabs)}
         self._answers = table.answers
         self._sums: dict[Place, _Marginals] = {}
@@ -419,13 +427,25 @@ def _tally_places(states: Ints, move: _Move) -> list[Ints]:
     return [_children(states, move.outcomes + step, move.inner) for step in range(len(move.children))]
 
 
-def legal_climbs(ladders: Sequence[Ladder], depths: Depths) -> Iterator[int]:
-    """The sources with a rung that can be climbed now; of votes there are no more once some were asked."""
+def legal_climbs(ladders: Sequence[Ladder], depths: Depths, *, forward: bool = False) -> Iterator[int]:
+    """The sources with a rung that can be climbed now; of votes there are no more once some were asked.
+
+    In a ``forward`` lattice these are the last one called, while it is not wholly read, and then those after it.
+    """
     depth = {ladder.source: d for ladder, d in zip(ladders, depths, strict=True)}
+    last, read = _last_called(ladders, depths)
     for source, ladder in enumerate(ladders):
         begun = ladder.asked(depths[source]) > 0
+        if forward and (source <= last if read else source != last):
+            continue
         if depths[source] < ladder.steps and not begun and all(depth[need] > 0 for need in ladder.needs):
             yield source
+
+
+def _last_called(ladders: Sequence[Ladder], depths: Depths) -> tuple[int, bool]:
+    """The last source of which something was had, -1 for none, and whether all its rungs were climbed."""
+    last = max((source for source, depth in enumerate(depths) if depth > 0), default=-1)
+    return last, last < 0 or depths[last] >= len(ladders[last].rungs)
 
 
 def ends_of_climb(ladders: Sequence[Ladder], depths: Depths, source: int) -> list[Depths]:
@@ -434,7 +454,7 @@ def ends_of_climb(ladders: Sequence[Ladder], depths: Depths, source: int) -> lis
     return [deeper(depths, source, step) for step in range(1, steps + 1)]
 
 
-def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
+def reachable_depths(ladders: Sequence[Ladder], *, forward: bool = False) -> list[Depths]:
     """Every tuple of depths that legal climbing reaches, deepest first."""
     seen = {(0,) * len(ladders)}
     fresh = list(seen)
@@ -442,7 +462,7 @@ def reachable_depths(ladders: Sequence[Ladder]) -> list[Depths]:
         grown = {
             end
             for depths in fresh
-            for source in legal_climbs(ladders, depths)
+            for source in legal_climbs(ladders, depths, forward=forward)
             for end in ends_of_climb(ladders, depths, source)
         }
         fresh = sorted(grown - seen)
@@ -487,13 +507,13 @@ def _inner(ladders: Sequence[Ladder], depths: Depths, source: int) -> int:
     return math.prod(ladder.states(depth) for ladder, depth in behind)
 
 
-def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
+def _build(table: JointTable, abstain: float | None, forward: bool) -> list[_Slab]:
     ladders = table.ladders
-    depths_list = reachable_depths(ladders)
+    depths_list = reachable_depths(ladders, forward=forward)
     position = {depths: at for at, depths in enumerate(depths_list)}
     mass_of = _Marginals(ladders, table.mass)
     mass = [mass_of(depths) for depths in depths_list]
-    stop, answer = _stops(table, depths_list, mass, abstain)
+    stop, answer = _stops(table, depths_list, mass, abstain, forward)
     expense: dict[tuple[int, Depths], tuple[Floats, float]] = {}
     for source, ladder in enumerate(ladders):
         for rung, price in enumerate(table.price[source]):
@@ -524,17 +544,19 @@ def _build(table: JointTable, abstain: float | None) -> list[_Slab]:
             mass[at],
             stop[at],
             answer[at],
-            tuple(move(depths, source) for source in legal_climbs(ladders, depths)),
+            tuple(move(depths, source) for source in legal_climbs(ladders, depths, forward=forward)),
         )
         for at, depths in enumerate(depths_list)
     ]
 
 
 def _stops(
-    table: JointTable, depths_list: list[Depths], mass: list[Floats], abstain: float | None
+    table: JointTable, depths_list: list[Depths], mass: list[Floats], abstain: float | None, forward: bool
 ) -> tuple[list[Floats], list[NDArray[np.int8]]]:
     """The worth of stopping in each state, and the answer that is then returned."""
-    stop = [np.full(len(m), -np.inf) if abstain is None else abstain * m for m in mass]
+    last = [_last_called(table.ladders, depths) for depths in depths_list]
+    waits = [abstain is None or (forward and not read) for _, read in last]
+    stop = [np.full(len(m), -np.inf) if wait else (abstain or 0.0) * m for m, wait in zip(mass, waits, strict=True)]
     answer = [np.full(len(m), ABSTAIN, dtype=np.int8) for m in mass]
     answers = table.answers
     for source, rung in sorted(answers):
@@ -542,7 +564,7 @@ def _stops(
         steps = range(table.ladders[source].steps + 1)
         held = [depth > 0 and in_hand(answers, source, depth) == (source, rung) for depth in steps]
         for at, depths in enumerate(depths_list):
-            if held[depths[source]]:
+            if held[depths[source]] and (not forward or last[at] == (source, True)):
                 worth = sums(depths)
                 better = worth > stop[at] + TIE * mass[at]
                 answer[at][better] = source

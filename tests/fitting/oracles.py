@@ -157,6 +157,27 @@ def best_value(table: JointTable, price: float, abstain: float | None = None) ->
     return sum(best(leaves, (0,) * len(table.ladders)) for leaves in by_row(table))
 
 
+def best_forward_value(table: JointTable, price: float, abstain: float | None = None) -> float:
+    """The same where tiers are gone through in their order, some left out: whoever calls one reads all there is of it,
+    and either keeps its answer or calls a later one."""
+    ladders = table.ladders
+
+    def best(leaves: Sequence[Leaf], last: int) -> float:
+        options = [] if abstain is None else [abstain * sum(leaf.mass for leaf in leaves)]
+        if last >= 0:
+            options.append(sum(answered(leaf, last, range(len(ladders[last].rungs))) for leaf in leaves))
+        for later in range(last + 1, len(ladders)):
+            rungs = [(later, rung) for rung in range(len(ladders[later].rungs))]
+            spent = sum(leaf.price[place] for leaf in leaves for place in rungs)
+            parts: dict[tuple[int, ...], list[Leaf]] = {}
+            for leaf in leaves:
+                parts.setdefault(tuple(leaf.outcome[place] for place in rungs), []).append(leaf)
+            options.append(sum(best(part, later) for part in parts.values()) - price * spent)
+        return max(options)
+
+    return sum(best(leaves, -1) for leaves in by_row(table))
+
+
 Curve = list[tuple[float, float]]  # (cost, quality), rising and concave
 
 

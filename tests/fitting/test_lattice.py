@@ -11,8 +11,17 @@ from hypothesis import given
 
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
-from metaverify.fitting.table import JointTable
-from tests.fitting.oracles import answered, best_value, follow, leaves_of, legal, reachable, spent_and_earned
+from metaverify.fitting.table import JointTable, at_once
+from tests.fitting.oracles import (
+    answered,
+    best_forward_value,
+    best_value,
+    follow,
+    leaves_of,
+    legal,
+    reachable,
+    spent_and_earned,
+)
 from tests.strategies import prices, random_table, repeatable, tables, worths_of_abstaining
 
 EXACT = 1e-12
@@ -63,6 +72,12 @@ CASCADES: dict[str, tuple[Ladder, ...]] = {
 }
 
 
+FORWARD = {
+    **{name: ladders for name, ladders in CASCADES.items() if all(ladder.answer for ladder in ladders)},
+    "four tiers": (Ladder("a", (FREE,)), Ladder("b", (Rung(None), FREE)), Ladder("c", (FREE,)), Ladder("d", (FREE,))),
+}
+
+
 def decisions(table: JointTable, lattice: Lattice, price: float) -> tuple[float, float]:
     """Cost and quality of the plan at ``price``, leaf by leaf."""
     plan = lattice.solve(price)
@@ -103,6 +118,43 @@ def test_the_optimum_of_any_table_with_votes_is_that_of_brute_force_over_their_o
 ) -> None:
     plan = Lattice(table, abstain=abstain).solve(price)
     assert plan.quality - price * plan.cost == pytest.approx(best_value(table, price, abstain), abs=EXACT)
+
+
+@pytest.mark.parametrize("abstain", [None, 0.5], ids=["no abstaining", "abstaining"])
+@pytest.mark.parametrize("cascade", [name for name in FORWARD if "vote" not in name])
+def test_the_optimum_of_a_forward_lattice_is_that_of_brute_force_over_tiers_in_their_order(
+    cascade: str, abstain: float | None
+) -> None:
+    for seed, contexts in [(0, 0), (1, 2), (2, 1)]:
+        table = random_table(FORWARD[cascade], seed, contexts=contexts, varying=seed > 0, samples=0.5)
+        lattice = Lattice(table, abstain=abstain, forward=True)
+        for price in (0.0, 0.05, 0.3, 2.0):
+            plan = lattice.solve(price)
+            worth = plan.quality - price * plan.cost
+            assert worth == pytest.approx(best_forward_value(table, price, abstain), abs=EXACT)
+            assert (plan.cost, plan.quality) == pytest.approx(decisions(table, lattice, price), abs=EXACT)
+            assert worth <= best_value(table, price, abstain) + EXACT
+
+
+@pytest.mark.parametrize("cascade", [name for name in FORWARD if "vote" in name])
+def test_votes_in_a_forward_lattice_are_worth_no_less_one_by_one_than_all_at_once(cascade: str) -> None:
+    for seed in range(3):
+        table = random_table(FORWARD[cascade], seed)
+        for price in (0.0, 0.05, 0.3, 2.0):
+            one_by_one, whole = (Lattice(t, forward=True).solve(price) for t in (table, at_once(table)))
+            worth = one_by_one.quality - price * one_by_one.cost
+            assert whole.quality - price * whole.cost == pytest.approx(
+                best_forward_value(at_once(table), price), abs=EXACT
+            )
+            assert whole.quality - price * whole.cost - EXACT <= worth <= best_value(table, price) + EXACT
+            assert (one_by_one.cost, one_by_one.quality) == pytest.approx(
+                decisions(table, Lattice(table, forward=True), price), abs=EXACT
+            )
+
+
+def test_a_forward_lattice_refuses_a_source_without_an_answer() -> None:
+    with pytest.raises(ValueError, match="leave out judge, which has no answer"):
+        Lattice(random_table(CASCADES["a judge of one answer"], 0), forward=True)
 
 
 @repeatable(100)
