@@ -79,9 +79,10 @@ function frontierChart(place, policy, comparison, at, turn) {
     for (const vertex of vertices) into.append(svg("circle", { cx: px(vertex.cost), cy: py(vertex.quality), r: 2.25, fill: "var(--accent)" }));
     for (const tier of [...tiers, ...(best ? [{ ...best, name: "oracle", oracle: true }] : [])]) {
       const [cx, cy] = [px(tier.cost), py(tier.quality)];
-      const past = cx > frame.right - 90;
+      const past = cx + 9 + widthOf(shown(tier.name), fontOf(document.body)) > frame.right;
+      const below = tier.oracle ? 4 : cy + 20 > frame.bottom ? -8 : 15;
       const mark = tier.oracle ? svg("path", { d: `M${cx} ${cy - 5}l5 5l-5 5l-5 -5Z`, fill: "none", stroke: "var(--muted)" }) : svg("rect", { x: cx - 3.5, y: cy - 3.5, width: 7, height: 7, fill: "var(--ink)" });
-      into.append(mark, svg("text", { class: "dim halo", x: past ? cx - 9 : cx + 9, y: tier.oracle ? cy + 4 : cy + 15, "text-anchor": past ? "end" : "start" }, shown(tier.name)));
+      into.append(mark, svg("text", { class: "dim halo", x: past ? cx - 9 : cx + 9, y: cy + below, "text-anchor": past ? "end" : "start" }, shown(tier.name)));
     }
     const [cx, cy] = [px(Math.min(Math.max(at.cost, range[0]), range[1])), py(at.quality)];
     into.append(svg("path", { class: "dial-line", d: `M${cx} ${frame.bottom}V${cy}H${frame.left}`, fill: "none" }));

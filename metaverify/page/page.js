@@ -19,16 +19,8 @@ const mixed = (policy, of) => {
 function standing(policy) {
   const of = (key) => mixed(policy, (vertex) => vertex[key]);
   const both = [policy.operating_point.low, policy.operating_point.high].every((at) => policy.vertices[at].evidence);
-  const list = (key) => policy.vertices[0].evidence[key].map((_, at) => mixed(policy, (vertex) => vertex.evidence[key][at]));
-  const evidence = !both ? null : {
-    cost: [0, 1].map((end) => mixed(policy, (vertex) => vertex.evidence.cost[end])),
-    quality: [0, 1].map((end) => mixed(policy, (vertex) => vertex.evidence.quality[end])),
-    calls: shares("calls"),
-    accepts: shares("accepts"),
-  };
-  function shares(key) {
-    return policy.tiers.map((_, at) => mixed(policy, (vertex) => vertex.evidence[key][at]));
-  }
+  const list = (key) => policy.vertices[policy.operating_point.low].evidence[key].map((_, at) => mixed(policy, (vertex) => vertex.evidence[key][at]));
+  const evidence = both ? Object.fromEntries(["cost", "quality", "calls", "accepts"].map((key) => [key, list(key)])) : null;
   return { cost: of("cost"), quality: of("quality"), evidence };
 }
 
@@ -50,7 +42,7 @@ function gainAt(policy) {
   const budget = mixed(policy, (vertex) => vertex.cost);
   const line = (key) => own.curve.filter((p) => isNumber(p.gain[key])).map((p) => [p.budget, p.gain[key]]);
   if (own !== null && line("mean").length > 0 && budget >= line("mean")[0][0] * 0.999 && budget <= line("mean").at(-1)[0] * 1.001) {
-    return { ...Object.fromEntries(["mean", "low", "high"].map((key) => [key, along(line(key), budget)])), from: `the comparison’s ${shown(own.label)}` };
+    return { ...Object.fromEntries(["mean", "low", "high"].map((key) => [key, along(line(key), budget)])), from: "the comparison" };
   }
   const same = JSON.stringify(policy.operating_point) === JSON.stringify(filed.operating_point);
   return same && isNumber(filed.evidence.gain?.mean) ? { ...filed.evidence.gain, from: "the fit" } : null;
@@ -156,7 +148,7 @@ function drawGraphs(policy) {
       buttons[place].setAttribute("tabindex", "0");
       chosen = [at, line];
     });
-    return el("div", { class: "tree" }, el("h3", { class: "tree-head" }, title, el("span", { class: "muted small" }, `  pays ${amount(vertex.price)} of quality per unit of cost`)), drawn);
+    return el("div", { class: "tree" }, el("h3", { class: "tree-head" }, title, el("span", { class: "muted small" }, `pays ${amount(vertex.price)} of quality per unit of cost`)), drawn);
   });
   byId("graphs").replaceChildren(...figures);
   drawBelief(policy, chosen);
@@ -184,7 +176,7 @@ function drawBelief(policy, chosen) {
 function beliefTable(policy, cell) {
   const known = policy.tiers.map((tier, place) => [tier, cell.belief.quality[place], cell.belief.worth[place]]);
   const rows = known.filter(([, right, worth]) => right !== null || worth !== null).map(([tier, right, worth]) => {
-    return el("tr", {}, el("th", { scope: "row" }, shown(tier.name)), el("td", {}, right === null ? dash : right.toFixed(3)), el("td", {}, worth === null ? dash : worth.toFixed(3)));
+    return el("tr", {}, el("th", { scope: "row" }, shown(tier.name)), el("td", {}, decimal(right)), el("td", {}, decimal(worth)));
   });
   return scrollable(cell.label, el("table", {}, el("caption", {}, cell.label, " ", el("span", { class: "muted small" }, `${percent(cell.belief.share)} of queries`)), el("thead", {}, el("tr", {}, ["tier", "quality", "going on"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)));
 }
@@ -322,7 +314,7 @@ function drawDecision() {
   const own = fields.tiers.find((each) => each.tier.name === found.action.tier);
   if (found.action.action === "call") own.box.classList.add("next");
   if (found.action.action === "verify") own.readings.find((each) => each.reading.name === found.action.reading).box.classList.add("next");
-  const table = (caption, rows) => rows.length === 0 ? null : el("table", {}, el("caption", {}, caption), el("tbody", {}, rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, shown(name)), el("td", {}, value.toFixed(3))))));
+  const table = (caption, rows) => rows.length === 0 ? null : el("table", {}, el("caption", {}, caption), el("tbody", {}, rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, shown(name)), el("td", {}, decimal(value))))));
   const looks = found.looks.map((look) => {
     const what = `${shown(look.reading)} of ${shown(look.tier)}`;
     if (look.votes !== null) return `${what}: ${look.votes[0]} of ${look.votes[1]} yes`;
@@ -398,7 +390,7 @@ function drawMethods() {
       drawMethods();
       byId("methods").querySelector(`[data-sort="${column.key}"]`).focus();
     };
-    return el("th", { scope: "col", "aria-sort": here ? (falling ? "descending" : "ascending") : "none" }, el("button", { type: "button", "data-sort": column.key, click: sort }, column.name));
+    return el("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": here ? (falling ? "descending" : "ascending") : "none" }, el("button", { type: "button", "data-sort": column.key, click: sort }, column.name));
   });
   const rows = order.map((method) => {
     const box = el("input", { type: "checkbox", "aria-label": `draw ${shown(method.label)}` });
@@ -409,7 +401,7 @@ function drawMethods() {
       drawDifferences();
     });
     const cells = used.map((column) => {
-      if (column.text) return el("th", { scope: "row" }, shown(method.label));
+      if (column.text) return el("th", { scope: "row", class: "text" }, shown(method.label));
       const value = column.of(method);
       const spread = column.range?.(method);
       return el("td", {}, isNumber(value) ? column.form(value) : dash, spread ? el("span", { class: "range" }, ` ${between(spread.low, spread.high, points)}`) : null);
@@ -457,14 +449,14 @@ function drawDifferences() {
     const told = `${between(low[row][column], high[row][column], points)}; p ${amount(p[row][column], 2)}, ${amount(holm[row][column], 2)} after Holm`;
     return el("td", { class: `${sure ? "sure" : ""} ${mean[row][column] > 0 ? "more" : "less"}`, title: told }, points(mean[row][column]), el("br"), el("span", { class: "range" }, between(low[row][column], high[row][column], points)));
   })));
-  byId("differences").replaceChildren(scrollable("Differences in gain", el("table", { class: "matrix" }, el("caption", {}, "Differences in gain, row less column, ", el("span", { class: "muted" }, "points; bold where the ticked difference stands at 5 % after Holm’s correction for all pairs")), el("thead", {}, el("tr", {}, el("td", {}), places.map((at) => el("th", { scope: "col" }, label(at))))), el("tbody", {}, rows))));
+  byId("differences").replaceChildren(scrollable("Differences in gain", el("table", { class: "matrix" }, el("caption", {}, "Differences in gain, row less column, ", el("span", { class: "muted" }, "points; bold where it stands at 5 % after Holm’s correction for all pairs of methods")), el("thead", {}, el("tr", {}, el("td", {}), places.map((at) => el("th", { scope: "col" }, label(at))))), el("tbody", {}, rows))));
 }
 
 // ----------------------------------------------------------------------------------------------- log and record
 
 function tableOf(caption, head, rows, texts = 1) {
   const cells = (row) => row.map((cell, at) => at === 0 ? el("th", { scope: "row" }, cell) : el("td", { class: at < texts ? "text" : null }, cell));
-  return scrollable(caption, el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, head.map((name, at) => name ? el("th", { scope: "col", class: at < texts ? "text" : null }, name) : el("td", {})))), el("tbody", {}, rows.map((row) => el("tr", {}, cells(row))))));
+  return scrollable(caption, el("table", { class: "narrow" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, head.map((name, at) => name ? el("th", { scope: "col", class: at < texts ? "text" : null }, name) : el("td", {})))), el("tbody", {}, rows.map((row) => el("tr", {}, cells(row))))));
 }
 
 function drawLog() {
@@ -484,7 +476,7 @@ function drawLog() {
   const hull = new Set(found.hull.map((point) => point.tier));
   const readings = [...found.tiers, ...(found.signals ?? [])].flatMap((tier) => tier.readings.map((reading) => [
     shown(tier.name), shown(reading.name), reading.price > 0 ? amount(reading.price) : "free", percent(reading.missing), count(reading.values),
-    ...["auroc", "calibration_error", "bias"].map((key) => (isNumber(reading[key]) ? reading[key].toFixed(3) : dash)),
+    ...["auroc", "calibration_error", "bias"].map((key) => decimal(reading[key])),
   ]));
   const names = found.tiers.map((tier) => shown(tier.name));
   into.replaceChildren(...[
@@ -492,8 +484,8 @@ function drawLog() {
     found.warnings.length === 0 ? el("p", { class: "note" }, "Nothing about this log calls for a warning.") : el("div", {}, el("h3", {}, "Warnings"), el("ul", { class: "warnings" }, found.warnings.map((each) => el("li", {}, shown(each.text), (each.cases ?? []).length > 0 ? el("ul", {}, each.cases.map((one) => el("li", { class: "small" }, shown(one)))) : null)))),
     tableOf("Tiers", ["tier", "price", "95th percentile", "quality", "on the hull"], found.tiers.map((tier) => [shown(tier.name), amount(tier.price), amount(tier.price_p95), quality(tier.quality), hull.has(tier.name) ? "yes" : "no"])),
     readings.length > 0 ? tableOf("Readings: AUROC tells right from wrong, ECE is the calibration error, bias the overconfidence", ["of", "reading", "price", "missing", "values", "AUROC", "ECE", "bias"], readings, 2) : null,
-    names.length > 1 ? tableOf("Correlation of errors, 1 where two tiers fail on the same queries", ["tier", ...names], found.error_correlation.map((row, at) => [names[at], ...row.map((cell, to) => (to > at ? "" : isNumber(cell) ? cell.toFixed(2) : dash))])) : null,
-    found.contexts ? tableOf("Contexts, and the tiers’ quality there", ["context", "rows", ...names], found.contexts.slice(0, 20).map((each) => [shown(each.name || "(empty)"), count(each.rows), ...each.qualities.map((value) => value.toFixed(3))])) : null,
+    names.length > 1 ? tableOf("Correlation of errors, 1 where two tiers fail on the same queries", ["tier", ...names], found.error_correlation.map((row, at) => [names[at], ...row.map((cell, to) => (to > at ? "" : decimal(cell, 2)))])) : null,
+    found.contexts ? tableOf("Contexts, and the tiers’ quality there", ["context", "rows", ...names], found.contexts.slice(0, 20).map((each) => [shown(each.name || "(empty)"), count(each.rows), ...each.qualities.map((value) => decimal(value))])) : null,
   ].filter(Boolean));
 }
 

@@ -47,6 +47,7 @@ function points(value) {
   const text = Math.abs(100 * value).toFixed(2);
   return (value < 0 && Number(text) !== 0 ? "−" : "+") + text;
 }
+const decimal = (value, places = 3) => (isNumber(value) ? value.toFixed(places).replace("-", "−") : dash);
 const between = (low, high, form) => (isNumber(low) && isNumber(high) ? `${form(low)} to ${form(high)}` : "");
 
 // ------------------------------------------------------------------------------------------------------ scales
