@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -122,7 +123,7 @@ def method(log: ReplayLog, name: str, at: int, budgets: list[float]) -> dict[str
         "adherence": {"mean": 1 + 0.002 * at, "sd": 0.03},
         "regions": [
             {"low": low, "high": high, "ibc": None if name == "random" else estimate(0.01, 0.004), "lift": None}
-            for low, high in zip(budgets, budgets[1:], strict=False)
+            for low, high in itertools.pairwise(budgets)
         ],
         "ibc_lift": None if name == "random" else estimate(80 - 9 * at, 12),
         "aiq": estimate(0.93 + mean / 4, 0.004),

@@ -23,7 +23,9 @@ from metaverify.simulators.digits import load_digits_log
 from .comparison import comparison
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-PARTS = sorted(path for path in Path(str(files("metaverify.page"))).iterdir() if path.suffix in {".js", ".css", ".html"})
+PARTS = sorted(
+    path for path in Path(str(files("metaverify.page"))).iterdir() if path.suffix in {".js", ".css", ".html"}
+)
 HOSTILE = "</script><script>alert(1)</script><!--<script>"
 
 
@@ -79,7 +81,16 @@ def test_no_part_goes_to_the_network_or_makes_markup_or_code_of_text(path: Path)
     text = path.read_text("utf-8")
     addresses = set(re.findall(r"(?:https?:)?//[a-z][\w.-]*\.[a-z]+[\w/.]*", text))
     assert addresses <= {"http://www.w3.org/1999/xhtml", "http://www.w3.org/2000/svg"}
-    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "fetch(", "@import"):
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+        "Function(",
+        "fetch(",
+        "@import",
+    ):
         assert word not in text
     if path.suffix != ".html":
         assert "</" not in text
