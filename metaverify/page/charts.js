@@ -24,19 +24,19 @@ function chart(place, { label, domain, xTitle, yTitle, yForm, log = false, tall 
   return { x, plot };
 }
 
-/** A path through points [x, y] that are on a line in their own units, bent where the scale is logarithmic. */
-function pathOf(line, x, y) {
+/** A path through points [x, y].  Mixtures lie on a line in their own units, so it bends on a logarithmic scale. */
+function pathOf(line, x, y, mixtures = true) {
   const fine = line.flatMap(([px, py], at) => {
     const next = line[at + 1];
-    if (next === undefined || !x.log) return [[px, py]];
+    if (next === undefined || !x.log || !mixtures) return [[px, py]];
     return Array.from({ length: 12 }, (_, step) => [px + ((next[0] - px) * step) / 12, py + ((next[1] - py) * step) / 12]);
   });
   return fine.map(([px, py], at) => `${at ? "L" : "M"}${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join("");
 }
 
-function bandOf(lows, highs, x, y) {
-  const back = pathOf(highs, x, y).slice(1).split("L").reverse().join("L");
-  return `${pathOf(lows, x, y)}L${back}Z`;
+function bandOf(lows, highs, x, y, mixtures = true) {
+  const back = pathOf(highs, x, y, mixtures).slice(1).split("L").reverse().join("L");
+  return `${pathOf(lows, x, y, mixtures)}L${back}Z`;
 }
 
 /** The least range that holds all values, with some air. */
@@ -110,12 +110,12 @@ function curvesChart(place, series, { label, yTitle, yForm, xTitle, mark, under 
     series.forEach((each, at) => {
       const side = (end) => each.line.filter((p) => isNumber(p[2]) && isNumber(p[3])).map((p) => [p[0], p[end]]);
       if (side(2).length > 1 && series.length <= 4) {
-        into.append(svg("path", { class: "band", fill: `var(--line${at % 6})`, d: bandOf(side(2), side(3), px, py) }));
+        into.append(svg("path", { class: "band", fill: `var(--line${at % 6})`, d: bandOf(side(2), side(3), px, py, false) }));
       }
     });
     series.forEach((each, at) => {
       const line = each.line.filter((p) => isNumber(p[1]));
-      into.append(svg("path", { class: "curve", ...lineStyle(at), d: pathOf(line, px, py) }, svg("title", {}, each.name)));
+      into.append(svg("path", { class: "curve", ...lineStyle(at), d: pathOf(line, px, py, false) }, svg("title", {}, each.name)));
     });
     if (mark >= range[0] && mark <= range[1]) {
       into.append(svg("line", { class: "dial-line", x1: px(mark), x2: px(mark), y1: frame.top, y2: frame.bottom }));

@@ -124,7 +124,7 @@ function armsOf(policy) {
 }
 
 function drawGraphs(policy) {
-  const width = byId("graphs").clientWidth;
+  const width = Math.max(byId("graphs").clientWidth, 280);
   const arms = armsOf(policy);
   let chosen = null;
   const figures = arms.map(([at, share]) => {

@@ -550,11 +550,12 @@ def test_hostile_names_are_shown_and_do_nothing(show: Open, compared: dict[str, 
     page.get_by_role("textbox", name="<b> of").fill("0.1")
     assert page.locator("#decision .act").inner_text() == "Accept the answer of \\u{202e}gnp.exe\\u{2066}"
     page.get_by_role("textbox", name="constructor of").fill("missing")
-    page.locator("fieldset").nth(3).get_by_label("in hand").check()
+    for place in (2, 3):
+        page.locator("fieldset").nth(place).get_by_label("in hand").check()
     page.locator("#try select").select_option(label="__proto__")
     assert page.locator("#decision .act").inner_text() == "Accept the answer of __proto__"
     assert "in the context __proto__" in page.locator("#decision").inner_text()
-    read = {MARKUP: {"<b>": 0.1}, TURNED: None, "__proto__": {}}
+    read = {MARKUP: {"<b>": 0.1}, TURNED: None, RIGHT * 9: {}, "__proto__": {}}
     assert action_json(policy.decide(read, context="__proto__")) == {"action": "accept", "tier": "__proto__"}
 
 
