@@ -144,7 +144,7 @@ function whisker(estimate, [low, high], width = 120) {
 
 /** How right answers are that a reading is so sure of. */
 function reliability(item) {
-  const [side, left, bottom] = [188, 34, 30];
+  const [side, left, bottom] = [164, 26, 26];
   const x = scaleOf(0, 1, left, side - 6);
   const y = scaleOf(0, 1, side - bottom, 8);
   const worst = item.bins.reduce((most, bin) => Math.max(most, Math.abs(bin.confidence - bin.quality.mean)), 0);

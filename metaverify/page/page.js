@@ -36,16 +36,19 @@ function sorted(value) {
   return Object.keys(value).sort().map((key) => [key, sorted(value[key])]);
 }
 
-/** The gain over the hull of fixed tiers at the dial, where the file or a comparison has it: {mean, low, high, from}. */
-function gainAt(policy) {
-  const own = ownMethod();
-  const budget = mixed(policy, (vertex) => vertex.cost);
-  const line = (key) => own.curve.filter((p) => isNumber(p.gain[key])).map((p) => [p.budget, p.gain[key]]);
-  if (own !== null && line("mean").length > 0 && budget >= line("mean")[0][0] * 0.999 && budget <= line("mean").at(-1)[0] * 1.001) {
-    return { ...Object.fromEntries(["mean", "low", "high"].map((key) => [key, along(line(key), budget)])), from: "the comparison" };
-  }
+const ofThisLog = () => comparison !== null && comparison.log.fingerprint === filed.provenance.log;
+
+/** The gain over the hull of fixed tiers at the dial: as the fit found it where filed, elsewhere over the hull of a
+    comparison on the same log, its interval as wide as the comparison's around that budget. */
+function gainAt(policy, at) {
   const same = JSON.stringify(policy.operating_point) === JSON.stringify(filed.operating_point);
-  return same && isNumber(filed.evidence.gain?.mean) ? { ...filed.evidence.gain, from: "the fit" } : null;
+  if (same && isNumber(filed.evidence.gain?.mean)) return { ...filed.evidence.gain, from: "the fit" };
+  if (!ofThisLog()) return null;
+  const mean = at.quality - along(comparison.hull.map((point) => [point.cost, point.quality]), at.cost);
+  const known = (ownMethod()?.curve ?? []).filter((point) => ["mean", "low", "high"].every((key) => isNumber(point.gain[key])));
+  const within = known.length > 0 && at.cost >= known[0].budget && at.cost <= known.at(-1).budget;
+  const end = (key) => within ? mean + along(known.map((point) => [point.budget, point.gain[key] - point.gain.mean]), at.cost) : null;
+  return { mean, low: end("low"), high: end("high"), from: "the comparison’s hull" };
 }
 
 function turnTo(budget) {
@@ -62,7 +65,7 @@ function show(policy) {
   const slider = byId("slider");
   if (document.activeElement !== slider) slider.value = Math.round(dialScale(Math.max(at.cost, dialScale.ends[0])));
   slider.setAttribute("aria-valuetext", `budget ${amount(Math.min(budget, ends[1]))}, quality ${quality(at.quality)}`);
-  const gain = gainAt(policy);
+  const gain = gainAt(policy, at);
   byId("brief").textContent = `cost ${amount(at.cost)} · quality ${quality(at.quality)}${gain ? ` · gain ${points(gain.mean)}` : ""}`;
   frontierChart(byId("frontier"), policy, comparison, at, turnTo);
   drawReadout(policy, at, gain);
@@ -78,7 +81,7 @@ function drawReadout(policy, at, gain) {
   byId("readout").replaceChildren(
     item("Cost per query", amount(at.cost), found ? between(...found.cost, amount) : "", ""),
     item("Quality", quality(at.quality), found ? between(...found.quality, quality) : "", ""),
-    item("Gain over fixed tiers", gain ? points(gain.mean) : dash, gain ? between(gain.low, gain.high, points) : "", gain ? `points, from ${gain.from}` : comparison ? "outside the budgets compared" : "known as filed, or with a comparison"),
+    item("Gain over fixed tiers", gain ? points(gain.mean) : dash, gain ? between(gain.low, gain.high, points) : "", gain ? `points, by ${gain.from}` : "known as filed, or with a comparison on the same log"),
   );
   byId("frontier-caption").textContent = [
     "Each dot is a decision graph of the file; between two of them requests are mixed. Click to set the dial.",
@@ -336,14 +339,14 @@ function drawDecision() {
 // ------------------------------------------------------------------------------------------------ the comparison
 
 const columns = [
-  { key: "label", name: "method", of: (m) => m.label, text: true },
+  { key: "name", name: "method", of: (m) => m.name, text: true },
   { key: "gain", name: "gain, points", of: (m) => m.gain?.mean, form: points, range: (m) => m.gain },
   { key: "area", name: "area", of: (m) => m.area?.mean, form: points, range: (m) => m.area },
-  { key: "spent", name: "spent of budget", of: (m) => m.adherence?.mean, form: percent },
+  { key: "over", name: "over budget", of: (m) => m.adherence?.mean, form: ratio },
   { key: "optimism", name: "optimism", of: (m) => m.optimism, form: points },
   { key: "aiq", name: "AIQ", of: (m) => m.aiq?.mean, form: (v) => v.toFixed(4) },
   { key: "apgr", name: "APGR", of: (m) => m.apgr?.mean, form: (v) => v.toFixed(3) },
-  { key: "ibc", name: "ΔIBC", of: (m) => m.ibc_lift?.mean, form: (v) => `${v >= 0 ? "+" : "−"}${Math.abs(v).toFixed(1)} %` },
+  { key: "ibc", name: "IBC lift", of: (m) => m.ibc_lift?.mean, form: ratio },
   { key: "seconds", name: "seconds", of: (m) => m.seconds, form: (v) => v.toFixed(1) },
 ];
 
@@ -356,14 +359,14 @@ function setUpComparison() {
   const byGain = [...comparison.methods].sort((a, b) => (b.gain?.mean ?? -1) - (a.gain?.mean ?? -1));
   const own = ownMethod();
   state.compared = new Set([own, ...byGain].filter(Boolean).slice(0, 4).map((method) => method.name));
-  const foreign = filed.provenance.log !== comparison.log.fingerprint;
   into.replaceChildren(...[
-    foreign ? el("p", { class: "note" }, el("strong", {}, "Another log. "), "This comparison was not made on the log that the policy was fitted on; its hull and gains are of other queries.") : null,
-    el("p", { class: "muted" }, `${count(comparison.log.rows)} queries, ${comparison.folds} folds${comparison.repeats > 1 ? ` × ${comparison.repeats}` : ""}. Gain is quality above the hull of fixed tiers at the same cost, in the mean over ${comparison.budgets.length} budgets; every query is routed by a policy that did not see it. Area is that under the gain curve, optimism what a method’s own expectation promised too much.`),
+    !ofThisLog() ? el("p", { class: "note" }, el("strong", {}, "Another log. "), "This comparison was made on another log than the policy was fitted on, or on other columns of it; its hull and gains are of that one.") : null,
+    el("p", { class: "muted" }, `${count(comparison.log.rows)} queries, ${comparison.folds} folds${comparison.repeats > 1 ? ` × ${comparison.repeats}` : ""}. Gain is quality above the hull of fixed tiers at the same cost, in the mean over ${comparison.budgets.length} budgets; every query is routed by a policy that did not see it. Area is that under the gain curve, “over budget” what was spent beyond it, optimism what a method’s own expectation promised too much.`),
+    (comparison.failed ?? []).length > 0 ? el("p", { class: "note" }, `Could not be tried: ${comparison.failed.map((each) => `${shown(each.name)} (${shown(each.error)})`).join("; ")}.`) : null,
     el("div", { id: "methods" }),
     el("div", { id: "curves" }),
     el("div", { id: "differences" }),
-    comparison.calibration.length === 0 ? null : el("div", {}, el("h3", {}, "Are confidences what they say?"), el("p", { class: "muted" }, "Mean quality against confidence, of the tier’s own answers; a dot’s area is its share of queries. On the dashed line a reading says what it means."), el("div", { class: "legend" }, comparison.calibration.map(reliability))),
+    comparison.calibration.length === 0 ? null : el("div", {}, el("h3", {}, "Are confidences what they say?"), el("p", { class: "muted" }, "Mean quality against confidence, of the tier’s own answers; a dot’s area is its share of queries. On the dashed line a reading says what it means."), el("div", { class: "multiples" }, comparison.calibration.map(reliability))),
   ].filter(Boolean));
   drawMethods();
 }
@@ -393,7 +396,7 @@ function drawMethods() {
     return el("th", { scope: "col", class: column.text ? "text" : null, "aria-sort": here ? (falling ? "descending" : "ascending") : "none" }, el("button", { type: "button", "data-sort": column.key, click: sort }, column.name));
   });
   const rows = order.map((method) => {
-    const box = el("input", { type: "checkbox", "aria-label": `draw ${shown(method.label)}` });
+    const box = el("input", { type: "checkbox", "aria-label": `draw ${shown(method.name)}` });
     box.checked = state.compared.has(method.name);
     box.addEventListener("change", () => {
       state.compared[box.checked ? "add" : "delete"](method.name);
@@ -401,7 +404,7 @@ function drawMethods() {
       drawDifferences();
     });
     const cells = used.map((column) => {
-      if (column.text) return el("th", { scope: "row", class: "text" }, shown(method.label));
+      if (column.text) return el("th", { scope: "row", class: "text" }, shown(method.name), el("span", { class: "about" }, shown(method.label)));
       const value = column.of(method);
       const spread = column.range?.(method);
       return el("td", {}, isNumber(value) ? column.form(value) : dash, spread ? el("span", { class: "range" }, ` ${between(spread.low, spread.high, points)}`) : null);
@@ -419,20 +422,22 @@ function drawCurves() {
   if (comparison === null || !byId("curves")) return;
   const drawn = comparison.methods.filter((method) => state.compared.has(method.name)).slice(0, 12);
   const line = (method, over, of) => method.curve.filter((point) => isNumber(of(point)?.mean)).map((point) => [over(point), of(point).mean, of(point).low, of(point).high]);
-  const gains = drawn.map((method) => ({ name: shown(method.label), line: line(method, (p) => p.budget, (p) => p.gain) }));
-  const curves = drawn.map((method) => ({ name: shown(method.label), line: line(method, (p) => p.cost.mean, (p) => p.quality) }));
+  const gains = drawn.map((method) => ({ name: shown(method.name), line: line(method, (p) => p.budget, (p) => p.gain) }));
+  const curves = drawn.map((method) => ({ name: shown(method.name), line: line(method, (p) => p.cost.mean, (p) => p.quality) }));
   const [first, second] = [el("div", { class: "chart" }), el("div", { class: "chart" })];
   const caption = drawn.length <= 4 ? "Bands: 90 %." : "Bands are drawn for at most four.";
   byId("curves").replaceChildren(legend(gains), el("div", { class: "pair" },
     el("figure", {}, first, el("figcaption", {}, `Gain over the hull, in points. ${caption}`)),
     el("figure", {}, second, el("figcaption", {}, "Quality; dashed, the hull of fixed tiers."))));
   if (drawn.length === 0) return;
-  const { range, log } = costRange([...comparison.budgets, ...comparison.cost_range]);
+  const { range, log } = costRange([...comparison.budgets, ...curves.flatMap((each) => each.line.map(([cost]) => cost))]);
   const mark = standing(state.policy).cost;
-  const hull = comparison.hull.map((point) => [point.cost, point.quality]).filter(([cost]) => cost >= range[0] && cost <= range[1]);
+  const whole = comparison.hull.map((point) => [point.cost, point.quality]);
+  const inside = whole.filter(([cost]) => cost > range[0] && cost < range[1]);
+  const hull = [[range[0], along(whole, range[0])], ...inside, [range[1], along(whole, range[1])]];
   const names = gains.map((each) => each.name).join(", ");
   curvesChart(first, gains, { label: `Gain against budget: ${names}`, yTitle: "gain, points", yForm: (v) => (100 * v).toFixed(1), xTitle: "budget", range, log, mark, floor: 0 });
-  curvesChart(second, curves, { label: `Quality against cost: ${names}`, yTitle: "quality", yForm: (v) => v.toFixed(3), xTitle: "cost per query", range, log, mark, under: hull.length > 1 ? [hull] : [] });
+  curvesChart(second, curves, { label: `Quality against cost: ${names}`, yTitle: "quality", yForm: (v) => v.toFixed(3), xTitle: "cost per query", range, log, mark, under: [hull] });
 }
 
 function drawDifferences() {
@@ -442,7 +447,7 @@ function drawDifferences() {
     byId("differences").replaceChildren();
     return;
   }
-  const label = (at) => shown(comparison.methods.find((method) => method.name === names[at])?.label ?? names[at]);
+  const label = (at) => shown(names[at]);
   const rows = places.map((row) => el("tr", {}, el("th", { scope: "row" }, label(row)), places.map((column) => {
     if (row === column) return el("td", {}, "");
     const sure = isNumber(holm[row][column]) && holm[row][column] < 0.05;

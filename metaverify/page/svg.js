@@ -41,12 +41,14 @@ const percent = (value) => (isNumber(value) ? `${(100 * value).toFixed(1)} %` : 
 const count = (value) => (isNumber(value) ? value.toLocaleString("en") : dash);
 const cutText = (value) => String(Number(value.toFixed(6)));
 
-/** A difference in quality, in points with its sign; nothing is +0.00. */
-function points(value) {
+/** A difference in hundredths with its sign; nothing is +0. */
+function signed(value, places) {
   if (!isNumber(value)) return dash;
-  const text = Math.abs(100 * value).toFixed(2);
+  const text = Math.abs(100 * value).toFixed(places);
   return (value < 0 && Number(text) !== 0 ? "−" : "+") + text;
 }
+const points = (value) => signed(value, 2);
+const ratio = (value) => (isNumber(value) ? `${signed(value, 1)} %` : dash);
 const decimal = (value, places = 3) => (isNumber(value) ? value.toFixed(places).replace("-", "−") : dash);
 const between = (low, high, form) => (isNumber(low) && isNumber(high) ? `${form(low)} to ${form(high)}` : "");
 

@@ -73,6 +73,7 @@ def comparison(log: ReplayLog, budgets: int = 9) -> dict[str, Any]:
         "hull": [{"tier": point.tier, "cost": point.cost, "quality": point.quality} for point in hull.points],
         "oracle": {"cost": best.cost, "quality": best.quality},
         "methods": [method(log, name, at, spread) for at, name in enumerate(names)],
+        "failed": [],
         "differences": {
             "names": names,
             "mean": square,
@@ -120,12 +121,12 @@ def method(log: ReplayLog, name: str, at: int, budgets: list[float]) -> dict[str
         "curve": curve,
         "gain": estimate(mean, half / 130),
         "area": estimate(mean * 0.9, half / 130),
-        "adherence": {"mean": 1 + 0.002 * at, "sd": 0.03},
+        "adherence": {"mean": 0.002 * at, "sd": 0.03},
         "regions": [
             {"low": low, "high": high, "ibc": None if name == "random" else estimate(0.01, 0.004), "lift": None}
             for low, high in itertools.pairwise(budgets)
         ],
-        "ibc_lift": None if name == "random" else estimate(80 - 9 * at, 12),
+        "ibc_lift": None if name == "random" else estimate(0.8 - 0.09 * at, 0.12),
         "aiq": estimate(0.93 + mean / 4, 0.004),
         "apgr": estimate(0.6 + 3 * mean, 0.03),
         "optimism": 0.001 * at,

@@ -30,6 +30,7 @@ from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.digits import load_digits_log
+from metaverify.simulators.references import no_information_hull
 from tests.policies.strategies import examples, policies
 
 from .comparison import comparison
@@ -148,12 +149,22 @@ def test_the_gain_is_the_fits_where_filed_and_a_comparisons_elsewhere(
     page.get_by_role("spinbutton").fill("7")
     assert gain.inner_text() == "–"
     page = show(digits, compared)
-    curve = compared["methods"][0]["curve"]
     field, gain = page.get_by_role("spinbutton"), page.locator("#readout .big").nth(2)
-    for before, after in itertools.pairwise(curve):
-        field.fill(repr((before["budget"] + after["budget"]) / 2))
-        middle = 50 * (before["gain"]["mean"] + after["gain"]["mean"])
-        assert float(gain.inner_text()) == pytest.approx(middle, abs=0.006)
+    assert float(gain.inner_text()) == pytest.approx(100 * digits.evidence["gain"]["mean"], abs=0.006)
+    hull, curve = no_information_hull(load_digits_log()), compared["methods"][0]["curve"]
+    for before, after in itertools.pairwise(curve[3:]):
+        budget = (before["budget"] + after["budget"]) / 2
+        field.fill(repr(budget))
+        turned = digits.at(budget=budget)
+        assert float(gain.inner_text()) == pytest.approx(
+            100 * (turned.expected_quality - hull.quality(budget)), abs=0.006
+        )
+        low, high = re.findall(r"[+−]\d+\.\d+", page.locator("#readout dd").nth(2).inner_text())[1:]
+        width = sum(point["gain"]["high"] - point["gain"]["low"] for point in (before, after)) / 2
+        assert float(high.replace("−", "-")) - float(low.replace("−", "-")) == pytest.approx(100 * width, abs=0.011)
+    other = show(replace(digits, provenance={**digits.provenance, "log": "sha256:other"}), compared)
+    other.get_by_role("spinbutton").fill("7")
+    assert other.locator("#readout .big").nth(2).inner_text() == "–"
 
 
 # The trees ------------------------------------------------------------------------------------------------------------
@@ -408,24 +419,27 @@ def test_on_a_thousand_random_inputs_the_page_decides_and_explains_as_the_librar
 def test_the_table_sorts_by_click_and_by_key_and_says_so(show: Open, digits: Policy, compared: dict[str, Any]) -> None:
     page = show(digits, compared)
     of = {
-        "method": lambda method: method["label"].casefold(),
+        "method": lambda method: method["name"],
         "gain, points": lambda method: -method["gain"]["mean"],
         "seconds": lambda method: -method["seconds"],
     }
-    names = page.locator("#methods tbody th")
-    assert texts(names) == [m["label"] for m in sorted(compared["methods"], key=of["gain, points"])]
+
+    def order() -> Any:
+        return page.locator("#methods tbody tr").evaluate_all("(rows) => rows.map((row) => row.dataset.method)")
+
+    assert order() == [method["name"] for method in sorted(compared["methods"], key=of["gain, points"])]
     page.get_by_role("button", name="seconds").click()
-    order = [m["label"] for m in sorted(compared["methods"], key=of["seconds"])]
-    assert texts(names) == order
+    slowest = [method["name"] for method in sorted(compared["methods"], key=of["seconds"])]
+    assert order() == slowest
     page.keyboard.press("Enter")  # the same heading again
-    assert texts(names) == order[::-1]
+    assert order() == slowest[::-1]
     heads = page.locator("#methods thead th")
     sorts = {head.inner_text().strip(" ↑↓"): head.get_attribute("aria-sort") for head in heads.all()}
     assert sorts.pop("seconds") == "ascending"
     assert set(sorts.values()) == {"none"}
     page.get_by_role("button", name="method", exact=True).focus()
     page.keyboard.press("Space")
-    assert texts(names) == sorted((m["label"] for m in compared["methods"]), key=str.casefold)
+    assert order() == sorted(method["name"] for method in compared["methods"])
 
 
 def test_ticked_methods_are_drawn_and_set_against_each_other(
@@ -435,16 +449,15 @@ def test_ticked_methods_are_drawn_and_set_against_each_other(
     legend, matrix = page.locator("#curves .legend li"), page.locator("#differences tbody tr")
     assert legend.count() == matrix.count() == page.locator("#curves svg[role=img] path.curve").count() / 2
     before = legend.count()
-    page.get_by_label("draw random escalation").check()
+    page.get_by_label("draw random").check()
     assert legend.count() == matrix.count() == before + 1
     names = compared["differences"]["names"]
     shown = texts(page.locator("#differences tbody th"))
-    labels = {method["label"]: method["name"] for method in compared["methods"]}
     mean = compared["differences"]["mean"]
     for row, line in zip(shown, matrix.all(), strict=True):
         for column, cell in zip(shown, texts(line.locator("td")), strict=True):
             if row != column:
-                wanted = 100 * mean[names.index(labels[row])][names.index(labels[column])]
+                wanted = 100 * mean[names.index(row)][names.index(column)]
                 assert float(cell.split("\n")[0].replace("−", "-")) == pytest.approx(wanted, abs=0.0051)
 
 
