@@ -27,7 +27,18 @@ NEEDED = {"log": dict, "budgets": list, "hull": list, "methods": list, "differen
 """What a comparison must have to be drawn, and of which type."""
 
 STYLES = ("page.css",)
-SCRIPTS = ("decide.js", "svg.js", "graph.js", "charts.js", "page.js")
+SCRIPTS = (
+    "decide.js",
+    "svg.js",
+    "graph.js",
+    "charts.js",
+    "dial.js",
+    "trees.js",
+    "hand.js",
+    "comparison.js",
+    "record.js",
+    "page.js",
+)
 
 
 def report_page(policy: Policy, comparison: Mapping[str, Any] | None = None) -> str:

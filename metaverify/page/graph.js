@@ -14,7 +14,9 @@ function outcomesOf(node) {
     const asked = at + 1;
     const bounds = [0, ...tally.cuts, asked + 1];
     tally.then.forEach((next, part) => {
-      const ends = reached.map((_, yes) => yes).filter((yes) => yes >= bounds[part] && yes < bounds[part + 1] && reached[yes]);
+      const ends = reached
+        .map((_, yes) => yes)
+        .filter((yes) => yes >= bounds[part] && yes < bounds[part + 1] && reached[yes]);
       const span = ends.length === 1 ? `${ends[0]}` : `${ends[0]}–${ends.at(-1)}`;
       if (next !== null && ends.length > 0) rows.push([`${span} of ${asked} yes`, cell, next]);
       cell += 1;
@@ -89,7 +91,9 @@ function linesOf(policy, vertex, root) {
       line.ends = has(node, "accept") ? { tier: node.accept } : { tier: null };
       return;
     }
-    line.then = has(node, "read") ? `read ${shown(node.read)}` : `ask ${shown(node.poll)}, up to ${node.tallies.length} votes`;
+    line.then = has(node, "read")
+      ? `read ${shown(node.read)}`
+      : `ask ${shown(node.poll)}, up to ${node.tallies.length} votes`;
     line.of = node.of;
     if (numbers.has(at)) {
       line.mark = `as at [${numbers.get(at)}]`;
@@ -134,12 +138,21 @@ function drawTree(policy, lines, width, title, choose) {
   const y = (line) => top + line.place * tall + (wide ? tall / 2 : 18);
   const x = (line) => 12 + line.depth * indent;
   const right = { share: width - 74, quality: width - 6 };
-  const labels = lines.filter((line) => line.branch !== null).map((line) => x(line) + 14 + widthOf(line.branch.label, font(400)));
+  const labels = lines
+    .filter((line) => line.branch !== null)
+    .map((line) => x(line) + 14 + widthOf(line.branch.label, font(400)));
   const column = wide ? Math.min(Math.max(150, ...labels) + 22, width * 0.5) : 0;
   const drawn = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
   if (wide) {
-    const head = [["where it falls", 12, "start"], ["what follows", column, "start"], ["share", right.share, "end"], ["quality", right.quality, "end"]];
-    drawn.append(...head.map(([text, at, anchor]) => svg("text", { x: at, y: 12, class: "dim", "text-anchor": anchor }, text)));
+    const head = [
+      ["where it falls", 12, "start"],
+      ["what follows", column, "start"],
+      ["share", right.share, "end"],
+      ["quality", right.quality, "end"],
+    ];
+    drawn.append(
+      ...head.map(([text, at, anchor]) => svg("text", { x: at, y: 12, class: "dim", "text-anchor": anchor }, text)),
+    );
   }
   const limbs = svg("g", { "aria-hidden": "true" });
   const rows = lines.map((line) => {
@@ -148,23 +161,43 @@ function drawTree(policy, lines, width, title, choose) {
       const from = lines[line.parent];
       const thick = line.share === null ? 1.5 : 1.25 + 8 * line.share;
       const [fx, fy] = [x(from), y(from) + 7];
-      limbs.append(svg("path", { class: "limb", "stroke-width": thick.toFixed(2), d: `M${fx} ${fy}V${py - 6}Q${fx} ${py} ${fx + 6} ${py}H${px - 2}` }));
+      limbs.append(
+        svg("path", {
+          class: "limb",
+          "stroke-width": thick.toFixed(2),
+          d: `M${fx} ${fy}V${py - 6}Q${fx} ${py} ${fx + 6} ${py}H${px - 2}`,
+        }),
+      );
     }
     const start = wide ? (line.branch === null ? px + 14 : column) : px + (line.branch === null ? 14 : 8);
     const base = wide || line.branch === null ? py + 4.5 : py + 25;
     const end = endQuality(policy, line);
     const group = svg(
       "g",
-      line.branch === null ? {} : {
-        role: "button",
-        tabindex: "-1",
-        "aria-pressed": "false",
-        "aria-label": spoken(line, end),
-        click: () => choose(line),
-        keydown: (event) => pressed(event, group, () => choose(line)),
-      },
-      svg("rect", { class: "hit", x: px - 8, y: py - (wide ? tall / 2 - 1 : 17), width: width - px + 8, height: tall - 2, rx: 5 }),
-      svg("circle", { cx: px, cy: py, r: line.branch === null ? 5 : 3.5, fill: line.ends === null ? "var(--accent)" : "var(--muted)" }),
+      line.branch === null
+        ? {}
+        : {
+            role: "button",
+            tabindex: "-1",
+            "aria-pressed": "false",
+            "aria-label": spoken(line, end),
+            click: () => choose(line),
+            keydown: (event) => pressed(event, group, () => choose(line)),
+          },
+      svg("rect", {
+        class: "hit",
+        x: px - 8,
+        y: py - (wide ? tall / 2 - 1 : 17),
+        width: width - px + 8,
+        height: tall - 2,
+        rx: 5,
+      }),
+      svg("circle", {
+        cx: px,
+        cy: py,
+        r: line.branch === null ? 5 : 3.5,
+        fill: line.ends === null ? "var(--accent)" : "var(--muted)",
+      }),
     );
     if (line.branch !== null) {
       const room = wide ? column - px - 22 : right.share - px - 64;
@@ -174,7 +207,9 @@ function drawTree(policy, lines, width, title, choose) {
     }
     group.append(acts(policy, line, start, base, (wide ? right.share - 56 : right.quality - 60) - start, font));
     if (line.share !== null && line.branch !== null) {
-      group.append(svg("text", { x: wide ? right.share : right.quality, y: py + 4.5, "text-anchor": "end" }, percent(line.share)));
+      group.append(
+        svg("text", { x: wide ? right.share : right.quality, y: py + 4.5, "text-anchor": "end" }, percent(line.share)),
+      );
     }
     if (end !== null && line.branch !== null) {
       group.append(svg("text", { x: right.quality, y: base, "text-anchor": "end", class: "strong" }, end.toFixed(3)));
@@ -219,7 +254,15 @@ function acts(policy, line, start, base, room, font) {
     const text = fitted(told, Math.max(room - (at - start) - 16, 48), font(400));
     const wide = widthOf(text, font(400)) + 18;
     group.append(
-      svg("rect", { class: "pill", x: at, y: base - 16, width: wide, height: 23, rx: 11.5, fill: tierFill(policy, line.ends.tier) }),
+      svg("rect", {
+        class: "pill",
+        x: at,
+        y: base - 16,
+        width: wide,
+        height: 23,
+        rx: 11.5,
+        fill: tierFill(policy, line.ends.tier),
+      }),
       svg("text", { x: at + 9, y: base }, text, svg("title", {}, told)),
     );
   }
