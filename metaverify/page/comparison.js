@@ -30,12 +30,8 @@ function setUpComparison() {
   }
   const byGain = [...comparison.methods].sort((a, b) => (b.gain?.mean ?? -1) - (a.gain?.mean ?? -1));
   const own = ownMethod();
-  state.compared = new Set(
-    [own, ...byGain]
-      .filter(Boolean)
-      .slice(0, 4)
-      .map((method) => method.name),
-  );
+  const first = new Set([own, ...byGain].filter(Boolean).map((method) => method.name));
+  state.compared = new Set([...first].slice(0, 4));
   into.replaceChildren(
     ...[
       !ofThisLog()
@@ -270,7 +266,7 @@ function drawDifferences() {
         el(
           "caption",
           {},
-          "Differences in gain, row less column, ",
+          "Differences in gain between the ticked, row less column, ",
           el(
             "span",
             { class: "muted" },
