@@ -486,7 +486,15 @@ def test_a_page_without_a_comparison_says_how_to_make_one(show: Open, digits: Po
 # Everyone, everywhere -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "theme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")])
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_to_complain_of(
     size: Any, theme: str, show: Open, digits: Policy, compared: dict[str, Any]
 ) -> None:
