@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA, contextual_table
-from metaverify.fitting.export import neighbours, salt_of, tiers_of, with_beliefs
+from metaverify.fitting.export import salt_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung, in_hand
 from metaverify.fitting.lattice import Lattice, lattice_bytes
@@ -86,14 +86,17 @@ class Thresholds:
         chains = self.chains(log)
         plans = trace_frontier(chains, gap=self.gap).plans
         policy = chain_policy(log, chains, plans)
-        return policy if near is None else self._believing(policy, log, chains, plans, near)
+        if near is not None:
+            for at in range(len(plans)):
+                policy = self._believing(policy, log, chains, plans, at)
+        return policy
 
     def _believing(
-        self, policy: Policy, log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan], near: float
+        self, policy: Policy, log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan], vertex: int
     ) -> Policy:
-        """The policy with what the log's own rows say where the chains around a cost divide them."""
-        around = neighbours([vertex.cost for vertex in policy.vertices], near)
-        used = [chains[at] for plan in (plans[at] for at in around) for at in plan.chains]
+        """The policy with what the log's own rows say where the chains of a vertex and its neighbours divide them."""
+        around = plans[max(vertex - 1, 0) : vertex + 2]
+        used = [chains[at] for plan in around for at in plan.chains]
         cuts = [
             sorted({chain.cuts[chain.tiers.index(s)] for chain in used if s in chain.tiers[:-1]})
             for s in range(len(chains.ladders))
@@ -103,7 +106,7 @@ class Thresholds:
             return policy
         coded = code_log(log, ladders, chains.contexts)
         table = contextual_table(Counts(), coded, kappa=self.kappa)
-        return with_beliefs(policy, Lattice(back_off(table)), near)
+        return with_beliefs(policy, Lattice(back_off(table)), [vertex])
 
     def chains(self, log: ReplayLog) -> Chains:
         """Every chain, with what it costs and earns."""

@@ -7,7 +7,7 @@ the dial of the policy that is fitted on everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,13 +18,23 @@ from numpy.typing import NDArray
 from metaverify.fitting.export import keep_vertices
 from metaverify.fitting.frontier import mixture_at
 from metaverify.fitting.rehearse import Rehearsal, rehearse_policy
-from metaverify.policies.policy import Policy, Vertex
+from metaverify.policies.policy import Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import ReplayLog
-from metaverify.simulators.outcome import Ledger, join_ledgers, ledger_of
+from metaverify.simulators.outcome import Estimate, Ledger, join_ledgers, ledger_of, mean_with_interval
 from metaverify.simulators.replay import Routes
 
-__all__ = ["CrossFit", "FoldRun", "Learner", "Rehearsing", "calibrate", "cross_fit", "cross_fit_all", "rehearse"]
+__all__ = [
+    "CrossFit",
+    "FoldRun",
+    "Learner",
+    "Rehearsing",
+    "calibrate",
+    "cross_fit",
+    "cross_fit_all",
+    "rehearse",
+    "with_evidence",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -207,3 +217,40 @@ def calibrate(policy: Policy, crossed: CrossFit) -> tuple[Policy, tuple[float, .
         vertices.append(replace(vertex, cost=cost, quality=quality))
         targets.append(vertex.cost)
     return keep_vertices(policy, vertices), tuple(targets)
+
+
+def with_evidence(policy: Policy, targets: Sequence[float], crossed: CrossFit) -> Policy:
+    """The calibrated policy with what cross-fitting found of each of its vertices; ``targets`` as `calibrate` gives."""
+    rows = crossed.rows()
+    return replace(
+        policy,
+        vertices=tuple(
+            replace(vertex, evidence=_evidence(policy.tiers, vertex, crossed.ledger(target), rows))
+            for vertex, target in zip(policy.vertices, targets, strict=True)
+        ),
+    )
+
+
+def _evidence(tiers: Sequence[Tier], vertex: Vertex, ledger: Ledger, rows: ReplayLog) -> VertexEvidence:
+    total = float(rows.weights.sum())
+    spent = mean_with_interval(ledger.cost, rows)
+    scale = vertex.cost / spent.mean if spent.mean > 0.0 else 1.0  # not 1 where some fold's frontier ends below
+
+    def shares(weights: Mapping[str, float]) -> tuple[float | None, ...]:
+        return tuple(_short(min(weights.get(tier.name, 0.0) / total, 1.0)) if tier.answer else None for tier in tiers)
+
+    return VertexEvidence(
+        _ends(spent, scale),
+        _ends(mean_with_interval(ledger.quality, rows)),
+        shares(ledger.calls),
+        shares(ledger.accepts),
+    )
+
+
+def _ends(estimate: Estimate, scale: float = 1.0) -> tuple[float, float]:
+    return _short(scale * estimate.low), _short(scale * estimate.high)
+
+
+def _short(value: float) -> float:
+    """To six significant digits, more than an interval tells."""
+    return float(f"{value:.6g}")

@@ -22,7 +22,6 @@ from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, R
 __all__ = [
     "FILE_TARGET",
     "keep_vertices",
-    "neighbours",
     "policy_of",
     "reading_of",
     "salt_of",
@@ -33,9 +32,6 @@ __all__ = [
 
 FILE_TARGET = 60_000
 """Bytes of a policy file that thinning aims at."""
-
-NEIGHBOURS = 2
-"""Vertices on each side of a budget whose beliefs are kept until the dial is set."""
 
 
 def policy_of(
@@ -70,24 +66,15 @@ def policy_of(
     )
 
 
-def with_beliefs(policy: Policy, lattice: Lattice, near: float) -> Policy:
-    """The policy with the beliefs of the vertices on both sides of the expected cost ``near``.
-
-    Its graph must be one over the lattice's ladders.
-    """
+def with_beliefs(policy: Policy, lattice: Lattice, believe: Collection[int]) -> Policy:
+    """The policy with the beliefs of these vertices, whose graphs must be over the lattice's ladders."""
     vertices = list(policy.vertices)
-    for at in neighbours([vertex.cost for vertex in vertices], near):
+    for at in believe:
         vertex = vertices[at]
         roots = [vertex.root, *(vertex.context_roots[label] for label in lattice.table.contexts)]
         found = survey(lattice, policy.nodes, roots, price=vertex.price, believe=True)
         vertices[at] = replace(vertex, beliefs=found.beliefs)
     return replace(policy, vertices=tuple(vertices))
-
-
-def neighbours(costs: Sequence[float], near: float) -> range:
-    """Positions of the vertices around a cost."""
-    high = int(np.searchsorted(costs, near, side="right"))
-    return range(max(high - NEIGHBOURS, 0), min(high + NEIGHBOURS, len(costs)))
 
 
 def salt_of(nodes: Sequence[Node], roots: Sequence[object]) -> str:

@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.context import FEWEST, Pooling
-from metaverify.fitting.crossfit import Learner, calibrate, cross_fit_all
-from metaverify.fitting.export import keep_vertices, thin
+from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all, with_evidence
+from metaverify.fitting.export import FILE_TARGET, thin
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.select import (
@@ -33,7 +33,7 @@ from metaverify.fitting.select import (
     context_only,
 )
 from metaverify.policies.context import interval_label, split_label
-from metaverify.policies.file import policy_id
+from metaverify.policies.file import dump_policy, policy_id
 from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure, replay
@@ -221,6 +221,8 @@ class _Learnt:
     policy: Policy
     rows: ReplayLog  # in the order of the ledger
     ledger: Ledger
+    targets: tuple[float, ...]  # of the policy's vertices
+    crossed: CrossFit
     abstain: float | None  # the worth of handing over, to everything that is compared
     shortcuts: tuple[str, ...]  # taken on the way
 
@@ -304,7 +306,8 @@ class _Job:
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
-        return _Learnt(candidate, dial, crossed.rows(), crossed.ledger(settled), self.abstain, shortcuts)
+        ledger = crossed.ledger(settled)
+        return _Learnt(candidate, dial, crossed.rows(), ledger, targets, crossed, self.abstain, shortcuts)
 
     def _step(self, name: str) -> None:
         self._done += 1
@@ -391,30 +394,41 @@ def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
 
 
 def _finish(chosen: _Learnt, job: _Job) -> Policy:
-    """The policy as it goes into its file: thinned, rounded, with evidence and provenance."""
-    policy, point = chosen.policy, chosen.policy.point
-    pair = [policy.vertices[point.low].cost, policy.vertices[point.high].cost]
-    believing = [vertex if vertex.cost in pair else replace(vertex, beliefs={}) for vertex in policy.vertices]
-    thinned = thin(keep_vertices(policy, believing), pair)
-    at = {vertex.cost: place for place, vertex in enumerate(thinned.vertices)}
-    rounded = tuple(
+    """The policy as it goes into its file: rounded, with evidence and provenance, small enough."""
+    policy = with_evidence(chosen.policy, chosen.targets, chosen.crossed)
+    vertices = tuple(
         replace(v, price=_nine(v.price), cost=_nine(v.cost), quality=_nine(min(max(v.quality, 0.0), 1.0)))
-        for v in thinned.vertices
+        for v in policy.vertices
     )
     tiers = tuple(
         replace(t, price=_nine(t.price), readings=tuple(replace(r, price=_nine(r.price)) for r in t.readings))
-        for t in thinned.tiers
+        for t in policy.tiers
     )
-    return replace(
-        thinned,
-        tiers=tiers,
-        vertices=rounded,
-        point=replace(point, low=at[pair[0]], high=at[pair[1]], share=_nine(point.share)),
-        context=job.log.context_names,
-        evidence=_evidence(chosen.outcome, job.folds),
-        provenance=_provenance(job, chosen.candidate.learner),
-        context_cuts=job.log.context_cuts,
+    return _small_enough(
+        replace(
+            policy,
+            tiers=tiers,
+            vertices=vertices,
+            point=replace(policy.point, share=_nine(policy.point.share)),
+            context=job.log.context_names,
+            evidence=_evidence(chosen.outcome, job.folds),
+            provenance=_provenance(job, chosen.candidate.learner),
+            context_cuts=job.log.context_cuts,
+        )
     )
+
+
+def _small_enough(policy: Policy) -> Policy:
+    """The policy whose file is not too large: without the beliefs of vertices that are not in use, then without some
+    of these vertices."""
+    if len(dump_policy(policy).encode()) <= FILE_TARGET:
+        return policy
+    point = policy.point
+    pair = [policy.vertices[at].cost for at in (point.low, point.high)]
+    believing = tuple(vertex if vertex.cost in pair else replace(vertex, beliefs={}) for vertex in policy.vertices)
+    thinned = thin(replace(policy, vertices=believing), pair)
+    at = {vertex.cost: place for place, vertex in enumerate(thinned.vertices)}
+    return replace(thinned, point=replace(point, low=at[pair[0]], high=at[pair[1]]))
 
 
 def _evidence(outcome: Outcome, folds: int) -> Mapping[str, Any]:

@@ -132,7 +132,7 @@ class TableLearner:
             policy = self._lattice_policy(study, near)
         else:
             policy = self._chain_policy(study)
-            policy = policy if near is None else with_beliefs(policy, study.lattice, near)
+            policy = policy if near is None else with_beliefs(policy, study.lattice, range(len(policy.vertices)))
         return with_inputs(policy, log, study.cards)
 
     def _shared(self, log: ReplayLog, memo: Memo) -> Study:

@@ -57,9 +57,10 @@ def _text(error: Exception) -> str:
 
 def _demo(options: argparse.Namespace) -> None:
     from metaverify.fitting.fit import fit
+    from metaverify.page import report_page
     from metaverify.policies.drawing import draw_text
     from metaverify.policies.explain import explain
-    from metaverify.policies.file import load_policy, save_policy
+    from metaverify.policies.file import load_policy, save_policy, write_atomically
     from metaverify.simulators.digits import load_digits_log
     from metaverify.simulators.inspection import inspect_log, render
 
@@ -71,8 +72,10 @@ def _demo(options: argparse.Namespace) -> None:
     with _progress() as tell:
         fitted = fit(log, budget=options.budget, seed=options.seed, progress=tell)
     save_policy(fitted.policy, options.out)
+    page = pathlib.Path(options.out).with_name("report.html")
+    write_atomically(page, report_page(fitted.policy).encode())
     if options.json:
-        _print_json({**fitted.to_json(), "out": str(options.out)})
+        _print_json({**fitted.to_json(), "out": str(options.out), "page": str(page)})
         return
     from metaverify.report import fit_table
 
@@ -82,7 +85,8 @@ def _demo(options: argparse.Namespace) -> None:
     unsure = {policy.tiers[1].name: 0.5}
     print(f"decide({unsure}, key='request 1'):")
     print(explain(policy, unsure, key="request 1"))
-    print(f"\nwrote {options.out}; try\n  metaverify decide {options.out} '{json.dumps(unsure)}' --key 7 --explain")
+    print(f"\nwrote {page}, to be opened in a browser: the dial, the tree, decisions by hand")
+    print(f"wrote {options.out}; try\n  metaverify decide {options.out} '{json.dumps(unsure)}' --key 7 --explain")
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -298,6 +302,21 @@ def _show(options: argparse.Namespace) -> None:
         print((draw_mermaid if options.format == "mermaid" else draw_text)(policy), end="")
 
 
+def _report(options: argparse.Namespace) -> None:
+    from metaverify.page import load_comparison, report_page
+    from metaverify.policies.file import load_policy, write_atomically
+
+    _check_out(options.out)
+    policy = load_policy(options.policy)
+    comparison = None if options.comparison is None else load_comparison(options.comparison)
+    page = report_page(policy, comparison).encode()
+    write_atomically(options.out, page)
+    if options.json:
+        _print_json({"out": options.out, "bytes": len(page)})
+    else:
+        print(f"wrote {options.out}: {len(page):,} bytes, complete in itself; open it in a browser")
+
+
 def _simulate(options: argparse.Namespace) -> None:
     from metaverify.simulators.reader import write_log
     from metaverify.simulators.worlds import WORLDS
@@ -483,5 +502,6 @@ COMMANDS = {
     "replay": _replay,
     "decide": _decide,
     "show": _show,
+    "report": _report,
     "simulate": _simulate,
 }

@@ -41,6 +41,7 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     _replay(commands, run["replay"])
     _decide(commands, run["decide"])
     _show(commands, run["show"])
+    _report(commands, run["report"])
     _simulate(commands, run["simulate"])
     return parser
 
@@ -188,6 +189,19 @@ def _show(commands: Any, run: Run) -> None:
     show.add_argument("policy", help="a policy file")
     show.add_argument("--format", choices=("text", "mermaid"), default="text", help="default: %(default)s")
     _dials(show)
+
+
+def _report(commands: Any, run: Run) -> None:
+    report = _command(
+        commands,
+        "report",
+        run,
+        "a policy as one web page: the dial, its trees, decisions by hand",
+        "metaverify report policy.json --comparison comparison.json -o report.html",
+    )
+    report.add_argument("policy", help="a policy file")
+    report.add_argument("--comparison", metavar="FILE", help="what `metaverify compare` wrote, to be shown beside it")
+    report.add_argument("-o", "--out", default="report.html", help="the page (default: %(default)s)")
 
 
 def _simulate(commands: Any, run: Run) -> None:

@@ -40,7 +40,7 @@ def parse_document(data: bytes) -> dict[str, Any]:
         )
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
-        raise PolicyFileError("E_SYNTAX", place, f"{error.msg}; truncated? export the policy again") from None
+        raise PolicyFileError("E_SYNTAX", place, f"{error.msg}; truncated? write the file again") from None
     if not isinstance(document, dict):
         raise PolicyFileError("E_SCHEMA", "document", "is not a JSON object: not a policy file")
     try:

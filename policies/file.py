@@ -14,7 +14,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
@@ -128,6 +128,7 @@ def _encode(policy: Policy) -> dict[str, Any]:
                 "root": vertex.root,
                 "context_roots": dict(vertex.context_roots),
                 "beliefs": {str(node): _encode_beliefs(rows) for node, rows in vertex.beliefs.items()},
+                **({} if vertex.evidence is None else {"evidence": _encode_evidence(vertex.evidence)}),
             }
             for vertex in policy.vertices
         ],
@@ -196,6 +197,18 @@ def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:
         [_float(b.share), *([None if v is None else _float(v) for v in values] for values in (b.quality, b.worth))]
         for b in rows
     ]
+
+
+def _encode_evidence(evidence: VertexEvidence) -> dict[str, list[float | None]]:
+    return {
+        name: [None if value is None else _float(value) for value in values]
+        for name, values in (
+            ("cost", evidence.cost),
+            ("quality", evidence.quality),
+            ("calls", evidence.calls),
+            ("accepts", evidence.accepts),
+        )
+    }
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -378,9 +391,35 @@ def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Ver
         item.whole("root"),
         {label: roots.whole(label) for label in sorted(roots.value)},
         {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
+        _decode_evidence(item.object("evidence"), answers) if item.has("evidence") else None,
     )
     item.end()
     return vertex
+
+
+def _decode_evidence(item: Fields, answers: tuple[bool, ...]) -> VertexEvidence:
+    calls, accepts = (_decode_shares(item, key, answers) for key in ("calls", "accepts"))
+    evidence = VertexEvidence(_decode_interval(item, "cost"), _decode_interval(item, "quality"), calls, accepts)
+    item.end()
+    return evidence
+
+
+def _decode_interval(item: Fields, key: str) -> tuple[float, float]:
+    ends = item.numbers(key)
+    if len(ends) != 2 or not ends[0] <= ends[1]:
+        item.fail("E_RANGE", key, "is not [low, high]")
+    return ends[0], ends[1]
+
+
+def _decode_shares(item: Fields, key: str, answers: tuple[bool, ...]) -> tuple[float | None, ...]:
+    values = item.array(key)
+    if [value is not None for value in values] != [*answers]:
+        item.fail("E_SCHEMA", key, "is not a share for each tier, null for a signal")
+    places = (f"{item.place}.{key}[{at}]" for at in range(len(values)))
+    return tuple(
+        None if value is None else check_number(value, place, 0.0, 1.0)
+        for value, place in zip(values, places, strict=True)
+    )
 
 
 def _place(text: str) -> int:

@@ -14,7 +14,7 @@ from metaverify.policies.context import context_label, interval_label
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
 from metaverify.policies.tiers import Tier
 
-__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex"]
+__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "VertexEvidence"]
 
 
 class BudgetError(ValueError):
@@ -35,13 +35,28 @@ class Belief:
 
 
 @dataclass(frozen=True, slots=True)
+class VertexEvidence:
+    """What policies like a vertex really did with queries that they had not seen.
+
+    ``cost`` and ``quality`` are 90 % intervals (low, high) around the vertex's own; ``calls`` and ``accepts`` are the
+    shares of queries that call and accept each tier, in order, None for a signal.  What a mixture of two vertices
+    costs and earns lies in an interval that is at most as wide as theirs, mixed.
+    """
+
+    cost: tuple[float, float]
+    quality: tuple[float, float]
+    calls: tuple[float | None, ...]
+    accepts: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Vertex:
     """One deterministic policy on the frontier: the best at its price.
 
     ``price`` is in quality per unit cost; ``cost`` and ``quality`` are what a query is expected to cost and to earn.
     ``root`` is where walks begin, ``context_roots`` where they begin for a known context.  ``beliefs`` is what
     `explain` knows: at a read node, what is known after each of its outcomes, missing last; at a poll, for each
-    interval of yes votes after 1, 2, .. votes, missing last.
+    interval of yes votes after 1, 2, .. votes, missing last.  ``evidence`` is None where nothing was cross-fitted.
     """
 
     price: float
@@ -50,6 +65,7 @@ class Vertex:
     root: int
     context_roots: Mapping[str, int] = field(default_factory=dict)
     beliefs: Mapping[int, tuple[Belief, ...]] = field(default_factory=dict)
+    evidence: VertexEvidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from metaverify.cli import main
 from metaverify.fitting.fit import fit
 from metaverify.fitting.models.zoo import MODELS, name_of
 from metaverify.options import MODEL_NAMES
+from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
@@ -34,7 +35,7 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "fit", "pomdp", "replay", "decide", "show", "simulate")
+COMMANDS = ("demo", "inspect", "fit", "pomdp", "replay", "decide", "show", "report", "simulate")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "replay": ["replay", shop.policy, shop.log],
         "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],
         "show": ["show", shop.policy],
+        "report": ["report", shop.policy, "-o", shop.folder / "report.html"],
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
     }[str(command)] + others
 
@@ -221,6 +223,9 @@ def test_demo_goes_the_whole_road(demo: tuple[Ran, Path]) -> None:
     for word in ("TIERS", "this policy", "oracle", "└─ ", "decide(", f"wrote {file}"):
         assert word in ran.out
     assert load_policy(file).tiers[0].name == "tiny"
+    page = file.with_name("report.html")
+    assert f"wrote {page}" in ran.out
+    assert page.read_text("utf-8") == report_page(load_policy(file))
 
 
 def test_the_command_that_demo_tells_to_try_works_as_it_stands(demo: tuple[Ran, Path], run: Run) -> None:

@@ -96,9 +96,11 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     for room in ROOMS:
         paths = [path for path in (ROOT / room).rglob("*.py") if "__pycache__" not in path.parts]
         sources |= {f"metaverify/{path.relative_to(ROOT).as_posix()}": path for path in paths}
-    wanted = {*sources, "metaverify/py.typed", "metaverify/simulators/digits.csv.gz"}
+    page = {f"metaverify/page/{path.name}" for path in (ROOT / "metaverify" / "page").iterdir() if path.is_file()}
+    assert {Path(name).suffix for name in page} == {".py", ".html", ".css", ".js"}
+    wanted = {*sources, *page, "metaverify/py.typed", "metaverify/simulators/digits.csv.gz"}
     assert {name for name in found if ".dist-info/" not in name} == wanted
-    for name in ("metaverify/py.typed", "metaverify/simulators/digits.csv.gz"):
+    for name in ("metaverify/py.typed", *page, "metaverify/simulators/digits.csv.gz"):
         assert found[name] == (ROOT / name.removeprefix("metaverify/" if "digits" in name else "")).read_bytes()
 
 
@@ -143,6 +145,8 @@ def test_a_bare_environment_runs_the_commands_that_only_decide(python: Path, tmp
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout) == case["action"]
     assert run(python, "-m", "metaverify", "show", GOLDEN / "policy.json", cwd=tmp_path).returncode == 0
+    assert run(python, "-m", "metaverify", "report", GOLDEN / "policy.json", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_a_command_that_needs_the_extra_says_so(python: Path, tmp_path: Path) -> None:

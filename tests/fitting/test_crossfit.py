@@ -6,16 +6,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from metaverify.fitting.crossfit import CrossFit, calibrate, cross_fit
+from metaverify.fitting.crossfit import CrossFit, calibrate, cross_fit, with_evidence
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Stop
-from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.policies.tiers import Tier
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedTier, ReplayLog
-from metaverify.simulators.outcome import gain_values, mean_with_interval, replay
+from metaverify.simulators.outcome import Estimate, gain_values, mean_with_interval, replay
 from metaverify.simulators.references import no_information_hull
+from metaverify.simulators.replay import route
 from tests.strategies import random_log
 
 EXACT = 1e-12
@@ -210,3 +212,72 @@ def test_calibrated_vertices_rise_in_cost_and_quality(crossed: CrossFit, log: Re
     for vertex, target in zip(policy.vertices, targets, strict=True):
         assert vertex.cost == pytest.approx(crossed.cost(target), abs=EXACT)
         assert vertex.quality == pytest.approx(crossed.quality(target), abs=EXACT)
+
+
+# Evidence of vertices -------------------------------------------------------------------------------------------------
+
+
+def test_a_vertex_has_the_intervals_and_shares_that_each_folds_policy_shows_on_its_own_queries(log: ReplayLog) -> None:
+    """Against a replay of each fold's decision graphs, query by query, and the textbook's interval by groups."""
+    learner = TableLearner(bins=4, slack=0.0)
+    crossed = cross_fit(learner, log)
+    policy, targets = calibrate(learner.policy(log), crossed)
+    found = with_evidence(policy, targets, crossed)
+    assert [replace(vertex, evidence=None) for vertex in found.vertices] == list(policy.vertices)
+    others = [learner.policy(log.take(~np.isin(log.query_ids, fold.log.query_ids))) for fold in crossed.folds]
+    total = float(log.weights.sum())
+    for vertex, target in zip(found.vertices, targets, strict=True):
+        calls, accepts = (dict.fromkeys(log.tier_names, 0.0) for _ in range(2))
+        quality, cost, rows = [], [], []
+        for fold, other in zip(crossed.folds, others, strict=True):
+            dial = other.at(budget=max(target, fold.targets[0]))
+            outcome, weight = replay(dial, fold.log), float(fold.log.weights.sum())
+            for name in log.tier_names:
+                calls[name] += weight * outcome.calls.get(name, 0.0) / total
+                accepts[name] += weight * outcome.accepts.get(name, 0.0) / total
+            low, high = (route(dial, fold.log, at) for at in (dial.point.low, dial.point.high))
+            share = dial.point.share
+            quality.append((1 - share) * low.quality + share * high.quality)
+            cost.append((1 - share) * low.cost + share * high.cost)
+            rows.append(fold.rows)
+        assert vertex.evidence is not None
+        order = log.take(np.concatenate(rows))
+        assert vertex.evidence.calls == pytest.approx(tuple(calls.values()), abs=2e-6)
+        assert vertex.evidence.accepts == pytest.approx(tuple(accepts.values()), abs=2e-6)
+        assert vertex.evidence.quality == pytest.approx(by_groups(order, np.concatenate(quality)), rel=2e-5)
+        scale = vertex.cost / order.mean(np.concatenate(cost))  # 1 but where some fold's frontier ends
+        low, high = by_groups(order, np.concatenate(cost))
+        assert vertex.evidence.cost == pytest.approx((scale * low, scale * high), rel=2e-5)
+
+
+def by_groups(log: ReplayLog, values: np.ndarray) -> tuple[float, float]:
+    """A 90 % interval of a weighted mean, its residuals summed within groups, by scipy's Student quantile."""
+    mean = log.mean(values)
+    sums = [float(log.weights[log.group_ids == g] @ (values - mean)[log.group_ids == g]) for g in set(log.group_ids)]
+    error = np.sqrt(len(sums) / (len(sums) - 1) * np.sum(np.square(sums))) / log.weights.sum()
+    half = stats.t.ppf(0.95, len(sums) - 1) * error
+    return mean - half, mean + half
+
+
+def test_the_interval_of_a_mixture_is_at_most_as_wide_as_those_of_its_vertices_mixed(crossed: CrossFit) -> None:
+    first, second = 2.0, 6.0
+    rows = crossed.rows()
+    ledgers = [crossed.ledger(target) for target in (first, second)]
+    widths = [width(mean_with_interval(ledger.quality, rows)) for ledger in ledgers]
+    for share in (0.1, 0.5, 0.8):
+        mixed = (1 - share) * ledgers[0].quality + share * ledgers[1].quality
+        assert width(mean_with_interval(mixed, rows)) <= (1 - share) * widths[0] + share * widths[1] + EXACT
+
+
+def width(estimate: Estimate) -> float:
+    return estimate.high - estimate.low
+
+
+def test_a_tier_that_one_fold_left_out_counts_for_the_others_and_a_signal_has_no_shares() -> None:
+    log = tiers_that_cost((2.0, 0.5), (3.0, 0.7))
+    learner = Fixed(("t1",))
+    policy, targets = calibrate(learner.policy(log), cross_fit(learner, log))
+    signal = Tier("hint", 0.0, (Reading("length", 0.0, (), (60, 0)),), answer=False)
+    wider = replace(policy, tiers=(*policy.tiers, Tier("unused", 9.0), signal))
+    (vertex,) = with_evidence(wider, targets, cross_fit(learner, log)).vertices
+    assert vertex.evidence == VertexEvidence((3.0, 3.0), (0.7, 0.7), (0.0, 1.0, 0.0, None), (0.0, 1.0, 0.0, None))

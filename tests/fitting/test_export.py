@@ -154,24 +154,15 @@ def test_slack_makes_the_policy_smaller_and_says_what_it_now_earns(log: ReplayLo
 COUNTED = TableLearner(Counts(), bins=4, kappa=0.0, slack=0.0, gap=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_beliefs_put_in_afterwards_are_those_of_a_policy_made_with_them(log: ReplayLog, share: float) -> None:
+def test_beliefs_put_in_afterwards_are_those_of_a_policy_made_with_them(log: ReplayLog) -> None:
     lattice = COUNTED.study(log).lattice
     frontier = trace_frontier(lattice, gap=1e-5)
     bare = policy_of(lattice, frontier, log)
     full = policy_of(lattice, frontier, log, believe=range(len(frontier.plans)))
-    near = bare.vertices[0].cost + share * (bare.vertices[-1].cost - bare.vertices[0].cost)
-    put = with_beliefs(bare, lattice, near)
-    believing = [at for at, vertex in enumerate(put.vertices) if vertex.beliefs]
-    low = max(at for at, vertex in enumerate(bare.vertices) if vertex.cost <= near)
-    assert {low, min(low + 1, len(bare.vertices) - 1)} <= {0, *believing}  # the cheapest may read nothing
-    assert len(believing) <= 4
-    assert len(believing) < len(bare.vertices)
-    for at in believing:
-        assert put.vertices[at].beliefs == full.vertices[at].beliefs
-    assert keep_vertices(put, [v for v in put.vertices if not v.beliefs]) == keep_vertices(
-        bare, [v for v, w in zip(bare.vertices, put.vertices, strict=True) if not w.beliefs]
-    )
+    assert with_beliefs(bare, lattice, range(len(bare.vertices))) == full
+    some = with_beliefs(bare, lattice, [1])
+    assert some.vertices[1] == full.vertices[1] != bare.vertices[1]
+    assert some.vertices[2:] == bare.vertices[2:]
 
 
 @pytest.mark.parametrize("contexts", [0, 2])
@@ -184,7 +175,7 @@ def test_beliefs_of_chains_are_sums_over_the_rows_that_come_there(contexts: int)
     (rung,) = learner.study(log).ladders[0].rungs
     codes = rung.code(log.tier("tier0").readings[0].confidence)
     believing = [vertex for vertex in policy.vertices if vertex.beliefs]
-    assert 1 <= len(believing) <= 4
+    assert len(believing) >= len(policy.vertices) - 2  # the ends may read nothing
     for vertex in believing:
         came: dict[int, dict[int, list[int]]] = {}  # a read node, a branch: rows
         for row in range(len(log)):

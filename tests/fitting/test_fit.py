@@ -15,8 +15,8 @@ from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.context import context_label
 from metaverify.policies.file import dump_policy, parse_policy
-from metaverify.policies.graph import Read
-from metaverify.policies.policy import BudgetError
+from metaverify.policies.graph import Read, successors
+from metaverify.policies.policy import BudgetError, Policy
 from metaverify.simulators.log import LogError, LoggedTier, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.references import no_information_hull, oracle
@@ -337,3 +337,40 @@ def test_only_the_readings_that_are_named_are_used() -> None:
     assert {node.reading for node in found.policy.nodes if isinstance(node, Read)} <= {"paid"}
     with pytest.raises(LogError, match=r"no reading 'other'; it has free, paid"):
         fit(log, budget=6.0, readings=("other",))
+
+
+# What the file tells of every vertex ----------------------------------------------------------------------------------
+
+
+def test_every_vertex_of_a_file_has_evidence_and_beliefs_where_they_fit(fitted: Fit) -> None:
+    policy = fitted.policy
+    assert all(vertex.evidence is not None for vertex in policy.vertices)
+    reading = [v for v in policy.vertices if any(isinstance(policy.nodes[at], Read) for at in reached(policy, v.root))]
+    assert len(reading) > 2
+    assert all(vertex.beliefs for vertex in reading)
+    for vertex in policy.vertices:
+        assert vertex.evidence is not None
+        assert vertex.evidence.cost[0] <= vertex.cost <= vertex.evidence.cost[1]
+        assert vertex.evidence.quality[0] <= vertex.quality <= vertex.evidence.quality[1]
+        assert sum(share or 0.0 for share in vertex.evidence.accepts) == pytest.approx(1.0, abs=1e-5)
+
+
+def reached(policy: Policy, root: int) -> set[int]:
+    found, stack = set(), [root]
+    while stack:
+        at = stack.pop()
+        found.add(at)
+        stack += successors(policy.nodes[at])
+    return found
+
+
+def test_a_file_that_would_be_too_large_keeps_the_beliefs_in_use(
+    log: ReplayLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(log, budget=5.0, learner=SMALL).policy
+    size = len(dump_policy(whole).encode())
+    monkeypatch.setattr("metaverify.fitting.fit.FILE_TARGET", size - 1)
+    found = fit(log, budget=5.0, learner=SMALL).policy
+    assert [replace(v, beliefs={}) for v in found.vertices] == [replace(v, beliefs={}) for v in whole.vertices]
+    for at, (vertex, full) in enumerate(zip(found.vertices, whole.vertices, strict=True)):
+        assert vertex.beliefs == (full.beliefs if at in (found.point.low, found.point.high) else {})

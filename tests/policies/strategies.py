@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Reading, Tier
 
 ENOUGH = 40  # nodes, after which a graph grows no further than it must
@@ -174,6 +174,7 @@ def policies(
             start[0],
             dict(zip(contexts, start[1:], strict=True)),
             draw(_beliefs_at(nodes, tiers)),
+            draw(st.none() | _vertex_evidence(tiers)),
         )
         for cost, start in zip(costs, starts, strict=True)
     )
@@ -201,6 +202,12 @@ def policies(
 def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: Sequence[Tier]) -> dict[int, tuple[Belief, ...]]:
     reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read | Poll) and draw(st.booleans())]
     return {at: tuple(draw(_beliefs(tiers)) for _ in range(outcomes(node))) for at, node in reads}
+
+
+def _vertex_evidence(tiers: Sequence[Tier]) -> st.SearchStrategy[VertexEvidence]:
+    interval = st.tuples(*[st.floats(-1e6, 1e6)] * 2).map(lambda ends: (min(ends), max(ends)))
+    of_tiers = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
+    return st.builds(VertexEvidence, interval, interval, of_tiers, of_tiers)
 
 
 def outcomes(node: Read | Poll) -> int:

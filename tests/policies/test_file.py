@@ -386,6 +386,26 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
             part = "" if path[0] == "evidence" else str(path[0])
             yield f"{path} is {value!r}", "E_RANGE", changed(*path, to=value), part
 
+    found = {"cost": [2.5, 3.5], "quality": [0.7, 0.8], "calls": [1.0, 0.5, 0.25], "accepts": [0.5, 0.25, 0.25]}
+    for key, code, values in (
+        ("cost", "E_RANGE", ([3.5, 2.5], [3.0], [1.0, 2.0, 3.0], [])),
+        ("cost", "E_TYPE", (3.0, ["2.5", 3.5], [None, 3.5], None)),
+        ("quality", "E_RANGE", ([0.8, 0.7],)),
+        ("calls", "E_RANGE", ([1.1, 0.5, 0.25], [-0.1, 0.5, 0.25])),
+        ("calls", "E_SCHEMA", ([1.0, 0.5], [1.0, None, 0.25])),
+        ("accepts", "E_TYPE", ({"small": 1.0}, [True, 0.5, 0.25])),
+    ):
+        for value in values:
+            change = changed("vertices", 0, "evidence", to={**found, key: value})
+            yield f"evidence of a vertex with {key} {value!r}", code, change, f"vertices[0].evidence.{key}"
+    for key in found:
+        less = {name: value for name, value in found.items() if name != key}
+        change = changed("vertices", 0, "evidence", to=less)
+        yield f"evidence of a vertex without {key}", "E_SCHEMA", change, f"vertices[0].evidence.{key}"
+    more = changed("vertices", 0, "evidence", to={**found, "more": 1})
+    yield "evidence of a vertex with more", "E_SCHEMA", more, "vertices[0].evidence.more"
+    yield "evidence of a vertex that is null", "E_TYPE", changed("vertices", 0, "evidence", to=None), "vertices[0]"
+
     yield "a backward branch", "E_ACTION", changed("nodes", 7, "then", to=7), "nodes[7]"
     yield "a branch to nowhere", "E_ACTION", changed("nodes", 7, "then", to=14), "nodes[7]"
     yield "a root that is nowhere", "E_ACTION", changed("vertices", 0, "root", to=14), "root 14"

@@ -1,0 +1,150 @@
+// The trees in use, and what is believed at the line that was chosen.
+
+function armsOf(policy) {
+  const { low, high, share } = policy.operating_point;
+  if (low === high || share === 0) return [[low, 1]];
+  if (share === 1) return [[high, 1]];
+  return [
+    [high, share],
+    [low, 1 - share],
+  ].sort((a, b) => b[1] - a[1]);
+}
+
+function drawGraphs(policy) {
+  const width = Math.max(byId("graphs").clientWidth, 280);
+  const arms = armsOf(policy);
+  let chosen = null;
+  const figures = arms.map(([at, share]) => {
+    const vertex = policy.vertices[at];
+    const root =
+      state.context !== null && has(vertex.context_roots, state.context)
+        ? vertex.context_roots[state.context]
+        : vertex.root;
+    const lines = linesOf(policy, vertex, root);
+    const title = arms.length === 1 ? "Every request" : `${percent(share)} of requests, drawn by key`;
+    const choose = (line) => {
+      const again = document.activeElement?.getAttribute("aria-label");
+      state.chosen = { vertex: at, trail: JSON.stringify(line.trail) };
+      drawGraphs(state.policy);
+      const same = [...byId("graphs").querySelectorAll('[aria-pressed="true"]')][0];
+      if (again && same) same.focus();
+    };
+    const drawn = drawTree(policy, lines, width, title, choose);
+    const buttons = drawn.querySelectorAll('[role="button"]');
+    lines
+      .filter((line) => line.branch !== null)
+      .forEach((line, place) => {
+        if (state.chosen === null || state.chosen.vertex !== at || state.chosen.trail !== JSON.stringify(line.trail))
+          return;
+        for (const button of buttons) button.setAttribute("tabindex", "-1");
+        buttons[place].setAttribute("aria-pressed", "true");
+        buttons[place].setAttribute("tabindex", "0");
+        chosen = [at, line];
+      });
+    return el(
+      "div",
+      { class: "tree" },
+      el(
+        "h3",
+        { class: "tree-head" },
+        title,
+        el("span", { class: "muted small" }, `pays ${amount(vertex.price)} of quality per unit of cost`),
+      ),
+      drawn,
+    );
+  });
+  byId("graphs").replaceChildren(...figures);
+  drawBelief(policy, chosen);
+}
+
+function drawBelief(policy, chosen) {
+  const into = byId("belief");
+  if (chosen === null) {
+    into.replaceChildren(el("h3", {}, "What it believes"), el("p", { class: "muted" }, "Nothing is chosen yet."));
+    return;
+  }
+  const [at, line] = chosen;
+  const path = el(
+    "ol",
+    {},
+    line.trail.map((step) => el("li", {}, `${shown(step.tier)}: ${step.label}`)),
+  );
+  const cells = line.branch.cells;
+  const parts = [el("h3", {}, "What it believes there"), path, el("p", {}, `Then: ${actText(line)}.`)];
+  if (cells.every((cell) => cell.belief === null)) {
+    parts.push(
+      el(
+        "p",
+        { class: "note" },
+        "The file keeps beliefs at the operating point only. ",
+        el("button", { type: "button", class: "quiet", click: () => show(filed) }, "Turn the dial back"),
+      ),
+    );
+  } else {
+    for (const cell of cells) parts.push(beliefTable(policy, cell));
+    parts.push(
+      el(
+        "p",
+        { class: "small muted" },
+        `Going on: expected quality less ${amount(policy.vertices[at].price)} × the cost to come.`,
+      ),
+    );
+  }
+  into.replaceChildren(...parts);
+}
+
+function beliefTable(policy, cell) {
+  const known = policy.tiers.map((tier, place) => [tier, cell.belief.quality[place], cell.belief.worth[place]]);
+  const rows = known
+    .filter(([, right, worth]) => right !== null || worth !== null)
+    .map(([tier, right, worth]) => {
+      return el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, shown(tier.name)),
+        el("td", {}, decimal(right)),
+        el("td", {}, decimal(worth)),
+      );
+    });
+  return scrollable(
+    cell.label,
+    el(
+      "table",
+      {},
+      el(
+        "caption",
+        {},
+        cell.label,
+        " ",
+        el("span", { class: "muted small" }, `${percent(cell.belief.share)} of queries`),
+      ),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          ["tier", "quality", "going on"].map((name) => el("th", { scope: "col" }, name)),
+        ),
+      ),
+      el("tbody", {}, rows),
+    ),
+  );
+}
+
+function setUpContexts() {
+  const labels = Object.keys(filed.vertices[0].context_roots);
+  if (labels.length === 0) return;
+  byId("context-label").hidden = false;
+  const select = byId("context");
+  select.append(
+    el("option", { value: "" }, "any other"),
+    ...labels.map((label, at) => el("option", { value: String(at) }, shown(label))),
+  );
+  select.addEventListener("change", () => {
+    state.context = select.value === "" ? null : labels[Number(select.value)];
+    drawGraphs(state.policy);
+  });
+  select.value = "0";
+  state.context = labels[0];
+}

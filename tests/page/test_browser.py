@@ -1,0 +1,590 @@
+"""The page in a browser: what it shows is what the library says, by mouse and by keyboard, with nothing sent anywhere.
+
+Needs Debian's ``chromium``, or another of its names, on the path; without one these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from metaverify.fitting.fit import fit
+from metaverify.page import report_page
+from metaverify.policies.actions import Accept
+from metaverify.policies.drawing import draw_text
+from metaverify.policies.explain import action_json, explain
+from metaverify.policies.file import dump_policy, load_policy
+from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.tiers import Points, Reading, Tier
+from metaverify.simulators.digits import load_digits_log
+from metaverify.simulators.references import no_information_hull
+from tests.policies.strategies import examples, policies
+
+from .comparison import comparison
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `dev` brings playwright, which is not here")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: apt-get install chromium")
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # whom the browser's own sandbox does not serve
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"] if root else [])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    """Open a page; at the end no one may have complained, and nothing may have been asked of any network."""
+    heard: list[str] = []
+    contexts = []
+
+    def opened(
+        policy: Policy, compared: Mapping[str, Any] | None = None, size: Any = DESKTOP, theme: str = "light"
+    ) -> Any:
+        file = tmp_path / f"{len(contexts)}.html"
+        file.write_text(report_page(policy, compared), "utf-8")
+        contexts.append(browser.new_context(viewport=size, color_scheme=theme))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: None if request.url == file.as_uri() else heard.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert heard == []
+
+
+@pytest.fixture(scope="module")
+def digits() -> Policy:
+    return fit(load_digits_log(), budget=2.0, compare=False).policy
+
+
+@pytest.fixture(scope="module")
+def compared() -> dict[str, Any]:
+    return comparison(load_digits_log())
+
+
+def texts(found: Any) -> list[str]:
+    return [text.strip() for text in found.all_inner_texts()]
+
+
+# The dial -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_slider_turns_everything_to_a_budget_of_the_frontier(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    before = page.locator("#graphs svg").first.get_attribute("aria-label")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for _ in range(40):
+        slider.press("ArrowRight")
+    budget = page.evaluate("metaverify.explain && document.getElementById('budget').valueAsNumber")
+    assert budget > 2.2
+    turned = digits.at(budget=budget)
+    cost, quality, _ = page.locator("#readout .big").all_inner_texts()
+    assert float(cost) == pytest.approx(turned.expected_cost, rel=1e-3)
+    assert float(quality) == pytest.approx(turned.expected_quality, abs=2e-4)
+    assert f"quality {quality}" in slider.get_attribute("aria-valuetext")
+    point = turned.point
+    share = max(point.share, 1 - point.share)
+    after = page.locator("#graphs svg").first.get_attribute("aria-label")
+    assert after != before
+    assert float(after.split(" %")[0]) == pytest.approx(100 * share, abs=0.2)
+    low, high = (turned.vertices[at].evidence for at in (point.low, point.high))
+    for row, at in zip(page.locator("#shares tbody tr").all(), range(4), strict=True):
+        called, accepted = (float(text.rstrip(" %")) / 100 for text in row.locator("td").all_inner_texts()[1:3])
+        for shown, key in ((called, "calls"), (accepted, "accepts")):
+            wanted = (1 - point.share) * getattr(low, key)[at] + point.share * getattr(high, key)[at]
+            assert shown == pytest.approx(wanted, abs=1.1e-3)
+
+
+def test_a_typed_budget_does_as_the_dial_of_the_library_and_one_too_small_is_marked(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    field = page.get_by_role("spinbutton")
+    for budget in (0.2, 7.0, 1e6):
+        field.fill(str(budget))
+        turned = digits.at(budget=budget)
+        cost, quality, _ = page.locator("#readout .big").all_inner_texts()
+        assert float(cost) == pytest.approx(turned.expected_cost, rel=1e-3)
+        assert float(quality) == pytest.approx(turned.expected_quality, abs=6e-5)
+    field.fill("0.001")
+    assert field.get_attribute("aria-invalid") == "true"
+    page.get_by_role("button", name="As filed").click()
+    assert page.locator("#readout .big").first.inner_text() == "2"
+
+
+def test_the_gain_is_the_fits_where_filed_and_a_comparisons_elsewhere(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    page = show(digits)
+    gain = page.locator("#readout .big").nth(2)
+    assert float(gain.inner_text()) == pytest.approx(100 * digits.evidence["gain"]["mean"], abs=0.006)
+    page.get_by_role("spinbutton").fill("7")
+    assert gain.inner_text() == "–"
+    page = show(digits, compared)
+    field, gain = page.get_by_role("spinbutton"), page.locator("#readout .big").nth(2)
+    assert float(gain.inner_text()) == pytest.approx(100 * digits.evidence["gain"]["mean"], abs=0.006)
+    hull, curve = no_information_hull(load_digits_log()), compared["methods"][0]["curve"]
+    for before, after in itertools.pairwise(curve[3:]):
+        budget = (before["budget"] + after["budget"]) / 2
+        field.fill(repr(budget))
+        turned = digits.at(budget=budget)
+        assert float(gain.inner_text()) == pytest.approx(
+            100 * (turned.expected_quality - hull.quality(budget)), abs=0.006
+        )
+        low, high = re.findall(r"[+−]\d+\.\d+", page.locator("#readout dd").nth(2).inner_text())[1:]
+        width = sum(point["gain"]["high"] - point["gain"]["low"] for point in (before, after)) / 2
+        assert float(high.replace("−", "-")) - float(low.replace("−", "-")) == pytest.approx(100 * width, abs=0.011)
+    other = show(replace(digits, provenance={**digits.provenance, "log": "sha256:other"}), compared)
+    other.get_by_role("spinbutton").fill("7")
+    assert other.locator("#readout .big").nth(2).inner_text() == "–"
+
+
+# The trees ------------------------------------------------------------------------------------------------------------
+
+
+def lines_of_text(policy: Policy) -> list[tuple[str, str, str]]:
+    """Each branch of the text drawing: where the reading falls, its share, what follows."""
+    found = re.findall(r"^[│ ]*[├└]─ (.*?)(?: \((\d+\.\d%)\))?: (.*)$", draw_text(policy), re.MULTILINE)
+    signs = {">=": "≥", "<=": "≤"}
+    return [
+        (
+            re.sub("|".join(signs), lambda sign: signs[sign[0]], label),
+            share,
+            re.sub(r", quality .*|  \[\d+\]$", "", acts),
+        )
+        for label, share, acts in found
+    ]
+
+
+@pytest.mark.parametrize("budget", [0.2, 2.0, 40.0])
+def test_the_trees_have_the_lines_of_the_text_drawing(budget: float, show: Open, digits: Policy) -> None:
+    page = show(digits)
+    page.get_by_role("spinbutton").fill(str(budget))
+    labels = [line.get_attribute("aria-label") for line in page.locator("#graphs [role=button]").all()]
+    wanted = lines_of_text(digits.at(budget=budget))
+    assert len(labels) == len(wanted) > 0
+    for label, (where, share, acts) in zip(labels, wanted, strict=True):
+        name, rest = label.split(", ", 1)
+        assert name in [tier.name for tier in digits.tiers]
+        assert rest.replace(" %", "%").startswith(f"{where}: {acts}; {share} of this graph")
+
+
+@pytest.mark.parametrize("name", ["votes", "signals"])
+def test_votes_and_signals_are_drawn_as_in_the_text_drawing(name: str, show: Open) -> None:
+    policy = load_policy(GOLDEN / f"{name}.json")
+    page = show(policy)
+    labels = [line.get_attribute("aria-label") for line in page.locator("#graphs [role=button]").all()]
+    wanted = lines_of_text(policy)
+    assert len(labels) == len(wanted) > 1
+    for label, (where, _, _) in zip(labels, wanted, strict=True):
+        assert re.sub(r"(\d)-(\d)", r"\1–\2", where) in label
+
+
+def test_a_line_chosen_by_click_or_enter_tells_its_beliefs(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    vertex = digits.vertices[digits.point.high if digits.point.share > 0.5 else digits.point.low]
+    (node,) = [at for at in vertex.beliefs if isinstance(digits.nodes[at], Read)]
+    below, above, missing = vertex.beliefs[node]
+    lines = page.locator("#graphs [role=button]")
+    lines.nth(1).click()
+    assert lines.nth(1).get_attribute("aria-pressed") == "true"
+    (table,) = page.locator("#belief table").all()
+    cells = [float(text.replace("−", "-")) for text in texts(table.locator("td:nth-child(2)"))]
+    assert cells == pytest.approx(list(above.quality), abs=5e-4)
+    lines.nth(1).press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert lines.nth(0).get_attribute("aria-pressed") == "true"
+    assert lines.nth(0).evaluate("(line) => line === document.activeElement")
+    first, second = page.locator("#belief table").all()
+    for table, belief in ((first, below), (second, missing)):
+        worth = dict(zip(texts(table.locator("tbody th")), texts(table.locator("td:nth-child(3)")), strict=True))
+        wanted = zip(digits.tiers, belief.worth, strict=True)
+        assert worth == {t.name: "–" if w is None else f"{w:.3f}".replace("-", "−") for t, w in wanted}
+    page.keyboard.press("End")
+    assert lines.nth(1).evaluate("(line) => line === document.activeElement")  # the last of its tree
+    assert page.locator("#graphs [tabindex='0']").count() == 2  # one a tree
+
+
+def test_a_file_without_beliefs_says_where_they_are_kept(show: Open) -> None:
+    page = show(load_policy(GOLDEN / "policy.json").at(budget=11.0))
+    page.locator("#context").select_option(label="any other")
+    page.locator("#graphs [role=button]").first.click()
+    assert "beliefs at the operating point only" in page.locator("#belief").inner_text()
+
+
+def test_each_context_has_its_own_tree(show: Open) -> None:
+    policy = load_policy(GOLDEN / "policy.json")
+    page = show(policy.at(budget=11.0))
+    select = page.locator("#context")
+    assert texts(select.locator("option")) == ["any other", "code", "résumé"]
+    select.select_option(label="code")
+    assert "accept large" in page.locator("#graphs").text_content()
+    assert page.locator("#graphs [role=button]").count() == 0
+    select.select_option(label="résumé")
+    assert "hand over" in page.locator("#graphs").text_content()
+
+
+# By hand --------------------------------------------------------------------------------------------------------------
+
+
+def test_readings_typed_by_hand_are_decided_and_explained(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    act, key = page.locator("#decision .act"), page.get_by_role("textbox", name="key")
+    assert act.inner_text() == "Call small"
+    assert page.locator(".field.next").count() == 1
+    page.locator("fieldset", has_text="small").get_by_label("in hand").check()
+    assert act.inner_text() == "Read conf of small"
+    conf = page.get_by_label("conf of small", exact=True)
+    for typed, told in (("0.5", 0.5), ("missing", None), ("0.99", 0.99), ("7", 7.0), ("0,25", 0.25)):
+        for request in ("request 1", "request 2", "another"):
+            conf.fill(typed)
+            key.fill(request)
+            found = explain(digits, {"small": {"conf": told}}, key=request)
+            text = page.locator("#decision").inner_text()
+            wanted = "Accept the answer of small" if found.action == Accept("small") else "Call medium"
+            assert act.inner_text() == wanted
+            assert f"graph {found.vertex}," in text
+            assert ("is missing" in text) == (told is None or told > 1)
+            for name, value in found.worth.items():
+                row = page.locator("#decision tr", has=page.get_by_role("rowheader", name=name, exact=True))
+                assert row.locator("td").inner_text() == f"{value:.3f}".replace("-", "−")
+
+
+def test_what_cannot_be_read_is_marked_and_told(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    conf = page.get_by_label("conf of small", exact=True)
+    conf.fill("rather sure")
+    assert conf.get_attribute("aria-invalid") == "true"
+    assert "conf of small: a confidence is a number in [0, 1]" in page.locator("#decision").inner_text()
+    conf.fill("")
+    assert page.locator("#decision .act").inner_text() == "Call small"
+
+
+def test_votes_and_contexts_are_told_by_hand_too(show: Open) -> None:
+    page = show(load_policy(GOLDEN / "votes.json"))
+    yes, asked = (page.get_by_label(f"self_verify of small: {what}") for what in ("yes", "asked"))
+    for told in ([1, 1], [3, 3], [0, 2]):
+        yes.fill(str(told[0]))
+        asked.fill(str(told[1]))
+        action = load_policy(GOLDEN / "votes.json").decide({"small": {"self_verify": tuple(told)}})
+        wanted = {"verify": "Read self_verify of small", "accept": "Accept the answer of small", "call": "Call large"}
+        assert page.locator("#decision .act").inner_text() == wanted[action_json(action)["action"]]
+    numbers = load_policy(GOLDEN / "numbers.json")
+    page = show(numbers)
+    page.locator("#try select").select_option(label="by its columns")
+    page.get_by_label("task", exact=True).fill("qa")
+    for tokens, wanted in (("480.5", "Call large"), ("12", "Call small")):
+        page.get_by_label("tokens (number)").fill(tokens)
+        assert page.locator("#decision .act").inner_text() == wanted
+        label = numbers.context_of({"task": "qa", "tokens": float(tokens)})
+        assert label.replace("<=", "") in page.locator("#decision").inner_text().replace("<=", "")
+
+
+# The same decisions ---------------------------------------------------------------------------------------------------
+
+
+def fused() -> Policy:
+    """One tier whose two readings are fused, its graph cut where sums of points fall."""
+    parts = (Points("a", (0.3, 0.7), (0.1, 0.2, 0.3), 0.15), Points("b", (0.5,), (0.0, 0.7), 0.25))
+    readings = (Reading("a", 0.0, (), (1, 0)), Reading("b", 0.0, (), (1, 0)), Reading("f", 0.0, (), (1, 0), parts))
+    nodes = (Ask("s", 1), Read("s", "f", (0.3, 0.9, 0.1 + 0.2 + 0.7), (2, 4, 2, 4), 2), Ask("l", 3))
+    stops = (Stop(Accept("l")), Stop(Accept("s")))
+    tiers = (Tier("s", 1.0, readings), Tier("l", 4.0))
+    return Policy(tiers, (*nodes, *stops), (Vertex(0.1, 2.0, 0.8, 0),), OperatingPoint(0, 0, 0.0))
+
+
+def drawn_policies(count: int) -> list[Policy]:
+    found: list[Policy] = []
+
+    @examples(count)
+    @given(policies(votes=True))
+    def draw(policy: Policy) -> None:
+        found.append(policy)
+
+    draw()
+    return found
+
+
+def told_at_random(policy: Policy, rng: random.Random) -> dict[str, Any]:
+    """One request in plain JSON: what was read in any state, a context, a key, a budget or none."""
+    cuts = [cut for node in policy.nodes if isinstance(node, Read) for cut in node.cuts]
+    cuts += [cut for tier in policy.tiers for r in tier.readings for part in r.parts for cut in part.cuts]
+    near = [value for cut in cuts for value in (cut, math.nextafter(cut, -1), math.nextafter(cut, 2))]
+    odd = [None, -1, 2, 0, 1, 0.5, -5e-324, math.nextafter(1.0, 2.0), True, 10**30]
+
+    def confidence() -> Any:
+        return rng.choice([rng.random(), rng.choice(near or odd), rng.choice(odd)])
+
+    def votes() -> Any:
+        asked = rng.choice([0, 1, 2, 3, 4, 8])
+        return rng.choice([[rng.randint(0, asked), asked], [rng.randint(0, asked), asked], None, 0.5, [2, 1]])
+
+    readings: dict[str, Any] = {}
+    for tier in policy.tiers:
+        kinds = {reading.name: votes if reading.votes else confidence for reading in tier.readings}
+        state = rng.random()
+        if state < 0.6:
+            readings[tier.name] = {name: kind() for name, kind in kinds.items() if rng.random() < 0.8}
+        elif state < 0.8 and kinds:
+            readings[tier.name] = next(iter(kinds.values()))()
+    if rng.random() < 0.02:
+        readings["no such tier"] = {}
+    labels = [*policy.vertices[0].context_roots, "never seen", ""]
+    context: Any = rng.choice([None, *labels])
+    if policy.context and rng.random() < 0.5:
+        known = {name: rng.choice([None, 120, 119.999, 480.5, 431, -1e300]) for name in policy.context_cuts}
+        context = {name: known.get(name, rng.choice(["qa", "code", "a/b\\c"])) for name in policy.context}
+    key = rng.choice([None, "", "é", f"request {rng.randrange(10**6)}", "x" * 300])
+    costs = [vertex.cost for vertex in policy.vertices]
+    budget = rng.choice([None, rng.uniform(costs[0], 1.1 * costs[-1] + 1e-9)])
+    return {"readings": readings, "context": context, "key": key, "budget": budget}
+
+
+def answer(policy: Policy, case: dict[str, Any]) -> Any:
+    """What the library says, in the page's form; None where it refuses."""
+    told = policy if case["budget"] is None else policy.at(budget=case["budget"])
+    try:
+        found = explain(told, case["readings"], context=case["context"], key=case["key"])
+    except (ValueError, TypeError):
+        return None
+    assert told.decide(case["readings"], context=case["context"], key=case["key"]) == found.action
+    plain = json.loads(json.dumps(found.to_json()))
+    return {**plain, "quality": [*map(list, found.quality.items())], "worth": [*map(list, found.worth.items())]}
+
+
+def test_on_a_thousand_random_inputs_the_page_decides_and_explains_as_the_library_does(
+    show: Open, digits: Policy
+) -> None:
+    golden = [load_policy(GOLDEN / f"{name}.json") for name in ("policy", "votes", "signals", "numbers")]
+    rng = random.Random(0)
+    pool = [digits, fused(), *golden, *drawn_policies(44)]
+    asked = [(policy, [told_at_random(policy, rng) for _ in range(20)]) for policy in pool]
+    page = show(digits)
+    answers = page.evaluate(
+        """(pool) => pool.map(([file, cases]) => {
+          const policy = JSON.parse(file);
+          return JSON.parse(cases).map(({ readings, context, key, budget }) => {
+            const turned = budget === null ? policy : metaverify.atBudget(policy, budget);
+            try {
+              const { branches, ...found } = metaverify.explain(turned, readings, { context, key });
+              const action = metaverify.decide(turned, readings, { context, key });
+              return JSON.stringify(action) === JSON.stringify(found.action) ? found : "two answers";
+            } catch (error) {
+              return null;
+            }
+          });
+        })""",
+        [[dump_policy(policy), json.dumps(cases)] for policy, cases in asked],
+    )
+    decided = 0
+    for (policy, cases), found in zip(asked, answers, strict=True):
+        for case, got in zip(cases, found, strict=True):
+            assert got == answer(policy, case), case
+            decided += got is not None
+    assert sum(len(cases) for _, cases in asked) == 1000
+    assert decided > 600  # the others are refused by both
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_sorts_by_click_and_by_key_and_says_so(show: Open, digits: Policy, compared: dict[str, Any]) -> None:
+    page = show(digits, compared)
+    of = {
+        "method": lambda method: method["name"],
+        "gain, points": lambda method: -method["gain"]["mean"],
+        "seconds": lambda method: -method["seconds"],
+    }
+
+    def order() -> Any:
+        return page.locator("#methods tbody tr").evaluate_all("(rows) => rows.map((row) => row.dataset.method)")
+
+    assert order() == [method["name"] for method in sorted(compared["methods"], key=of["gain, points"])]
+    page.get_by_role("button", name="seconds").click()
+    slowest = [method["name"] for method in sorted(compared["methods"], key=of["seconds"])]
+    assert order() == slowest
+    page.keyboard.press("Enter")  # the same heading again
+    assert order() == slowest[::-1]
+    heads = page.locator("#methods thead th")
+    sorts = {head.inner_text().strip(" ↑↓"): head.get_attribute("aria-sort") for head in heads.all()}
+    assert sorts.pop("seconds") == "ascending"
+    assert set(sorts.values()) == {"none"}
+    page.get_by_role("button", name="method", exact=True).focus()
+    page.keyboard.press("Space")
+    assert order() == sorted(method["name"] for method in compared["methods"])
+
+
+def test_ticked_methods_are_drawn_and_set_against_each_other(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    page = show(digits, compared)
+    legend, matrix = page.locator("#curves .legend li"), page.locator("#differences tbody tr")
+    assert legend.count() == matrix.count() == page.locator("#curves svg[role=img] path.curve").count() / 2
+    before = legend.count()
+    page.get_by_label("draw random").check()
+    assert legend.count() == matrix.count() == before + 1
+    names = compared["differences"]["names"]
+    shown = texts(page.locator("#differences tbody th"))
+    mean = compared["differences"]["mean"]
+    for row, line in zip(shown, matrix.all(), strict=True):
+        for column, cell in zip(shown, texts(line.locator("td")), strict=True):
+            if row != column:
+                wanted = 100 * mean[names.index(row)][names.index(column)]
+                assert float(cell.split("\n")[0].replace("−", "-")) == pytest.approx(wanted, abs=0.0051)
+
+
+def test_what_inspection_found_and_where_the_file_comes_from_stand_there(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    warned = {"slug": "few-rows", "text": "these rows are few", "cases": ["tiny: 3"]}
+    page = show(digits, {**compared, "inspection": {**compared["inspection"], "warnings": [warned]}})
+    log = page.locator("#log").inner_text()
+    assert "these rows are few" in log
+    assert "tiny: 3" in log
+    for tier in compared["inspection"]["tiers"]:
+        assert f"{tier['quality']:.4f}" in log
+    record = page.locator("#record").inner_text()
+    assert json.loads(dump_policy(digits))["id"] in record
+    assert digits.provenance["log"] in record
+    assert "Another log." not in page.locator("#comparison").inner_text()
+    other = show(replace(digits, provenance={**digits.provenance, "log": "sha256:other"}), compared)
+    assert "Another log." in other.locator("#comparison").inner_text()
+
+
+def test_a_page_without_a_comparison_says_how_to_make_one(show: Open, digits: Policy) -> None:
+    assert "metaverify compare LOG" in show(digits).locator("#comparison").inner_text()
+
+
+# Everyone, everywhere -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_to_complain_of(
+    size: Any, theme: str, show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `dev` brings axe")
+    page = show(digits, compared, size, theme)
+    page.locator("#graphs [role=button]").first.click()
+    page.get_by_label("conf of small", exact=True).fill("0.5")
+    found = axe.Axe().run(page).response
+    assert [(fault["id"], fault["impact"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
+    assert len(found["passes"]) > 20
+
+
+@pytest.mark.parametrize("name", ["digits", "policy", "votes", "signals", "numbers"])
+def test_on_a_phone_nothing_sticks_out(name: str, show: Open, digits: Policy, compared: dict[str, Any]) -> None:
+    page = show(digits if name == "digits" else load_policy(GOLDEN / f"{name}.json"), compared, PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_the_theme_is_the_systems_until_it_is_switched(show: Open, digits: Policy) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light, dark = show(digits), show(digits, theme="dark")
+    assert light.evaluate(paper) != dark.evaluate(paper)
+    light.get_by_role("button", name="Dark theme").click()
+    assert light.evaluate(paper) == dark.evaluate(paper)
+    light.get_by_role("button", name="Light theme").click()
+    assert light.evaluate(paper) != dark.evaluate(paper)
+
+
+MARKUP, TURNED, RIGHT = (
+    "</script><script>alert(1)</script>",
+    "\u202egnp.exe\u2066",
+    '<img src=x onerror="alert(1)">שלום',
+)
+
+
+def hostile() -> Policy:
+    """Names that would be markup, turn a line around, or be found in every object."""
+    tiers = (
+        Tier(MARKUP, 1.0, (Reading("<b>", 0.0, (0.5,), (1, 2, 3)), Reading("__proto__", 1.0, (), (4, 0), votes=5))),
+        Tier(TURNED, 4.0, (Reading("constructor", 0.0, (0.4,), (1, 2, 3)),)),
+        Tier(RIGHT * 9, 20.0),
+        Tier("__proto__", 30.0),
+    )
+    nodes = (
+        Ask(MARKUP, 1),
+        Read(MARKUP, "<b>", (0.2, 0.5), (3, 2, 6), 3),
+        Poll(MARKUP, "__proto__", (Tally((), (None,)), Tally((1,), (3, 6))), 3),
+        Ask(TURNED, 4),
+        Read(TURNED, "constructor", (0.4,), (5, 7), 5),
+        Ask(RIGHT * 9, 8),
+        Stop(Accept(MARKUP)),
+        Stop(Accept(TURNED)),
+        Ask("__proto__", 9),
+        Stop(Accept("__proto__")),
+    )
+    roots = {"__proto__": 0, TURNED: 0}
+    evidence, provenance = {MARKUP: TURNED}, {"method": MARKUP, "__proto__": {RIGHT: 1}}
+    point = OperatingPoint(0, 0, 0.0)
+    return Policy(tiers, nodes, (Vertex(0.1, 4.0, 0.7, 0, roots),), point, "", ("task",), None, evidence, provenance)
+
+
+def test_hostile_names_are_shown_and_do_nothing(show: Open, compared: dict[str, Any]) -> None:
+    policy = hostile()
+    methods = [{**method, "label": MARKUP + TURNED + method["label"]} for method in compared["methods"]]
+    page = show(policy, {**compared, "methods": methods}, PHONE)
+    counted = page.evaluate("['script', 'img', 'b'].map((name) => document.querySelectorAll(name).length)")
+    assert counted == [3, 0, 0]
+    seen = page.locator("body").inner_text()
+    assert MARKUP in seen
+    assert "\\u{202e}gnp.exe\\u{2066}" in seen
+    assert not set("\u202a\u202b\u202d\u202e\u2066\u2067") & set(page.locator("main").text_content())
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.get_by_role("textbox", name="constructor of").fill("0.9")
+    page.get_by_role("textbox", name="<b> of").fill("0.1")
+    assert page.locator("#decision .act").inner_text() == "Accept the answer of \\u{202e}gnp.exe\\u{2066}"
+    page.get_by_role("textbox", name="constructor of").fill("missing")
+    for place in (2, 3):
+        page.locator("fieldset").nth(place).get_by_label("in hand").check()
+    page.locator("#try select").select_option(label="__proto__")
+    assert page.locator("#decision .act").inner_text() == "Accept the answer of __proto__"
+    assert "in the context __proto__" in page.locator("#decision").inner_text()
+    read = {MARKUP: {"<b>": 0.1}, TURNED: None, RIGHT * 9: {}, "__proto__": {}}
+    assert action_json(policy.decide(read, context="__proto__")) == {"action": "accept", "tier": "__proto__"}
+
+
+def test_the_page_refuses_to_reach_the_network(browser: Any, digits: Policy, tmp_path: Path) -> None:
+    (tmp_path / "p.html").write_text(report_page(digits), "utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "p.html").as_uri())
+    tried = "fetch('http://127.0.0.1:9/').then(() => 'sent', (error) => error.message)"
+    with page.expect_console_message(lambda message: "Content Security Policy" in message.text):
+        assert page.evaluate(tried) != "sent"
+    page.close()
