@@ -58,12 +58,17 @@ function contextLabel(policy, context) {
 }
 
 function intervalLabel(name, cuts, value) {
-  const number = ["number", "boolean"].includes(typeof value) ? Number(value) : NaN;
+  const number = ["number", "boolean"].includes(typeof value) || isNumeral(value) ? Number(value) : NaN;
   if (!Number.isFinite(number)) return `${name} missing`;
   const place = bisectRight(cuts, number);
   const ends = cuts.map(pythonNumber);
   if (place === 0) return `${name}<${ends[0]}`;
   return place === cuts.length ? `${name}>=${ends.at(-1)}` : `${ends[place - 1]}<=${name}<${ends[place]}`;
+}
+
+/** Whether a text reads as a number, as it would in a log. */
+function isNumeral(value) {
+  return typeof value === "string" && /^[ \t\n\v\f\r]*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?[ \t\n\v\f\r]*$/i.test(value);
 }
 
 /** A number as Python writes it, without ".0". */
@@ -217,6 +222,7 @@ function explain(policy, readings, { context = null, key = null } = {}) {
   const { action, looks, branches } = walk(policy, root, corner.beliefs, readings);
   const { low, high, share } = policy.operating_point;
   const last = looks.at(-1)?.belief ?? null;
+  const worth = last === null ? [] : worthOfActions(policy, readings, last);
   return {
     action,
     vertex,
@@ -225,10 +231,34 @@ function explain(policy, readings, { context = null, key = null } = {}) {
     looks,
     branches,
     quality: last === null ? [] : names.map((name, at) => [name, last.quality[at]]).filter(([, v]) => v !== null),
-    worth: last === null ? [] : worthOfActions(policy, readings, last),
+    worth,
     context: label,
     context_known: known,
+    rival: rivalOf(worth, openAction(policy, readings, action)),
   };
+}
+
+/** The action that is worth most, where it is not the one taken. */
+function rivalOf(worth, taken) {
+  const own = worth.find(([name]) => name === taken);
+  if (own === undefined) return null;
+  const best = worth.reduce((most, each) => (each[1] > most[1] ? each : most));
+  return best[1] > own[1] ? best[0] : null;
+}
+
+/** An action, as its worth is named. */
+function openAction(policy, readings, { action, tier }) {
+  if (action === "accept") return `accept ${tier}`;
+  if (action === "abstain") return "abstain";
+  return goingOn(
+    policy.tiers.find(({ name }) => name === tier),
+    readings,
+  );
+}
+
+function goingOn(tier, readings) {
+  const step = has(readings, tier.name) ? "read on at" : tier.answer === false ? "read" : "call";
+  return `${step} ${tier.name}`;
 }
 
 function worthOfActions(policy, readings, last) {
@@ -239,8 +269,7 @@ function worthOfActions(policy, readings, last) {
   if (policy.abstain !== null) worth.push(["abstain", policy.abstain]);
   policy.tiers.forEach((tier, at) => {
     if (last.worth[at] === null) return;
-    const step = has(readings, tier.name) ? "read on at" : tier.answer === false ? "read" : "call";
-    worth.push([`${step} ${tier.name}`, last.worth[at]]);
+    worth.push([goingOn(tier, readings), last.worth[at]]);
   });
   return worth;
 }

@@ -212,6 +212,13 @@ function drawDecision() {
     ),
     table("Expected quality of each answer", found.quality),
     table("Worth of each action", found.worth),
+    found.rival === null
+      ? null
+      : el(
+          "p",
+          { class: "small muted" },
+          `${shown(found.rival)} looks better here, but the policy was kept simpler than these figures: it has one branch for queries that it treats nearly as well alike.`,
+        ),
     looks.length > 0 && found.quality.length === 0
       ? el("p", { class: "small muted" }, "The file holds no beliefs at this place.")
       : null,

@@ -333,6 +333,9 @@ def drawn_policies(count: int) -> list[Policy]:
     return found
 
 
+NUMERALS = ("120", " 480.5\n", "1e3", "-.5", "+5.", "1_000", "0x10", "inf", "", ".", "\u0661", "480.5 s")
+
+
 def told_at_random(policy: Policy, rng: random.Random) -> dict[str, Any]:
     """One request in plain JSON: what was read in any state, a context, a key, a budget or none."""
     cuts = [cut for node in policy.nodes if isinstance(node, Read) for cut in node.cuts]
@@ -360,7 +363,7 @@ def told_at_random(policy: Policy, rng: random.Random) -> dict[str, Any]:
     labels = [*policy.vertices[0].context_roots, "never seen", ""]
     context: Any = rng.choice([None, *labels])
     if policy.context and rng.random() < 0.5:
-        known = {name: rng.choice([None, 120, 119.999, 480.5, 431, -1e300]) for name in policy.context_cuts}
+        known = {name: rng.choice([None, 120, 119.999, 480.5, 431, -1e300, *NUMERALS]) for name in policy.context_cuts}
         context = {name: known.get(name, rng.choice(["qa", "code", "a/b\\c"])) for name in policy.context}
     key = rng.choice([None, "", "é", f"request {rng.randrange(10**6)}", "x" * 300])
     costs = [vertex.cost for vertex in policy.vertices]
