@@ -53,8 +53,9 @@ BINS = 10  # of a calibration curve
 class Point:
     """What a method cost and earned on unseen queries when asked for a budget.
 
-    ``gain`` is over the no-information hull at the cost that was really spent, ``optimism`` how much larger it was on
-    the queries that were learnt from; ``calls`` and ``accepts`` are shares of queries by tier.
+    ``gain`` is over the no-information hull at the budget, or at what was really spent where that is more, and
+    ``optimism`` how much larger it was on the queries that were learnt from.  ``calls`` and ``accepts`` are shares of
+    queries by tier.
     """
 
     budget: float
@@ -430,7 +431,7 @@ class _Drawn:
         for name in sums.records:
             cost, quality = np.split(means[:, sums.columns(name)], 2, axis=1)
             self._curves[name] = Curve(cost, quality)
-        self._gains = {name: gain(curve, self._tiers) for name, curve in self._curves.items()}
+        self._gains = {name: gain(curve, self._tiers, np.array(self._budgets)) for name, curve in self._curves.items()}
         self.cost_range = float(self._tiers.cost[0].min()), self._budgets[-1]
 
     def fixed_tiers(self) -> tuple[FixedTier, ...]:

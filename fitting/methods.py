@@ -18,7 +18,17 @@ from metaverify.fitting.select import TIERS, Selected
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 
-__all__ = ["ENTRY_POINTS", "LEARNERS", "USUAL", "Calibrated", "Method", "Way", "known_methods", "named_methods"]
+__all__ = [
+    "ENTRY_POINTS",
+    "LEARNERS",
+    "POMDPS",
+    "USUAL",
+    "Calibrated",
+    "Method",
+    "Way",
+    "known_methods",
+    "named_methods",
+]
 
 ENTRY_POINTS = "metaverify.methods"
 """The entry-point group of methods from other packages: a learner, a class of learners, or a callable."""
@@ -139,8 +149,8 @@ LABELS = {
     "automix-pomdp-counts": "AutoMix's POMDP, counts",
 }
 
-POMDPS = ("default", "lattice", "automix-pomdp", "automix-pomdp-counts")
-"""Methods that solve the POMDP, or choose among ways that do."""
+POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
+"""Methods that solve a POMDP; the default does so where that earns clearly more."""
 
 USUAL = (
     "default",

@@ -23,7 +23,7 @@ from metaverify.policies.file import write_atomically
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
-from metaverify.simulators.references import no_information_hull
+from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
 
 __all__ = ["Failed", "Fold", "Trial", "run_trial"]
@@ -103,9 +103,14 @@ def _run(method: Method, log: ReplayLog, fold: Fold) -> Trial:
         np.stack([ledger.quality for ledger in ledgers]),
         np.array([[ledger.calls.get(name, 0.0) for name in log.tier_names] for ledger in ledgers]),
         np.array([[ledger.accepts.get(name, 0.0) for name in log.tier_names] for ledger in ledgers]),
-        np.array([known.mean(ledger.quality) - hull.quality(known.mean(ledger.cost)) for ledger in before]),
+        np.array([_gain(ledger, known, hull, budget) for ledger, budget in zip(before, fold.budgets, strict=True)]),
         np.array(seconds),
     )
+
+
+def _gain(ledger: Ledger, log: ReplayLog, hull: Hull, budget: float) -> float:
+    """Quality above the hull at the budget, or at what was spent where that is more."""
+    return log.mean(ledger.quality) - hull.quality(max(log.mean(ledger.cost), budget))
 
 
 def _ledgers(policies: Sequence[Policy], log: ReplayLog) -> list[Ledger]:

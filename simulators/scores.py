@@ -1,4 +1,4 @@
-"""Scores of a curve of (cost, quality) points: gain over the hull, area, IBC, AIQ, APGR, in the sample and in resamples.
+"""Scores of a curve of (cost, quality) points, in the sample and in resamples: gain over the hull, area, IBC, AIQ, APGR.
 
 Every array begins with an axis of samples [S]: the sample itself, then each resample (see `resample`), so that a score
 and its interval are one computation, and what a score is measured against (the hull, a slope between two tiers) varies
@@ -104,9 +104,14 @@ def value_at(x: Floats, y: Floats, at: float) -> Floats:
     return np.asarray((1.0 - share) * y0 + share * y1)
 
 
-def gain(curve: Curve, tiers: Tiers) -> Floats:
-    """Quality above the no-information hull at the cost that was really spent, [S, budgets]."""
-    return np.asarray(curve.quality - tiers.hull(curve.cost))
+def gain(curve: Curve, tiers: Tiers, budgets: Floats) -> Floats:
+    """Quality above the no-information hull at each budget [budgets], [S, budgets].
+
+    The hull is taken at the budget, so that money that a method leaves idle earns it nothing: at the cost that was
+    really spent a method could gain by asking for little, where the hull is steep.  What was spent beyond the budget is
+    charged, by taking the hull there.
+    """
+    return np.asarray(curve.quality - tiers.hull(np.maximum(curve.cost, budgets)))
 
 
 def area(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:
@@ -121,21 +126,20 @@ def area(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:
 
 
 def ibc(curve: Curve, tiers: Tiers, cost: float) -> tuple[Floats, Floats]:
-    """Incremental benefit per cost at a cost: the slope from the cheapest tier to the curve there, and to the hull, [S].
+    """Incremental benefit per cost: the slope from the cheapest tier to the curve at a cost, and to the hull, each [S].
 
     AutoMix (Madaan et al. 2024, section 4.1): IBC = (P - P_SLM) / (C - C_SLM), and the lift of a method is its IBC over
     that of the base, less 1.  With two tiers, the larger one better, the hull's slope is the paper's base
     (P_LLM - P_SLM) / (C_LLM - C_SLM); with more it is the best that any pair has to offer, the paper's recipe.
     """
     own, at = curve.from_cheapest(tiers), tiers.cheapest
-    run = cost - tiers.cost[:, at]
-    run = np.where(np.abs(run) > 0.0, run, np.nan)
+    run, start = cost - tiers.cost[:, at], tiers.quality[:, at]
     base = tiers.hull(np.full((len(run), 1), cost))[:, 0]
-    return tuple(np.asarray((q - tiers.quality[:, at]) / run) for q in (value_at(own.cost, own.quality, cost), base))  # type: ignore[return-value]
+    return (value_at(own.cost, own.quality, cost) - start) / run, (base - start) / run
 
 
 def aiq(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:
-    """Average improvement in quality: the mean over costs in [low, high] of the points' non-decreasing convex hull, [S].
+    """Average improvement in quality: the mean over costs in [low, high] of the points' non-decreasing hull, [S].
 
     RouterBench (Hu et al. 2024, arXiv 2403.12031, section 3.3).  The cheapest tier is one of the points, so that the
     hull begins where the range does.
