@@ -113,16 +113,12 @@ def _differences(found: Comparison) -> list[str]:
     names = [method.name for method in found.ranking]
     if len(names) < 2:
         return []
-    number = {name: at for at, name in enumerate(names, start=1)}
-    head = ["row less column, points", *(str(number[name]) for name in names[:-1])]
+    head = ["row less column, points", *(str(at) for at in range(1, len(names)))]
+    columns = list(enumerate(names[:-1], start=1))
     rows = [
-        [
-            f"{number[one]} {one}",
-            *(_starred(found, one, other) if number[other] < number[one] else "" for other in names),
-        ]
-        for one in names[1:]
+        [f"{at} {one}", *(_starred(found, one, other) if before < at else "" for before, other in columns)]
+        for at, one in enumerate(names, start=1)
     ]
-    rows = [[f"1 {names[0]}", *("" for _ in names[:-1])], *(row[:-1] for row in rows)]
     stars = ", ".join(f"{mark} <= {p:g}" for p, mark in reversed(STARS))
     return [*_narrow(head, rows), f"Holm's p over {len(names) * (len(names) - 1) // 2} pairs: {stars}", ""]
 
@@ -133,18 +129,13 @@ def _starred(found: Comparison, one: str, other: str) -> str:
 
 
 def _references(found: Comparison) -> list[str]:
-    on_hull = {point.tier for point in found.hull}
+    mixed = {point.tier: "*" for point in found.hull}
     rows = [
-        [
-            f"always {tier.name}",
-            f"{tier.cost.mean:.4g}",
-            f"{tier.quality.mean:.4f}",
-            "*" if tier.name in on_hull else "",
-        ]
+        [f"always {tier.name}", f"{tier.cost.mean:.4g}", f"{tier.quality.mean:.4f}", mixed.get(tier.name, "")]
         for tier in found.tiers
     ]
     rows.append(["oracle: the cheapest best answer", f"{found.oracle.cost:.4g}", f"{found.oracle.quality:.4f}", ""])
-    return _narrow(["nothing learnt", "cost", "quality", "hull"], rows)
+    return [*_narrow(["nothing learnt", "cost", "quality", "hull"], rows), "hull *: the tiers to mix at random"]
 
 
 def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

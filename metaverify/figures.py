@@ -26,7 +26,7 @@ LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0,
 BANDS = 4  # methods, the best ones, whose intervals are shaded; more of them would hide each other
 ACROSS = 3  # small figures side by side
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -70,16 +70,18 @@ def write_figures(found: Comparison, folder: str | Path) -> list[Path]:
 def _cost_quality(figure: Figure, found: Comparison) -> bool:
     figure.set_size_inches(8.5, 5)
     axes = figure.add_subplot()
-    for at, method in enumerate(found.ranking):
+    for place, method in enumerate(found.ranking):
         cost = [point.cost.mean for point in method.curve]
-        _curve(axes, at, method, cost, [point.quality for point in method.curve], 1.0)
+        _curve(axes, place, method, cost, [point.quality for point in method.curve], 1.0)
     axes.plot([p.cost for p in found.hull], [p.quality for p in found.hull], color="#555555", lw=1, zorder=1)
-    for tier in found.tiers:
-        axes.plot(tier.cost.mean, tier.quality.mean, "o", color="white", mec="#333333", ms=7, zorder=4)
-        axes.annotate(
-            tier.name, (tier.cost.mean, tier.quality.mean), xytext=(4, -12), textcoords="offset points", color="#333333"
-        )
-    axes.set(xlabel="cost per query", ylabel="quality", title="What methods cost and earn on unseen queries")
+    for number, tier in enumerate(found.tiers, start=1):
+        at = tier.cost.mean, tier.quality.mean
+        axes.plot(*at, "o", color="white", mec="#333333", ms=11, zorder=4)
+        axes.annotate(str(number), at, ha="center", va="center", fontsize=7, zorder=5)
+        axes.plot([], [], " ", label=f"{number}  always {tier.name}")
+    axes.set(
+        xlabel="cost per query", ylabel="quality", title=f"What methods cost and earn on unseen queries{_shaded(found)}"
+    )
     axes.plot([], [], color="#555555", lw=1, label="fixed tiers mixed at random")
     _legend(figure, axes)
     return True
@@ -91,9 +93,19 @@ def _gain(figure: Figure, found: Comparison) -> bool:
     axes.axhline(0.0, color="#555555", lw=1, zorder=1, label="fixed tiers mixed at random")
     for at, method in enumerate(found.ranking):
         _curve(axes, at, method, found.budgets, [point.gain for point in method.curve], 100.0)
-    axes.set(xlabel="budget per query", ylabel="gain, points", title="Gain over mixing fixed tiers at random")
+    axes.set(
+        xlabel="budget per query",
+        ylabel="gain, points",
+        title=f"Gain over mixing fixed tiers at random{_shaded(found)}",
+    )
     _legend(figure, axes)
     return True
+
+
+def _shaded(found: Comparison) -> str:
+    """What the bands are, as the second line of a title."""
+    which = "" if len(found.methods) <= BANDS else f" of the best {BANDS}"
+    return f"shaded: {found.level:.0%} intervals{which}"
 
 
 def _curve(
@@ -112,11 +124,8 @@ def _calibration(figure: Figure, found: Comparison) -> bool:
     for at, (axes, each) in enumerate(zip(_panels(figure, len(readings)), readings, strict=True)):
         axes.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls="--")
         confidence, quality = [b.confidence for b in each.bins], [b.quality.mean for b in each.bins]
-        arms = [
-            [b.quality.mean - b.quality.low for b in each.bins],
-            [b.quality.high - b.quality.mean for b in each.bins],
-        ]
-        axes.errorbar(confidence, quality, yerr=arms, color=COLOURS[0], lw=1, marker="o", ms=4, capsize=2)
+        arms = zip(*((b.quality.mean - b.quality.low, b.quality.high - b.quality.mean) for b in each.bins), strict=True)
+        axes.errorbar(confidence, quality, yerr=list(arms), color=COLOURS[0], lw=1, marker="o", ms=4, capsize=2)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", title=f"{each.reading} of {each.tier}")
         if at % ACROSS == 0:
             axes.set_ylabel("quality")

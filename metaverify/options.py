@@ -130,10 +130,11 @@ def _compare(commands: Any, run: Run) -> None:
         run,
         "methods side by side on queries that none of them learnt from",
         "metaverify compare log.parquet --methods default,thresholds --resume done -o comparison.json --plots plots\n\n"
-        "For each fold a method learns and sets its dial on the other folds; then it routes that fold's queries at\n"
-        "every budget. The headline is gain: points of quality above mixing fixed tiers at random at the same budget.\n"
-        "A package can bring methods of its own: entry points of the group metaverify.methods, each a learner, a class\n"
-        "of learners, or a callable from a log (and budget=) to a policy.",
+        "For each fold a method learns and sets its dial on the other folds; then it routes that fold's\n"
+        "queries at every budget. The headline is gain: points of quality above mixing fixed tiers at random,\n"
+        "at the same budget. The last lines say who wins and whether that is clear.\n\n"
+        "A package can bring methods of its own, as entry points of the group metaverify.methods: a learner,\n"
+        "a class of learners, or a callable from a log (and budget=, if it takes one) to a policy.",
     )
     _log(compare)
     compare.add_argument(

@@ -1,4 +1,4 @@
-"""Scores of a curve of (cost, quality) points, in the sample and in resamples: gain over the hull, area, IBC, AIQ, APGR.
+"""Scores of curves of (cost, quality) points: gain over the hull, area, IBC, AIQ, APGR, in a sample and its resamples.
 
 Every array begins with an axis of samples [S]: the sample itself, then each resample (see `resample`), so that a score
 and its interval are one computation, and what a score is measured against (the hull, a slope between two tiers) varies
