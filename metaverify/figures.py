@@ -79,9 +79,8 @@ def _cost_quality(figure: Figure, found: Comparison) -> bool:
         axes.plot(*at, "o", color="white", mec="#333333", ms=11, zorder=4)
         axes.annotate(str(number), at, ha="center", va="center", fontsize=7, zorder=5)
         axes.plot([], [], " ", label=f"{number}  always {tier.name}")
-    axes.set(
-        xlabel="cost per query", ylabel="quality", title=f"What methods cost and earn on unseen queries{_shaded(found)}"
-    )
+    axes.set(xlabel="cost per query", ylabel="quality")
+    axes.set_title(f"What methods cost and earn on unseen queries\n{_shaded(found)}")
     axes.plot([], [], color="#555555", lw=1, label="fixed tiers mixed at random")
     _legend(figure, axes)
     return True
@@ -93,11 +92,8 @@ def _gain(figure: Figure, found: Comparison) -> bool:
     axes.axhline(0.0, color="#555555", lw=1, zorder=1, label="fixed tiers mixed at random")
     for at, method in enumerate(found.ranking):
         _curve(axes, at, method, found.budgets, [point.gain for point in method.curve], 100.0)
-    axes.set(
-        xlabel="budget per query",
-        ylabel="gain, points",
-        title=f"Gain over mixing fixed tiers at random{_shaded(found)}",
-    )
+    axes.set(xlabel="budget per query", ylabel="gain, points")
+    axes.set_title(f"Gain over mixing fixed tiers at random\n{_shaded(found)}")
     _legend(figure, axes)
     return True
 
