@@ -53,7 +53,7 @@ BINS = 10  # of a calibration curve
 class Point:
     """What a method cost and earned on unseen queries when asked for a budget.
 
-    ``gain`` is over the no-information hull at the budget, or at what was really spent where that is more, and
+    ``gain`` is over the no-information hull at what was really spent, or at 95 % of the budget where that is more, and
     ``optimism`` how much larger it was on the queries that were learnt from.  ``calls`` and ``accepts`` are shares of
     queries by tier.
     """

@@ -25,6 +25,7 @@ from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
 from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
+from metaverify.simulators.scores import MET
 
 __all__ = ["Failed", "Fold", "Trial", "run_trial"]
 
@@ -109,8 +110,8 @@ def _run(method: Method, log: ReplayLog, fold: Fold) -> Trial:
 
 
 def _gain(ledger: Ledger, log: ReplayLog, hull: Hull, budget: float) -> float:
-    """Quality above the hull at the budget, or at what was spent where that is more."""
-    return log.mean(ledger.quality) - hull.quality(max(log.mean(ledger.cost), budget))
+    """The gain over the hull, as `metaverify.simulators.scores.gain` has it."""
+    return log.mean(ledger.quality) - hull.quality(max(log.mean(ledger.cost), MET * budget))
 
 
 def _ledgers(policies: Sequence[Policy], log: ReplayLog) -> list[Ledger]:

@@ -13,9 +13,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "Tiers", "aiq", "apgr", "area", "envelope", "gain", "ibc", "mean_over"]
+__all__ = ["MET", "Curve", "Tiers", "aiq", "apgr", "area", "envelope", "gain", "ibc", "mean_over"]
 
 Floats = NDArray[np.float64]
+
+MET = 0.95
+"""The share of a budget from which on it counts as spent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +110,11 @@ def value_at(x: Floats, y: Floats, at: float) -> Floats:
 def gain(curve: Curve, tiers: Tiers, budgets: Floats) -> Floats:
     """Quality above the no-information hull at each budget [budgets], [S, budgets].
 
-    The hull is taken at the budget, so that money that a method leaves idle earns it nothing: at the cost that was
-    really spent a method could gain by asking for little, where the hull is steep.  What was spent beyond the budget is
-    charged, by taking the hull there.
+    The hull is taken at the cost that was really spent, or at `MET` of the budget where that is more: money that a
+    method leaves idle earns it nothing.  At the real cost alone a method could gain by spending little, where the hull
+    is steep.  What is unspent by chance is no loss, since the same chance overspends elsewhere and is charged for it.
     """
-    return np.asarray(curve.quality - tiers.hull(np.maximum(curve.cost, budgets)))
+    return np.asarray(curve.quality - tiers.hull(np.maximum(curve.cost, MET * budgets)))
 
 
 def area(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:

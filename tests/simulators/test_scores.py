@@ -84,7 +84,7 @@ def test_mixing_fixed_tiers_at_random_has_no_gain_no_area_no_lift_and_half_of_th
 
 def test_money_that_is_left_idle_earns_nothing_and_money_spent_beyond_is_charged() -> None:
     idle, lavish = at_random(0.5), at_random(1.25)
-    assert gain(idle, TIERS, BUDGETS)[0] == pytest.approx(-0.1 * (BUDGETS - 1.0) / 2)
+    assert gain(idle, TIERS, BUDGETS)[0] == pytest.approx(-0.1 * (0.95 * BUDGETS - 1.0 - (BUDGETS - 1.0) / 2))
     assert gain(lavish, TIERS, BUDGETS)[0] == pytest.approx(np.zeros(4), abs=1e-15)
     assert area(idle, TIERS, 1.0, 5.0)[0] == pytest.approx(-0.05)  # it ends at 3, half way: a triangle of .2 x 2 / 2
 
@@ -93,6 +93,7 @@ def test_a_curve_above_the_hull_has_the_scores_worked_out_by_hand() -> None:
     """Points (2, .8) and (4, .7), from the cheapest tier at (1, .5) on; the hull rises by .1 a unit of cost."""
     curve, budgets = Curve(np.array([[2.0, 4.0]]), np.array([[0.8, 0.7]])), np.array([2.0, 4.0])
     assert gain(curve, TIERS, budgets)[0] == pytest.approx([0.2, -0.1])
+    assert gain(curve, TIERS, np.array([2.1, 5.0]))[0] == pytest.approx([0.2, 0.7 - (0.5 + 0.1 * (4.75 - 1.0))])
     own = (0.65 * 1 + 0.75 * 2 + 0.7 * 1) / 4
     assert area(curve, TIERS, 1.0, 5.0)[0] == pytest.approx(own - 0.7)
     assert aiq(curve, TIERS, 1.0, 5.0)[0] == pytest.approx((0.65 * 1 + 0.8 * 3) / 4)
