@@ -191,7 +191,7 @@ def named_methods(names: Iterable[str]) -> dict[str, Way]:
             found[name] = loaded() if isinstance(loaded, type) else loaded
         else:
             near = difflib.get_close_matches(name, known_methods(), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"no method is called {name!r}{hint} There are {', '.join(known_methods())}")
     return found
 

@@ -57,18 +57,22 @@ def resample(sums: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Floa
 def estimate(values: Floats, groups: int, *, level: float = LEVEL) -> Estimate:
     """The figure and its interval, from its value on the sample and on each resample, [1 + resamples].
 
-    The figure plus and minus the longer arm of an expanded percentile interval (Hesterberg 2015, The American
-    Statistician 69, section 4.4).  With few groups plain percentiles are too narrow by the factor that Student's
-    quantile has over the normal one, so the tails are cut where a normal variable would be that much further out.  And
-    a gain over a maximum (the hull, where tiers are equally good) is biased in a sample and once more in its resamples,
-    which pushes percentiles to one side of the truth: they cover 66 to 80 % there, the longer arm 87 to 90 %.
+    A gain over a maximum (the hull, where tiers are equally good) is biased in a sample and once more in its resamples,
+    which pushes their percentiles to one side of the truth: they cover 65 to 80 % there.  So the interval is symmetric
+    about the figure, its half width the mean of two: that within which nine in ten resamples lie (Hall 1988), and the
+    longer arm of the percentiles.  Over known worlds, some with equal tiers, the first covers 85 to 92 %, the second 88
+    to 95 %, and their mean 87 to 93 %; 86 % of 20 groups where three tiers are equal.
+
+    Tails are cut where Student's quantile lies, not the normal one (the expanded percentiles of Hesterberg 2015, The
+    American Statistician 69, section 4.4), without which intervals of few groups are too narrow.
     """
     if groups < 2:
         return Estimate(float(values[0]), -math.inf, math.inf)
     wide = math.sqrt(groups / (groups - 1)) * student_quantile(0.5 + level / 2, groups - 1)
     tail = NormalDist().cdf(-wide)
-    mean, (low, high) = float(values[0]), np.quantile(values[1:], [tail, 1.0 - tail])
-    half = max(float(high) - mean, mean - float(low), 0.0)
+    mean, apart = float(values[0]), values[1:] - values[0]
+    low, high = np.quantile(apart, [tail, 1.0 - tail])
+    half = float(max(high, -low, 0.0) + np.quantile(np.abs(apart), 1.0 - 2.0 * tail)) / 2
     return Estimate(mean, mean - half, mean + half)
 
 
