@@ -156,7 +156,7 @@ def _file(cache: Path, method: Method, fold: Fold, fingerprint: str) -> Path | N
 
 def _load(file: Path) -> Trial | None:
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as kept:
             return Trial(**{field.name: kept[field.name] for field in fields(Trial)})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # not there, or cut short: it is made again

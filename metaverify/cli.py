@@ -186,6 +186,8 @@ def _compare(options: argparse.Namespace) -> None:
     from metaverify.policies.file import write_atomically
 
     _check_out(options.out)
+    if options.plots is not None:
+        pathlib.Path(options.plots).mkdir(parents=True, exist_ok=True)
     log = _read(options)
     resume, names = options.resume, _names(options.methods)
     try:
