@@ -129,7 +129,7 @@ def _compare(commands: Any, run: Run) -> None:
         "compare",
         run,
         "methods side by side on queries that none of them learnt from",
-        "metaverify compare log.parquet --methods default,thresholds --resume done -o comparison.json --plots plots\n\n"
+        "metaverify compare log.parquet --methods default,thresholds --resume done -o comparison.json --plots plots",
         "For each fold a method learns and sets its dial on the other folds; then it routes that fold's\n"
         "queries at every budget. The headline is gain: points of quality above mixing fixed tiers at random,\n"
         "at the same budget. The last lines say who wins and whether that is clear.\n\n"
@@ -272,11 +272,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str) -> Any:
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str, more: str = ""
+) -> Any:
     parser = commands.add_parser(
         name,
         help=what,
-        description=what[0].upper() + what[1:] + ".",
+        description=f"{what[0].upper()}{what[1:]}.\n{more}",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
