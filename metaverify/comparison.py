@@ -80,9 +80,9 @@ def _row(method: MethodScores) -> list[str]:
     return [
         method.name,
         _points(method.gain),
-        f"{100 * method.adherence.mean:+.1f} ±{100 * method.adherence.sd:.1f}",
+        f"{_percent(method.adherence.mean)} ±{100 * method.adherence.sd:.1f}",
         signed(method.area.mean),
-        "undefined" if method.ibc_lift is None else f"{100 * method.ibc_lift.mean:+.1f} %",
+        "undefined" if method.ibc_lift is None else f"{_percent(method.ibc_lift.mean)} %",
         f"{method.aiq.mean:.3f}",
         "undef." if method.apgr is None else f"{method.apgr.mean:.3f}",
         signed(method.optimism),
@@ -150,13 +150,21 @@ def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     def some(row: Sequence[str], columns: Sequence[int]) -> list[str]:
         return [row[0], *(row[at] for at in columns)]
 
-    tables = [table(some(head, columns), [some(row, columns) for row in rows]) for columns in parts]
+    tables = []
+    for columns in parts:
+        kept = [some(row, columns) for row in rows if columns == parts[0] or any(row[at] for at in columns)]
+        tables.append(table(some(head, columns), kept))
     return "\n\n".join(tables).splitlines()
 
 
 def _wrapped(line: str) -> list[str]:
     """The line in pieces that fit, broken at spaces."""
     return textwrap.wrap(line, WIDTH, subsequent_indent="  ")
+
+
+def _percent(share: float) -> str:
+    """With its sign; nothing is +0.0."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def _points(estimate: Estimate) -> str:

@@ -15,7 +15,7 @@ from metaverify.cli import main
 from metaverify.comparison import comparison_text, verdict
 from metaverify.fitting import compare as engine
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.compare import Comparison, Differences, compare
+from metaverify.fitting.compare import Adherence, Comparison, Differences, compare
 from metaverify.simulators.outcome import Estimate
 from metaverify.simulators.reader import read_log
 from metaverify.simulators.worlds import shared_difficulty
@@ -69,6 +69,15 @@ def test_the_first_figure_is_the_headline_with_its_interval(found: Comparison) -
 def test_undefined_scores_are_called_so(found: Comparison) -> None:
     blank = replace(found, methods=tuple(replace(m, ibc_lift=None, apgr=None) for m in found.methods))
     assert comparison_text(blank).count("undefined") == len(found.methods) + 1  # and the note
+
+
+def test_a_share_that_rounds_to_nothing_has_no_minus(found: Comparison) -> None:
+    tiny = Estimate(-1e-6, -1e-6, -1e-6)
+    method = replace(found.methods[0], ibc_lift=tiny, adherence=Adherence(-1e-6, 0.0))
+    alone = ranked(found, {method.name: 0.0}, 0.0, 1.0).differences
+    text = comparison_text(replace(found, methods=(method,), differences=alone))
+    assert "+0.0 ±0.0" in text
+    assert " -0.0 " not in text
 
 
 def said(found: Comparison) -> str:
