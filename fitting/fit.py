@@ -26,7 +26,7 @@ from metaverify.fitting.select import (
     TIERS,
     VISIBLE,
     Candidate,
-    Comparison,
+    Tried,
     budget_grid,
     candidates,
     choose,
@@ -65,7 +65,7 @@ class Fit:
     outcome: Outcome
     references: tuple[Reference, ...]
     notes: tuple[str, ...] = ()
-    compared: tuple[Comparison, ...] = ()  # ways of learning that were tried, with the first one
+    compared: tuple[Tried, ...] = ()  # ways of learning that were tried, with the first one
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

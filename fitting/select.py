@@ -30,8 +30,8 @@ from metaverify.simulators.references import no_information_hull
 
 __all__ = [
     "Candidate",
-    "Comparison",
     "Selected",
+    "Tried",
     "budget_grid",
     "candidates",
     "choose",
@@ -71,7 +71,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Tried:
     """What a candidate earned more than the first one, in quality, in the mean over budgets on unseen queries."""
 
     name: str
@@ -177,7 +177,7 @@ def budget_grid(log: ReplayLog) -> tuple[float, ...]:
 
 def choose(
     tried: Sequence[Candidate], crossed: Sequence[CrossFit], budgets: Sequence[float]
-) -> tuple[int, list[Comparison]]:
+) -> tuple[int, list[Tried]]:
     """The candidate to take, and how each compares with the first.
 
     That is the first, unless others are better by more than their margins of the paired difference, and by enough to be
@@ -187,7 +187,7 @@ def choose(
     rows = crossed[0].rows()
     values = [_values(each, rows, budgets) for each in crossed]
     compared = [
-        Comparison(c.name, mean_with_interval(value - values[0], rows, level=math.erf(c.margin / math.sqrt(2.0))))
+        Tried(c.name, mean_with_interval(value - values[0], rows, level=math.erf(c.margin / math.sqrt(2.0))))
         for c, value in zip(tried, values, strict=True)
     ]
     clear = [at for at, each in enumerate(compared) if each.gain.low > 0.0 and each.gain.mean >= VISIBLE]

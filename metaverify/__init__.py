@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaverify.fitting.compare import Comparison as Comparison
+    from metaverify.fitting.compare import compare as compare
     from metaverify.fitting.fit import Fit as Fit
     from metaverify.fitting.fit import fit as fit
     from metaverify.fitting.learner import TableLearner as TableLearner
@@ -42,6 +44,7 @@ _HOMES = {
     "simulators.log": ("LogError", "ReplayLog"),
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.reader": ("read_log",),
+    "fitting.compare": ("Comparison", "compare"),
     "fitting.fit": ("Fit", "fit"),
     "fitting.learner": ("TableLearner",),
 }

@@ -182,6 +182,57 @@ def _fit(options: argparse.Namespace) -> None:
         print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from joblib import cpu_count, parallel_config
+
+    from metaverify.comparison import comparison_text
+    from metaverify.fitting.compare import compare
+    from metaverify.fitting.methods import known_methods
+    from metaverify.policies.file import write_atomically
+
+    _check_out(options.out)
+    if options.plots is not None:
+        pathlib.Path(options.plots).mkdir(parents=True, exist_ok=True)
+    log = _read(options)
+    resume, names = options.resume, _names(options.methods)
+    try:
+        with _progress() as tell, parallel_config(n_jobs=options.jobs or cpu_count()):
+            found = compare(
+                log,
+                known_methods() if names == ["all"] else names,
+                budgets=_budgets(options.budgets),
+                folds=options.folds,
+                repeats=options.repeats,
+                seed=options.seed,
+                resume=None if resume is None else pathlib.Path(resume),
+                progress=tell,
+            )
+    except KeyboardInterrupt:
+        if resume is None:
+            raise
+        raise ValueError(f"interrupted; the same command goes on where it was, with what is in {resume}") from None
+    told = found.to_json(seconds=not options.no_seconds)
+    if options.out is not None:
+        write_atomically(options.out, (_json(told) + "\n").encode())
+    if options.plots is not None:
+        from metaverify.figures import write_figures
+
+        write_figures(found, options.plots)
+    if options.json:
+        print(_json(told))
+        return
+    print(comparison_text(found), end="")
+    wrote = [text for text in (options.out, options.plots) if text is not None]
+    print(f"\nwrote {' and '.join(wrote)}" if wrote else "\nno file was written; -o comparison.json writes one")
+
+
+def _budgets(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(budget) for budget in _names(text) or ()]
+    except ValueError:
+        raise ValueError(f"--budgets {text}: write them as numbers, for example --budgets 1,2.5,4") from None
+
+
 def _pomdp(options: argparse.Namespace) -> None:
     from metaverify.fitting.learner import TableLearner
     from metaverify.fitting.observation import observation_model
@@ -465,7 +516,11 @@ def _dial(policy: Any, options: argparse.Namespace) -> Any:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(_finite(value), indent=1, allow_nan=False))
+    print(_json(value))
+
+
+def _json(value: object) -> str:
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -498,6 +553,7 @@ COMMANDS = {
     "demo": _demo,
     "inspect": _inspect,
     "fit": _fit,
+    "compare": _compare,
     "pomdp": _pomdp,
     "replay": _replay,
     "decide": _decide,

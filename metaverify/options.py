@@ -37,6 +37,7 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     _demo(commands, run["demo"])
     _inspect(commands, run["inspect"])
     _fit(commands, run["fit"])
+    _compare(commands, run["compare"])
     _pomdp(commands, run["pomdp"])
     _replay(commands, run["replay"])
     _decide(commands, run["decide"])
@@ -121,6 +122,51 @@ def _fit(commands: Any, run: Run) -> None:
     )
     fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
     _seed(fit)
+
+
+def _compare(commands: Any, run: Run) -> None:
+    compare = _command(
+        commands,
+        "compare",
+        run,
+        "methods side by side on queries that none of them learnt from",
+        "metaverify compare log.parquet --methods default,thresholds --resume done -o comparison.json --plots plots",
+        "For each fold a method learns and sets its dial on the other folds; then it routes that fold's\n"
+        "queries at every budget. The headline is gain: points of quality above mixing fixed tiers at random,\n"
+        "at the same budget. The last lines say who wins and whether that is clear.\n\n"
+        "A package can bring methods of its own, as entry points of the group metaverify.methods: a learner,\n"
+        "a class of learners, or a callable from a log (and budget=, if it takes one) to a policy.",
+    )
+    _log(compare)
+    compare.add_argument(
+        "--methods",
+        help="by name, separated by commas, or all (default: the usual ones); a name that is not known lists them",
+    )
+    compare.add_argument(
+        "--budgets",
+        help="mean costs per query, separated by commas (default: ten from the cheapest tier to the dearest)",
+    )
+    compare.add_argument(
+        "--folds", type=_whole("folds", 2), default=5, help="of the log's groups (default: %(default)s)"
+    )
+    compare.add_argument(
+        "--repeats",
+        type=_whole("repeats", 1),
+        default=1,
+        help="how often the log is divided into folds, each time differently (default: %(default)s)",
+    )
+    compare.add_argument(
+        "--resume", metavar="DIR", help="keep what is done in this folder, and do not do again what it has"
+    )
+    compare.add_argument("-o", "--out", help="write the comparison as JSON")
+    compare.add_argument("--plots", metavar="DIR", help="write figures to this folder, PNG and SVG")
+    compare.add_argument(
+        "--no-seconds",
+        action="store_true",
+        help="leave run times out of the JSON, so that two runs give the same bytes",
+    )
+    compare.add_argument("--jobs", type=_whole("jobs", 1), help="processes (default: one a core)")
+    _seed(compare)
 
 
 def _pomdp(commands: Any, run: Run) -> None:
@@ -240,11 +286,13 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str) -> Any:
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], what: str, example: str, more: str = ""
+) -> Any:
     parser = commands.add_parser(
         name,
         help=what,
-        description=what[0].upper() + what[1:] + ".",
+        description=f"{what[0].upper()}{what[1:]}.\n{more}",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

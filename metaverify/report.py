@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit
     from metaverify.simulators.outcome import Estimate, Outcome
 
-__all__ = ["fit_table", "outcome_table", "table"]
+__all__ = ["fit_table", "outcome_table", "signed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,8 +53,8 @@ def outcome_table(outcome: Outcome) -> str:
         ["quality of the no-information hull at this cost", f"{outcome.hull:.4f}", ""],
         [
             "gain over it, points",
-            _signed(outcome.gain.mean),
-            f"[{_signed(outcome.gain.low)}, {_signed(outcome.gain.high)}]",
+            signed(outcome.gain.mean),
+            f"[{signed(outcome.gain.low)}, {signed(outcome.gain.high)}]",
         ],
     ]
     title = f"{outcome.n:,} queries" + ("" if outcome.groups == outcome.n else f" in {outcome.groups:,} groups")
@@ -68,8 +68,8 @@ def _row(name: str, cost: Estimate, quality: Estimate, gain: Estimate | None) ->
         f"{cost.mean:.4g}",
         f"{quality.mean:.4f}",
         "" if exact else _interval(quality, "{:.4f}"),
-        "" if gain is None else _signed(gain.mean),
-        "" if gain is None or gain.low == gain.high else f"[{_signed(gain.low)}, {_signed(gain.high)}]",
+        "" if gain is None else signed(gain.mean),
+        "" if gain is None or gain.low == gain.high else f"[{signed(gain.low)}, {signed(gain.high)}]",
     ]
 
 
@@ -77,7 +77,7 @@ def _interval(estimate: Estimate, form: str) -> str:
     return f"[{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 
-def _signed(gain: float) -> str:
+def signed(gain: float) -> str:
     """A gain in points, with its sign; nothing is +0.00."""
     text = f"{100 * gain:+.2f}"
     return "+0.00" if text == "-0.00" else text

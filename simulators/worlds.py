@@ -123,21 +123,24 @@ class World:
             raise ValueError(f"missing is {self.missing}, outside [0, 1)")
         _check_readings(self.tiers, self.readings, classes)
 
-    def draw(self, n: int, seed: int) -> ReplayLog:
+    def draw(self, n: int, seed: int, *, per_group: int = 1) -> ReplayLog:
         """A log of ``n`` queries; the same seed draws the same log.
+
+        Queries in groups of ``per_group`` share their hidden class, as a prompt does that is asked several times.
 
         As in every log, tiers stand in order of their mean logged cost, which can differ from the world's order
         where two tiers' prices are close and ``spread`` is not 0.
         """
         rng = np.random.default_rng(seed)
-        z = _pick(np.broadcast_to(self.prior, (n, len(self.prior))), rng)
+        group = np.arange(n) // per_group
+        z = _pick(np.broadcast_to(self.prior, (-(-n // per_group), len(self.prior))), rng)[group]
         tiers = [self._draw_tier(k, z, rng) for k in range(len(self.tiers))]
         ids = np.array([f"q{i:06d}" for i in range(1, n + 1)], dtype=object)
         return ReplayLog(
             query_ids=ids,
             tiers=tuple(sorted(tiers, key=lambda tier: float(tier.cost.sum()))),
             weights=np.ones(n),
-            group_ids=ids,
+            group_ids=ids if per_group == 1 else ids[group * per_group],
         )
 
     def _draw_tier(self, k: int, z: NDArray[np.int64], rng: np.random.Generator) -> LoggedTier:

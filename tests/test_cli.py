@@ -35,7 +35,7 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "fit", "pomdp", "replay", "decide", "show", "report", "simulate")
+COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "replay", "decide", "show", "report", "simulate")
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     return {
         "inspect": ["inspect", shop.log],
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
+        "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
         "replay": ["replay", shop.policy, shop.log],
         "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],

@@ -13,7 +13,7 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, FoldRun, cross_fit_all
 from metaverify.fitting.fit import Fit, fit
 from metaverify.fitting.learner import TableLearner
-from metaverify.fitting.select import Candidate, Comparison, budget_grid, candidates, choose
+from metaverify.fitting.select import Candidate, Tried, budget_grid, candidates, choose
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.replay import Routes
@@ -50,7 +50,7 @@ def earning(log: ReplayLog, quality: np.ndarray, cost: float = 2.0) -> CrossFit:
     return CrossFit(log, tuple(folds))
 
 
-def chosen(log: ReplayLog, *qualities: np.ndarray, costs: tuple[float, ...] = ()) -> tuple[int, list[Comparison]]:
+def chosen(log: ReplayLog, *qualities: np.ndarray, costs: tuple[float, ...] = ()) -> tuple[int, list[Tried]]:
     """The choice between candidates at a single budget of 5."""
     costs = costs or (2.0,) * len(qualities)
     crossed = [earning(log, quality, cost) for quality, cost in zip(qualities, costs, strict=True)]
@@ -241,7 +241,7 @@ def test_of_more_than_five_tiers_five_are_kept_that_can_keep_the_budget() -> Non
 # --------------------------------------------------------------------------------------------------------- in a fit
 
 
-def gain(fitted: Fit, name: str) -> Comparison:
+def gain(fitted: Fit, name: str) -> Tried:
     (found,) = (each for each in fitted.compared if each.name == name)
     return found
 
