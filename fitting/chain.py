@@ -7,6 +7,7 @@ axis, so all the chains over one list of tiers are a few arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA, contextual_table
-from metaverify.fitting.export import neighbours, salt_of, tiers_of, with_beliefs
+from metaverify.fitting.export import keep_vertices, neighbours, salt_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung, in_hand
 from metaverify.fitting.lattice import Lattice, lattice_bytes
@@ -28,7 +29,17 @@ from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
-__all__ = ["Chain", "ChainPlan", "Chains", "Thresholds", "chain_policy"]
+__all__ = [
+    "LONGEST",
+    "Chain",
+    "ChainPlan",
+    "Chains",
+    "Thresholds",
+    "chain_nodes",
+    "chain_policy",
+    "first_readings",
+    "with_row_beliefs",
+]
 
 Floats = NDArray[np.float64]
 
@@ -86,30 +97,30 @@ class Thresholds:
         chains = self.chains(log)
         plans = trace_frontier(chains, gap=self.gap).plans
         policy = chain_policy(log, chains, plans)
-        return policy if near is None else self._believing(policy, log, chains, plans, near)
-
-    def _believing(
-        self, policy: Policy, log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan], near: float
-    ) -> Policy:
-        """The policy with what the log's own rows say where the chains around a cost divide them."""
-        around = neighbours([vertex.cost for vertex in policy.vertices], near)
-        used = [chains[at] for plan in (plans[at] for at in around) for at in plan.chains]
-        cuts = [
-            sorted({chain.cuts[chain.tiers.index(s)] for chain in used if s in chain.tiers[:-1]})
-            for s in range(len(chains.ladders))
-        ]
-        ladders = tuple(_with_cuts(ladder, tuple(own)) for ladder, own in zip(chains.ladders, cuts, strict=True))
-        if lattice_bytes(ladders, contexts=len(chains.contexts))[0] > MANY_CHAINS:
-            return policy
-        coded = code_log(log, ladders, chains.contexts)
-        table = contextual_table(Counts(), coded, kappa=self.kappa)
-        return with_beliefs(policy, Lattice(back_off(table)), near)
+        return policy if near is None else with_row_beliefs(policy, log, near, chains.contexts, kappa=self.kappa)
 
     def chains(self, log: ReplayLog) -> Chains:
         """Every chain, with what it costs and earns."""
         contexts = tuple(sorted(set(log.contexts))) if self.context and log.contexts is not None else ()
-        ladders = _first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
+        ladders = first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
         return Chains(ladders, _Counted(code_log(log, ladders, contexts), self.kappa))
+
+
+def with_row_beliefs(
+    policy: Policy, log: ReplayLog, near: float, contexts: tuple[str, ...] = (), *, kappa: float = KAPPA
+) -> Policy:
+    """A policy on first readings, with what the log's own rows say where its graphs around a cost divide them."""
+    around = neighbours([vertex.cost for vertex in policy.vertices], near)
+    nodes = keep_vertices(policy, [policy.vertices[at] for at in around]).nodes
+    cuts: dict[str, set[float]] = {tier.name: set() for tier in policy.tiers}
+    for node in nodes:
+        if isinstance(node, Read):
+            cuts[node.tier].update(node.cuts)
+    ladders = tuple(_with_cuts(ladder, tuple(sorted(cuts[ladder.source]))) for ladder in first_readings(log, 1))
+    if lattice_bytes(ladders, contexts=len(contexts))[0] > MANY_CHAINS:
+        return policy
+    table = contextual_table(Counts(), code_log(log, ladders, contexts), kappa=kappa)
+    return with_beliefs(policy, Lattice(back_off(table)), near)
 
 
 def _with_cuts(ladder: Ladder, cuts: tuple[float, ...]) -> Ladder:
@@ -118,7 +129,7 @@ def _with_cuts(ladder: Ladder, cuts: tuple[float, ...]) -> Ladder:
     return replace(ladder, rungs=rungs)
 
 
-def _first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:
+def first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:
     """Ladders of a call and the first reading, which is a rung of its own where it has a price."""
     return tuple(_ladder(log, tier, bins) for tier in log.tiers)
 
@@ -363,12 +374,28 @@ def chain_policy(log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan]) -> 
 
 
 def _chain_nodes(ladders: Sequence[Ladder], chain: Chain, start: int) -> list[Node]:
-    """Three nodes a tier (call, read, accept), two for the last."""
-    nodes: list[Node] = []
+    steps = []
     for tier, cut in zip(chain.tiers[:-1], chain.cuts, strict=True):
-        name, at = ladders[tier].source, start + len(nodes)
         reading = ladders[tier].rungs[_reading_depth(ladders[tier])].reading
         assert reading is not None, "a tier that is not the last is read"
-        nodes += [Ask(name, at + 1), Read(name, reading, (cut,), (at + 3, at + 2), at + 3), Stop(Accept(name))]
-    last = ladders[chain.tiers[-1]].source
+        steps.append((ladders[tier].source, reading, (0.0, cut)))
+    return chain_nodes(steps, ladders[chain.tiers[-1]].source, start)
+
+
+def chain_nodes(steps: Sequence[tuple[str, str, tuple[float, float]]], last: str, start: int) -> list[Node]:
+    """The graph of a chain from node ``start`` on: three nodes a tier (call, read, accept), two for the last.
+
+    Args:
+        steps: the tiers that are read, in order: name, reading, and the window [low, high) of readings in which a
+            query goes on; it does so too where the reading is missing.
+        last: the tier that is not read.
+        start: the place of the first node in its table.
+    """
+    nodes: list[Node] = []
+    for name, reading, (low, high) in steps:
+        at = start + len(nodes)
+        accept, on = at + 2, at + 3
+        parts = [(0.0, accept)] * (low > 0.0) + [(low, on)] * (low < high) + [(high, accept)] * (high < math.inf)
+        cuts, then = tuple(cut for cut, _ in parts[1:]), tuple(node for _, node in parts)
+        nodes += [Ask(name, at + 1), Read(name, reading, cuts, then, on), Stop(Accept(name))]
     return [*nodes, Ask(last, start + len(nodes) + 1), Stop(Accept(last))]
