@@ -30,7 +30,6 @@ from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
 __all__ = [
-    "LONGEST",
     "Chain",
     "ChainPlan",
     "Chains",
@@ -38,6 +37,7 @@ __all__ = [
     "chain_nodes",
     "chain_policy",
     "first_readings",
+    "longest_chain",
     "with_row_beliefs",
 ]
 
@@ -46,7 +46,10 @@ Floats = NDArray[np.float64]
 MANY_CHAINS = 20_000
 """Chains, contexts counted once, that are tried at the most: what sets how fine the cuts are."""
 
-LONGEST = 4  # tiers of a chain, where there are more than five
+
+def longest_chain(tiers: int) -> int:
+    """Tiers that a chain may have, of so many: all of five, and four of more."""
+    return tiers if tiers <= 5 else 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +148,12 @@ def _ladder(log: ReplayLog, tier: LoggedTier, bins: int) -> Ladder:
 def _bins_that_fit(tiers: int) -> int:
     """Cuts a tier, and one, so that about ``MANY_CHAINS`` chains are tried."""
     lists = sum(1 for _ in _tier_lists(tiers)) if tiers > 5 else 1
-    longest = tiers if tiers <= 5 else LONGEST
-    return int(min(max((MANY_CHAINS / lists) ** (1 / max(longest - 1, 1)), 6), 256))
+    return int(min(max((MANY_CHAINS / lists) ** (1 / max(longest_chain(tiers) - 1, 1)), 6), 256))
 
 
 def _tier_lists(count: int) -> Iterator[tuple[int, ...]]:
     """Lists of tiers in order of price that a chain may have, the last one not read."""
-    longest = count if count <= 5 else LONGEST
+    longest = longest_chain(count)
     stack: list[tuple[int, ...]] = [(tier,) for tier in reversed(range(count))]
     while stack:
         tiers = stack.pop()

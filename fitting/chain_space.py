@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.chain import LONGEST
+from metaverify.fitting.chain import longest_chain
 from metaverify.fitting.windows import ChainLog, Window, WindowChain
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ Params = Mapping[str, str | float | None]
 its cut; ``hopeless NAME``, the share of those that lie below its lower cut."""
 
 NO_MORE = None  # instead of a tier: the chain has ended
-
-QUARTILES = (0.25, 0.5, 0.75)
 
 
 class ChainSpace:
@@ -44,7 +41,7 @@ class ChainSpace:
 
     def __init__(self, rows: ChainLog, cuts: int) -> None:
         self.rows, self.cuts = rows, cuts
-        self.longest = len(rows.tiers) if len(rows.tiers) <= 5 else LONGEST
+        self.longest = longest_chain(len(rows.tiers))
         self._below = {name: _shares_below(rows, name) for name, tier in rows.tiers.items() if tier.readable}
 
     def chain(self, trial: BaseTrial) -> WindowChain:
@@ -70,15 +67,6 @@ class ChainSpace:
             if self.cuts == 2:
                 params[f"hopeless {name}"] = float(below[tier.place(low)]) / level if level > 0.0 else 0.0
         return params
-
-    def at_quartiles(self) -> Iterator[WindowChain]:
-        """All tiers in order of price, and every two of them, cut at the quartiles of their readings."""
-        names = [*self.rows.tiers]
-        longest = (*[name for name in names[:-1] if name in self._below][: self.longest - 1], names[-1])
-        pairs = [(first, last) for first, last in combinations(names, 2) if first in self._below]
-        for level in QUARTILES:
-            for tiers in dict.fromkeys([longest, *pairs]):
-                yield WindowChain(tiers, tuple((0.0, self._edge(name, level)) for name in tiers[:-1]))
 
     def _window(self, trial: BaseTrial, name: str) -> Window:
         level = trial.suggest_float(f"cut {name}", 0.0, 1.0)

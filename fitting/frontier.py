@@ -12,6 +12,7 @@ __all__ = [
     "Frontier",
     "InfeasibleBudgetError",
     "Mixture",
+    "Solved",
     "Solver",
     "complete_near",
     "concave_hull",

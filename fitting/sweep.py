@@ -13,30 +13,32 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.fitting.chain import LONGEST
+from metaverify.fitting.chain import longest_chain
 from metaverify.fitting.frontier import concave_hull
 from metaverify.fitting.windows import ChainLog, TierRows, Valued, Window, WindowChain
 
-__all__ = ["sweep", "sweep_size", "tier_lists"]
+__all__ = ["coarse_sweep", "sweep", "sweep_size", "tier_lists"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+GRIDS = (512, 256, 128, 64, 32, 16, 8, 4)  # places for a cut
 
-def sweep_size(log: ChainLog, cuts: int) -> int:
-    """How many sums a sweep takes: chains, and rows gone through, over all lists of tiers."""
-    places = {name: len(tier.values) for name, tier in log.tiers.items()}
+
+def sweep_size(log: ChainLog, cuts: int, *, longest: int | None = None, levels: int | None = None) -> int:
+    """How many sums a sweep takes: chains, outcomes, and rows gone through, over all lists of tiers."""
+    places = {name: min(len(tier.values), levels or len(log.share)) for name, tier in log.tiers.items()}
     windows = {name: count if cuts == 1 else count * (count + 1) // 2 for name, count in places.items()}
     return sum(
         len(log.share) + math.prod(windows[name] for name in read) + math.prod(places[name] + 1 for name in read)
-        for *read, _ in tier_lists(log)
+        for *read, _ in tier_lists(log, longest)
     )
 
 
 def tier_lists(log: ChainLog, longest: int | None = None) -> Iterator[tuple[str, ...]]:
     """Every list of tiers, in every order, of which all but the last can be read; of four at the most where there are
     more than five, or as many as are asked for."""
-    longest = longest or (len(log.tiers) if len(log.tiers) <= 5 else LONGEST)
+    longest = longest or longest_chain(len(log.tiers))
     readable = [name for name, tier in log.tiers.items() if tier.readable]
     for length in range(min(longest, len(log.tiers))):
         for read in permutations(readable, length):
@@ -63,6 +65,15 @@ def sweep(log: ChainLog, cuts: int, *, longest: int | None = None, levels: int |
         if len(found) > 10_000:
             found = list(concave_hull(found))
     return concave_hull(found)
+
+
+def coarse_sweep(log: ChainLog, cuts: int, most: int) -> tuple[Valued, ...]:
+    """The concave hull of the chains on a grid of quantiles: of as many tiers, then as fine, as ``most`` sums allow."""
+    for longest in range(longest_chain(len(log.tiers)), 1, -1):
+        for levels in GRIDS:
+            if sweep_size(log, cuts, longest=longest, levels=levels) <= most:
+                return sweep(log, cuts, longest=longest, levels=levels)
+    return sweep(log, cuts, longest=1)
 
 
 class _Axis:

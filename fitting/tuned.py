@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -23,8 +23,8 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.chain_space import ChainSpace, Params
 from metaverify.fitting.crossfit import Learner
 from metaverify.fitting.export import neighbours
-from metaverify.fitting.frontier import complete_near, trace_frontier
-from metaverify.fitting.sweep import sweep, sweep_size
+from metaverify.fitting.frontier import Solved, trace_frontier
+from metaverify.fitting.sweep import coarse_sweep, sweep, sweep_size
 from metaverify.fitting.windows import ChainLog, Valued, WindowChain, policy_of_chains
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog, fingerprint
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 __all__ = ["LEARNERS", "TunedChains", "Watch", "tpe"]
+
+P = TypeVar("P", bound=Solved)
 
 FEW = 4_000_000
 """Sums (see `sweep_size`) up to which all chains are compared: about as long as 200 trials take."""
@@ -189,20 +191,25 @@ class TunedChains:
             self.watch.tell(number, self._wanted)
 
     def _starts(self, log: ReplayLog, space: ChainSpace) -> list[WindowChain]:
-        """Where a search begins, half of its trials at the most: fixed tiers; the best chains of one cut in order of
-        price, those around the budget where there is one; chains cut at quartiles."""
+        """Where a search begins, half of its trials at the most: fixed tiers, the best chains on a grid of quantiles,
+        and the best of one cut a tier in order of price; those around the budget, where there is one."""
         chains = Thresholds().chains(log)
-        frontier = trace_frontier(chains, gap=self.gap)
-        near = range(len(frontier.plans))
-        if self.budget is not None:
-            frontier = complete_near(chains, frontier, self.budget)
-            near = neighbours(frontier.costs, self.budget)
-        best = [chains[frontier.plans[at].chains[0]] for at in near]
-        found = [WindowChain((name,)) for name in log.tier_names]
-        for chain in best:
-            tiers = tuple(log.tier_names[at] for at in chain.tiers)
-            found.append(WindowChain(tiers, tuple((0.0, cut) for cut in chain.cuts)))
-        return [*dict.fromkeys((*found, *space.at_quartiles()))][: max(self.trials // 2, 1)]
+        plans = trace_frontier(chains, gap=self.gap).plans
+        ordered = (chains[plan.chains[0]] for plan in self._near(plans))
+        known = (
+            WindowChain(tuple(log.tier_names[at] for at in chain.tiers), tuple((0.0, cut) for cut in chain.cuts))
+            for chain in ordered
+        )
+        grid = self._near(coarse_sweep(space.rows, self.cuts, FEW))
+        found = dict.fromkeys([*(WindowChain((name,)) for name in log.tier_names), *(v.chain for v in grid), *known])
+        return [*found][: max(self.trials // 2, 1)]
+
+    def _near(self, hull: Sequence[P]) -> Sequence[P]:
+        """Those of a hull's points around the budget; all without one."""
+        if self.budget is None:
+            return hull
+        around = neighbours([point.cost for point in hull], self.budget)
+        return hull[around.start : around.stop]
 
     def _search_options(self) -> dict[str, Any]:
         return {"cuts": self.cuts, "seed": self.seed, "batch": self.batch, "sampler": self.sampler.__name__}
