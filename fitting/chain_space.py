@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class ChainSpace:
     """Which tiers are called, in which order, and where each one's readings are cut.
 
     A cut is the share of readings below it, so that equal steps move equally many queries, and the nearest place
-    between two distinct readings is taken.  A tier that was called already ends the chain, as no tier does.
+    between two distinct readings is taken.  A tier that was called already ends the chain, as no tier does; one of
+    which every reading goes on is left out.
 
     Args:
         rows: the log.
@@ -53,7 +55,9 @@ class ChainSpace:
             if name is NO_MORE or name in tiers:
                 break
             tiers.append(str(name))
-        return WindowChain(tuple(tiers), tuple(self._window(trial, name) for name in tiers[:-1]))
+        windows = {name: self._window(trial, name) for name in tiers[:-1]}
+        useful = {name: window for name, window in windows.items() if window != (0.0, math.inf)}
+        return WindowChain((*useful, tiers[-1]), (*useful.values(),))
 
     def params(self, chain: WindowChain) -> Params:
         """The parameters at which a trial suggests this chain, or the one nearest to it with as many cuts."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import policy_of
-from metaverify.fitting.frontier import Frontier, concave_hull
+from metaverify.fitting.frontier import sample_frontier
 from metaverify.fitting.lattice import Lattice, Plan
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.base import TableModel
@@ -74,7 +72,7 @@ class PomdpLearner:
         study = self._tables().study(log)
         table, lattice = at_once(study.table), study.whole_lattice
         last = 1e-2 / max(lattice.everything, 1e-300)  # all that is given up then is a hundredth of quality
-        frontier = _trace(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
+        frontier = sample_frontier(partial(self._plan, lattice, table), lattice.dearest_price, last, self.prices)
         believe = () if near is None else range(len(frontier.plans))
         return policy_of(lattice, frontier, study.log, slack=self.slack, believe=believe)
 
@@ -99,18 +97,3 @@ class PomdpLearner:
         if self.solver == "value-iteration":
             return ValueIterationPlanner(model)
         return PouctPlanner(model, simulations=self.simulations, seed=self.seed)
-
-
-def _trace(solve: Callable[[float], Plan], first: float, last: float, count: int) -> Frontier[Plan]:
-    """The hull of plans at ``count`` prices or fewer: the two ends, then ever the slope of the span that rises most."""
-    plans, tried = [solve(first)], {first}
-    while len(plans) < count:
-        hull = concave_hull(plans)
-        spans = [(b.quality - a.quality, (b.quality - a.quality) / (b.cost - a.cost)) for a, b in pairwise(hull)]
-        spans = [(rise, slope) for rise, slope in spans if slope not in tried]
-        if len(plans) > 1 and not spans:
-            break
-        price = max(spans)[1] if len(plans) > 1 else last
-        tried.add(price)
-        plans.append(solve(price))
-    return Frontier(concave_hull(plans))

@@ -163,7 +163,8 @@ class TunedChains:
                 )
                 study.add_trials(_finished(archive))
         try:
-            starts = [space.params(chain) for chain in self._starts(log, space)]
+            done = len(study.trials)
+            starts = [] if done >= self._wanted else [space.params(chain) for chain in self._starts(log, space)]
             while (done := len(study.trials)) < self._wanted:
                 study.sampler = self.sampler(_seed(self.seed, done))
                 self._batch(study, archive, space, starts[done : min(done + self.batch, self._wanted)])
