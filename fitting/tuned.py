@@ -169,9 +169,10 @@ class TunedChains:
                 study.sampler = self.sampler(_seed(self.seed, done))
                 self._batch(study, archive, space, starts[done : min(done + self.batch, self._wanted)])
         except KeyboardInterrupt:
-            self.watch.most = len(_finished(study))
-            if self.watch.most == 0:
+            finished = len(_finished(study))
+            if finished == 0:
                 raise
+            self.watch.most = finished
         return study
 
     def _batch(self, study: Study, archive: Study | None, space: ChainSpace, starts: Sequence[Params]) -> None:
