@@ -73,9 +73,9 @@ class TunedChains:
 
     Trials come in batches: ``batch`` are asked for, run under the caller's joblib ``parallel_config``, and told in the
     order in which they were asked for.  So for a seed and a batch size the trials are the same with every back end, as
-    long as the sampler draws on nothing but its seed and the study.  Optuna's TPESampler, NSGAIISampler, RandomSampler
-    and QMCSampler do so; GPSampler does but for what torch's threads round; a sampler that keeps what it has learnt to
-    itself begins anew with every batch.
+    long as the sampler draws on nothing but its seed and the study, as Optuna's TPESampler, NSGAIISampler and
+    RandomSampler do.  One that draws on more (GPSampler on what torch's threads round) does not permit that, and one
+    that keeps what it has learnt to itself begins anew with every batch.
 
     With a storage a study goes on where it stopped.  Its name is a hash of the log and of all that sets the trials, so
     each fold of a cross-fit has a study of its own in the one file.  A trial is stored in one write when it is told; a
@@ -88,7 +88,7 @@ class TunedChains:
         cuts: of a tier that is read: 1, to go on below it; or 2, to go on between them.
         seed: of the sampler.
         batch: trials that are asked for before any of them is told.
-        sampler: from a seed to a sampler of Optuna.
+        sampler: a function from a seed to a sampler of Optuna; a study knows it by its name.
         storage: a file, SQLite where its name ends in .db, .sqlite or .sqlite3 and a journal otherwise; or a URL that
             Optuna knows.
         exact: sums up to which every chain is compared instead; 0 always searches.

@@ -143,7 +143,8 @@ def _learner(options: argparse.Namespace, tell: Tell) -> Learner | None:
     if options.method == "optuna":
         from metaverify.fitting.tuned import TunedChains, Watch
 
-        _check_out(options.storage)
+        if options.storage is not None and "://" not in options.storage:
+            _check_out(options.storage)
         watch = Watch(lambda done, wanted: tell(f"trial {done} of {wanted}", None))
         return TunedChains(options.budget, seed=options.seed, watch=watch, **given)
     return TableLearner(

@@ -125,7 +125,9 @@ def _fit(commands: Any, run: Run) -> None:
 
 def _tuning(fit: Any) -> None:
     fit.add_argument(
-        "--trials", type=_whole("trials", 1), help="of optuna, in each study: one a fold and one of all (default: 200)"
+        "--trials",
+        type=_whole("trials", 1),
+        help="of optuna, in each study: one a fold and one of all (default: 200; none where all chains are compared)",
     )
     fit.add_argument(
         "--cuts",
@@ -136,7 +138,7 @@ def _tuning(fit: Any) -> None:
         "--storage",
         metavar="FILE",
         help="of optuna: where finished trials are kept, and the same studies go on: SQLite where it ends in .db, "
-        "otherwise a journal (default: in memory, and all chains are compared instead where they are few)",
+        "otherwise a journal (default: in memory; all chains are compared instead where they are few)",
     )
 
 
