@@ -7,6 +7,7 @@ axis, so all the chains over one list of tiers are a few arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from metaverify.fitting.coding import CodedLog, code_log
 from metaverify.fitting.context import KAPPA, contextual_table
-from metaverify.fitting.export import salt_of, tiers_of, with_beliefs
+from metaverify.fitting.export import keep_vertices, salt_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import trace_frontier
 from metaverify.fitting.ladders import Ladder, Rung, in_hand
 from metaverify.fitting.lattice import Lattice, lattice_bytes
@@ -28,14 +29,27 @@ from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
-__all__ = ["Chain", "ChainPlan", "Chains", "Thresholds", "chain_policy"]
+__all__ = [
+    "Chain",
+    "ChainPlan",
+    "Chains",
+    "Thresholds",
+    "chain_nodes",
+    "chain_policy",
+    "first_readings",
+    "longest_chain",
+    "with_row_beliefs",
+]
 
 Floats = NDArray[np.float64]
 
 MANY_CHAINS = 20_000
 """Chains, contexts counted once, that are tried at the most: what sets how fine the cuts are."""
 
-LONGEST = 4  # tiers of a chain, where there are more than five
+
+def longest_chain(tiers: int) -> int:
+    """Tiers that a chain may have, of so many: all of five, and four of more."""
+    return tiers if tiers <= 5 else 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +100,36 @@ class Thresholds:
         chains = self.chains(log)
         plans = trace_frontier(chains, gap=self.gap).plans
         policy = chain_policy(log, chains, plans)
-        if near is not None:
-            for at in range(len(plans)):
-                policy = self._believing(policy, log, chains, plans, at)
-        return policy
-
-    def _believing(
-        self, policy: Policy, log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan], vertex: int
-    ) -> Policy:
-        """The policy with what the log's own rows say where the chains of a vertex and its neighbours divide them."""
-        around = plans[max(vertex - 1, 0) : vertex + 2]
-        used = [chains[at] for plan in around for at in plan.chains]
-        cuts = [
-            sorted({chain.cuts[chain.tiers.index(s)] for chain in used if s in chain.tiers[:-1]})
-            for s in range(len(chains.ladders))
-        ]
-        ladders = tuple(_with_cuts(ladder, tuple(own)) for ladder, own in zip(chains.ladders, cuts, strict=True))
-        if lattice_bytes(ladders, contexts=len(chains.contexts))[0] > MANY_CHAINS:
-            return policy
-        coded = code_log(log, ladders, chains.contexts)
-        table = contextual_table(Counts(), coded, kappa=self.kappa)
-        return with_beliefs(policy, Lattice(back_off(table)), [vertex])
+        return policy if near is None else with_row_beliefs(policy, log, chains.contexts, kappa=self.kappa)
 
     def chains(self, log: ReplayLog) -> Chains:
         """Every chain, with what it costs and earns."""
         contexts = tuple(sorted(set(log.contexts))) if self.context and log.contexts is not None else ()
-        ladders = _first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
+        ladders = first_readings(log, self.bins or _bins_that_fit(len(log.tiers)))
         return Chains(ladders, _Counted(code_log(log, ladders, contexts), self.kappa))
+
+
+def with_row_beliefs(policy: Policy, log: ReplayLog, contexts: tuple[str, ...] = (), *, kappa: float = KAPPA) -> Policy:
+    """A policy on first readings, with what the log's own rows say where the graphs of each vertex and of its
+    neighbours divide them."""
+    for at in range(len(policy.vertices)):
+        policy = _with_vertex_beliefs(policy, log, contexts, kappa, at)
+    return policy
+
+
+def _with_vertex_beliefs(
+    policy: Policy, log: ReplayLog, contexts: tuple[str, ...], kappa: float, vertex: int
+) -> Policy:
+    nodes = keep_vertices(policy, policy.vertices[max(vertex - 1, 0) : vertex + 2]).nodes
+    cuts: dict[str, set[float]] = {tier.name: set() for tier in policy.tiers}
+    for node in nodes:
+        if isinstance(node, Read):
+            cuts[node.tier].update(node.cuts)
+    ladders = tuple(_with_cuts(ladder, tuple(sorted(cuts[ladder.source]))) for ladder in first_readings(log, 1))
+    if lattice_bytes(ladders, contexts=len(contexts))[0] > MANY_CHAINS:
+        return policy
+    table = contextual_table(Counts(), code_log(log, ladders, contexts), kappa=kappa)
+    return with_beliefs(policy, Lattice(back_off(table)), [vertex])
 
 
 def _with_cuts(ladder: Ladder, cuts: tuple[float, ...]) -> Ladder:
@@ -121,7 +138,7 @@ def _with_cuts(ladder: Ladder, cuts: tuple[float, ...]) -> Ladder:
     return replace(ladder, rungs=rungs)
 
 
-def _first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:
+def first_readings(log: ReplayLog, bins: int) -> tuple[Ladder, ...]:
     """Ladders of a call and the first reading, which is a rung of its own where it has a price."""
     return tuple(_ladder(log, tier, bins) for tier in log.tiers)
 
@@ -137,13 +154,12 @@ def _ladder(log: ReplayLog, tier: LoggedTier, bins: int) -> Ladder:
 def _bins_that_fit(tiers: int) -> int:
     """Cuts a tier, and one, so that about ``MANY_CHAINS`` chains are tried."""
     lists = sum(1 for _ in _tier_lists(tiers)) if tiers > 5 else 1
-    longest = tiers if tiers <= 5 else LONGEST
-    return int(min(max((MANY_CHAINS / lists) ** (1 / max(longest - 1, 1)), 6), 256))
+    return int(min(max((MANY_CHAINS / lists) ** (1 / max(longest_chain(tiers) - 1, 1)), 6), 256))
 
 
 def _tier_lists(count: int) -> Iterator[tuple[int, ...]]:
     """Lists of tiers in order of price that a chain may have, the last one not read."""
-    longest = count if count <= 5 else LONGEST
+    longest = longest_chain(count)
     stack: list[tuple[int, ...]] = [(tier,) for tier in reversed(range(count))]
     while stack:
         tiers = stack.pop()
@@ -366,12 +382,28 @@ def chain_policy(log: ReplayLog, chains: Chains, plans: Sequence[ChainPlan]) -> 
 
 
 def _chain_nodes(ladders: Sequence[Ladder], chain: Chain, start: int) -> list[Node]:
-    """Three nodes a tier (call, read, accept), two for the last."""
-    nodes: list[Node] = []
+    steps = []
     for tier, cut in zip(chain.tiers[:-1], chain.cuts, strict=True):
-        name, at = ladders[tier].source, start + len(nodes)
         reading = ladders[tier].rungs[_reading_depth(ladders[tier])].reading
         assert reading is not None, "a tier that is not the last is read"
-        nodes += [Ask(name, at + 1), Read(name, reading, (cut,), (at + 3, at + 2), at + 3), Stop(Accept(name))]
-    last = ladders[chain.tiers[-1]].source
+        steps.append((ladders[tier].source, reading, (0.0, cut)))
+    return chain_nodes(steps, ladders[chain.tiers[-1]].source, start)
+
+
+def chain_nodes(steps: Sequence[tuple[str, str, tuple[float, float]]], last: str, start: int) -> list[Node]:
+    """The graph of a chain from node ``start`` on: three nodes a tier (call, read, accept), two for the last.
+
+    Args:
+        steps: the tiers that are read, in order: name, reading, and the window [low, high) of readings in which a
+            query goes on; it does so too where the reading is missing.
+        last: the tier that is not read.
+        start: the place of the first node in its table.
+    """
+    nodes: list[Node] = []
+    for name, reading, (low, high) in steps:
+        at = start + len(nodes)
+        accept, on = at + 2, at + 3
+        parts = [(0.0, accept)] * (low > 0.0) + [(low, on)] * (low < high) + [(high, accept)] * (high < math.inf)
+        cuts, then = tuple(cut for cut, _ in parts[1:]), tuple(node for _, node in parts)
+        nodes += [Ask(name, at + 1), Read(name, reading, cuts, then, on), Stop(Accept(name))]
     return [*nodes, Ask(last, start + len(nodes) + 1), Stop(Accept(last))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -12,10 +13,12 @@ __all__ = [
     "Frontier",
     "InfeasibleBudgetError",
     "Mixture",
+    "Solved",
     "Solver",
     "complete_near",
     "concave_hull",
     "mixture_at",
+    "sample_frontier",
     "trace_frontier",
 ]
 
@@ -131,6 +134,22 @@ def trace_frontier(solver: Solver[P], *, gap: float = 1e-3) -> Frontier[P]:
     """
     first, last = _cheapest(solver), _best(solver)
     return Frontier(concave_hull([first, *_between(solver, first, last, gap), last]))
+
+
+def sample_frontier(solve: Callable[[float], P], first: float, last: float, count: int) -> Frontier[P]:
+    """The hull of what is found at ``count`` prices or fewer: the two ends, then ever the slope of the span that rises
+    most.  For what is not the best there is at its price, where `trace_frontier` might never end."""
+    plans, tried = [solve(first)], {first}
+    while len(plans) < count:
+        hull = concave_hull(plans)
+        spans = [(b.quality - a.quality, (b.quality - a.quality) / (b.cost - a.cost)) for a, b in pairwise(hull)]
+        spans = [(rise, slope) for rise, slope in spans if slope not in tried]
+        if len(plans) > 1 and not spans:
+            break
+        price = max(spans)[1] if len(plans) > 1 else last
+        tried.add(price)
+        plans.append(solve(price))
+    return Frontier(concave_hull(plans))
 
 
 def _cheapest(solver: Solver[P]) -> P:

@@ -384,6 +384,16 @@ class Lattice:
             self._sums[place] = _Marginals(self.table.ladders, self._answers[place])
         return self._sums[place](depths)[states]
 
+    def size(self, depths: Depths) -> int:
+        """How many states a slab has."""
+        return len(self._slabs[self._at[depths]].mass)
+
+    def stop(self, depths: Depths, states: Ints) -> tuple[Floats, Ints]:
+        """The worth of stopping in ``states`` [m] of a slab, -inf where nothing can be returned, and the source of the
+        answer that then is, ABSTAIN where the query is handed over."""
+        slab = self._slabs[self._at[depths]]
+        return slab.stop[states], slab.answer[states].astype(np.int64)
+
     def value(self, depths: Depths, states: Ints) -> Floats:
         """W(x), the worth of going on in the best way at the price solved last, in ``states`` [m] of a slab."""
         return self._value[self._at[depths]][states]

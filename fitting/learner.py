@@ -116,7 +116,7 @@ class TableLearner:
 
     def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: Memo) -> Rehearsal:
         """The frontier learnt from ``known``, run on ``unseen``; learners that differ in ``policies`` share a study."""
-        study = self._shared(known, memo)
+        study = self.shared(known, memo)
         if self.policies == "chain":
             return rehearse_policy(self._chain_policy(study), study.see(unseen))
         plans = trace_frontier(study.lattice, gap=self.gap).plans
@@ -135,7 +135,8 @@ class TableLearner:
             policy = policy if near is None else with_beliefs(policy, study.lattice, range(len(policy.vertices)))
         return with_inputs(policy, log, study.cards)
 
-    def _shared(self, log: ReplayLog, memo: Memo) -> Study:
+    def shared(self, log: ReplayLog, memo: Memo) -> Study:
+        """The study of a log, made once for all learners that see it alike."""
         key = tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("policies", "gap", "slack"))
         if key not in memo:
             memo[key] = self.study(log)

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
+from metaverify.fitting import rivals, tuned
 from metaverify.fitting.automix import zoo as automix
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import Learner, calibrate, cross_fit
@@ -131,6 +132,8 @@ LEARNERS: Mapping[str, Callable[[], Learner]] = MappingProxyType(
         "lattice": partial(TableLearner, policies="lattice", first=True, tiers=TIERS),
         "thresholds": Thresholds,
         "context-only": context_only,
+        **tuned.LEARNERS,
+        **rivals.LEARNERS,
         **automix.LEARNERS,
     }
 )

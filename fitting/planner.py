@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,15 @@ from metaverify.fitting.lattice import ABSTAIN, Depths, Lattice, Plan, Stage, de
 from metaverify.fitting.pomdp import Information
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 
-__all__ = ["Planner", "plan_of"]
+__all__ = ["Planner", "follow", "plan_of"]
 
 Ints = NDArray[np.int64]
 
 Planner = Callable[[Information], Action]
 """What to do next, given what is known; the same for the same information."""
+
+Decide = Callable[[Depths, Ints], tuple[Ints, Ints]]
+"""From a slab and positions in it [m] to the source climbed, -1 to stop, and the answer then returned, [m] each."""
 
 
 def plan_of(lattice: Lattice, planners: Sequence[Planner], price: float) -> Plan:
@@ -30,15 +34,26 @@ def plan_of(lattice: Lattice, planners: Sequence[Planner], price: float) -> Plan
     Raises:
         ValueError: a planner asks for what cannot be done.
     """
+    return follow(lattice, partial(_decide, lattice, planners), price)
+
+
+def follow(lattice: Lattice, decide: Decide, price: float) -> Plan:
+    """The plan that decides so in every information state that it reaches; cost and quality are the lattice's, exact.
+
+    Args:
+        lattice: what is known; its votes are had all at once.
+        decide: what is done; it must be possible.
+        price: the one at which it was decided.
+    """
     root: Depths = (0,) * len(lattice.table.ladders)
-    waiting: dict[Depths, list[Ints]] = {root: [np.arange(len(planners))]}
+    waiting: dict[Depths, list[Ints]] = {root: [np.arange(len(lattice.share))]}
     stages: list[Stage] = []
     quality = cost = 0.0
     while waiting:
         depths = min(waiting, key=lambda d: (sum(d), d))
         states = np.concatenate(waiting.pop(depths))
         share = lattice.share[lattice.row(depths, states)]
-        climb, answer = _decide(lattice, planners, depths, states)
+        climb, answer = decide(depths, states)
         for source in np.unique(climb[climb >= 0]).tolist():
             here = climb == source
             children = lattice.children(depths, source, states[here])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from metaverify.fitting.context import KAPPA
 from metaverify.fitting.export import policy_of
-from metaverify.fitting.frontier import Frontier, concave_hull
+from metaverify.fitting.frontier import sample_frontier
 from metaverify.fitting.lattice import Plan
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.base import TableModel
@@ -83,7 +82,7 @@ class PomdpLearner:
         def solve(price: float) -> Plan:
             return plan_of(lattice, planners(price), price)
 
-        frontier = _trace(solve, lattice.dearest_price, last, self.prices)
+        frontier = sample_frontier(solve, lattice.dearest_price, last, self.prices)
         believe = () if near is None else range(len(frontier.plans))
         return policy_of(lattice, frontier, study.log, slack=self.slack, believe=believe)
 
@@ -120,18 +119,3 @@ class PomdpLearner:
         return lambda price: [
             low.through(high, model) for (low, high), model in zip(ends, self._models(table, price), strict=True)
         ]
-
-
-def _trace(solve: Callable[[float], Plan], first: float, last: float, count: int) -> Frontier[Plan]:
-    """The hull of plans at ``count`` prices or fewer: the two ends, then ever the slope of the span that rises most."""
-    plans, tried = [solve(first)], {first}
-    while len(plans) < count:
-        hull = concave_hull(plans)
-        spans = [(b.quality - a.quality, (b.quality - a.quality) / (b.cost - a.cost)) for a, b in pairwise(hull)]
-        spans = [(rise, slope) for rise, slope in spans if slope not in tried]
-        if len(plans) > 1 and not spans:
-            break
-        price = max(spans)[1] if len(plans) > 1 else last
-        tried.add(price)
-        plans.append(solve(price))
-    return Frontier(concave_hull(plans))

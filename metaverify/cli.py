@@ -110,7 +110,11 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"\ncolumns not used: {', '.join(columns.ignored)}")
 
 
-def _learner(options: argparse.Namespace) -> Learner | None:
+Tell = Callable[[str, float | None], None]
+"""What is being done, and the share of the whole that is done; None where that has not changed."""
+
+
+def _learner(options: argparse.Namespace, tell: Tell) -> Learner | None:
     """The way of learning that was named; None leaves the choice to cross-fitting."""
     from metaverify.fitting.chain import Thresholds
     from metaverify.fitting.learner import TableLearner
@@ -118,8 +122,13 @@ def _learner(options: argparse.Namespace) -> Learner | None:
     from metaverify.fitting.select import TIERS
 
     model = MODELS[options.model]()
-    if options.pooling != "average" and (options.solver != "lattice" or options.method == "thresholds"):
+    on_rows = options.method in ("thresholds", "optuna")
+    if options.pooling != "average" and (options.solver != "lattice" or on_rows):
         raise ValueError("--pooling is of tables: it goes with --method auto, chain or lattice and --solver lattice")
+    tuning = {name: getattr(options, name) for name in ("trials", "cuts", "storage")}
+    given = {name: value for name, value in tuning.items() if value is not None}
+    if given and (options.solver != "lattice" or options.method != "optuna"):
+        raise ValueError(f"--{next(iter(given))} goes with --method optuna")
     if options.solver != "lattice":
         from metaverify.fitting.pomdp_learner import PomdpLearner
 
@@ -136,6 +145,13 @@ def _learner(options: argparse.Namespace) -> Learner | None:
         return None
     if options.method == "thresholds":
         return Thresholds(options.bins)
+    if options.method == "optuna":
+        from metaverify.fitting.tuned import TunedChains, Watch
+
+        if options.storage is not None and "://" not in options.storage:
+            _check_out(options.storage)
+        watch = Watch(lambda done, wanted: tell(f"trial {done} of {wanted}", None))
+        return TunedChains(options.budget, seed=options.seed, watch=watch, **given)
     return TableLearner(
         model,
         policies="chain" if options.method == "chain" else "lattice",
@@ -156,11 +172,12 @@ def _fit(options: argparse.Namespace) -> None:
     _check_out(options.out)
     log = _read(options)
     with _progress() as tell:
+        learner = _learner(options, tell)
         fitted = fit(
             log,
             budget=options.budget,
             price=options.price,
-            learner=_learner(options),
+            learner=learner,
             model=None if options.model == "default" else MODELS[options.model](),
             readings=_names(options.readings),
             abstain=options.abstain,
@@ -170,6 +187,7 @@ def _fit(options: argparse.Namespace) -> None:
             seed=options.seed,
             progress=tell,
         )
+    _say_interrupted(learner)
     if options.out is not None:
         save_policy(fitted.policy, options.out)
     if options.json:
@@ -231,6 +249,14 @@ def _budgets(text: str | None) -> list[float] | None:
         return None if text is None else [float(budget) for budget in _names(text) or ()]
     except ValueError:
         raise ValueError(f"--budgets {text}: write them as numbers, for example --budgets 1,2.5,4") from None
+
+
+def _say_interrupted(learner: Learner | None) -> None:
+    """One line on stderr where a search was cut short."""
+    from metaverify.fitting.tuned import TunedChains
+
+    if isinstance(learner, TunedChains) and learner.watch.most is not None:
+        print(f"metaverify: interrupted; kept the best of {learner.watch.most} trials a study", file=sys.stderr)
 
 
 def _pomdp(options: argparse.Namespace) -> None:
@@ -535,7 +561,7 @@ def _finite(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
+def _progress() -> Iterator[Tell]:
     """A progress bar on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda what, share: None

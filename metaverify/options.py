@@ -78,11 +78,12 @@ def _fit(commands: Any, run: Run) -> None:
     fit.add_argument("-o", "--out", help="the policy file")
     fit.add_argument(
         "--method",
-        choices=("auto", "chain", "lattice", "thresholds"),
+        choices=("auto", "chain", "lattice", "thresholds", "optuna"),
         default="auto",
         help="auto: what cross-fitting prefers; chain, lattice: cuts on the model's table, or its exact solution; "
-        "thresholds: cuts on the log's rows",
+        "thresholds: cuts on the log's rows; optuna: cuts, tiers and their order tuned on the rows",
     )
+    _tuning(fit)
     fit.add_argument(
         "--model",
         choices=MODEL_NAMES,
@@ -167,6 +168,25 @@ def _compare(commands: Any, run: Run) -> None:
     )
     compare.add_argument("--jobs", type=_whole("jobs", 1), help="processes (default: one a core)")
     _seed(compare)
+
+
+def _tuning(fit: Any) -> None:
+    fit.add_argument(
+        "--trials",
+        type=_whole("trials", 1),
+        help="of optuna, in each study: one a fold and one of all (default: 200; none where all chains are compared)",
+    )
+    fit.add_argument(
+        "--cuts",
+        type=_whole("cuts", 1, 2),
+        help="of optuna: 1, escalate below a tier's cut; 2, between its two (default: 1)",
+    )
+    fit.add_argument(
+        "--storage",
+        metavar="FILE",
+        help="of optuna: where finished trials are kept, and the same studies go on: SQLite where it ends in .db, "
+        "otherwise a journal (default: in memory; all chains are compared instead where they are few)",
+    )
 
 
 def _pomdp(commands: Any, run: Run) -> None:
@@ -340,8 +360,8 @@ def _seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_whole("seed", 0), default=0, help="of everything drawn (default: %(default)s)")
 
 
-def _whole(name: str, least: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number from ``least`` up."""
+def _whole(name: str, least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that is a whole number from ``least`` up, to ``most`` if that is given."""
 
     def parse(text: str) -> int:
         try:
@@ -350,6 +370,8 @@ def _whole(name: str, least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{name} is {text}, not a whole number") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"{name} is {text}; give at least {least}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{name} is {text}; give at most {most}")
         return value
 
     return parse
