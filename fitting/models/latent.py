@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.special import expit, logsumexp, xlogy
+from scipy.special import expit, xlogy
 
 from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.ladders import Place
@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 
 SHORT = 20  # steps of each start, before the best of them goes on
 MOST_STEPS = 1000
-CLOSE = 1e-6  # a step that gains less log-likelihood a row is the last
+CLOSE = 1e-5  # a step that gains less log-likelihood a row is the last
 FEWEST = 1e-9  # rows of a penalty
 ONE_ROW = 1.0  # beside each class's share, and beside how often each tier is right in it
 LEAST = 1e-3  # P(right) of a tier that never is, and of one that always is but for as much
@@ -242,9 +242,10 @@ class _EM:
         for about, emission, code in zip(self._about, found.emission, rows.codes, strict=True):
             by_outcome = np.log(np.maximum(emission, FAINTEST)).transpose(1, 2, 0)  # [2, outcomes, Z]
             if about is None:
-                log = log + by_outcome[0][code]
+                log = log + by_outcome[0].take(code, axis=0)
             else:
-                sides[about] = [side + given[code] for side, given in zip(sides[about], by_outcome, strict=True)]
+                pair = zip(sides[about], by_outcome, strict=True)
+                sides[about] = [side + given.take(code, axis=0) for side, given in pair]
         right = []
         for quality, (low, high) in zip(rows.quality.T, sides, strict=True):
             q, unknown = np.nan_to_num(quality)[:, None], np.isnan(quality)
@@ -255,9 +256,11 @@ class _EM:
                 q[unknown] = expit(high[unknown] - low[unknown])
             log = log + part
             right.append(q)
-        total = logsumexp(log, axis=1, keepdims=True)
-        value = (rows.weight @ total[:, 0] + self._penalty(found)) / rows.weight.sum()
-        return _Step(np.exp(log - total), tuple(right), float(value))
+        most = log.max(axis=1, keepdims=True)
+        relative = np.exp(log - most)
+        total = relative.sum(axis=1, keepdims=True)
+        value = (rows.weight @ (most + np.log(total))[:, 0] + self._penalty(found)) / rows.weight.sum()
+        return _Step(relative / total, tuple(right), float(value))
 
     def maximise(self, step: _Step) -> Mixture:
         """The mixture that is likeliest by these beliefs."""
