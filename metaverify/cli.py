@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +208,9 @@ def _compare(options: argparse.Namespace) -> None:
     from metaverify.fitting.compare import compare
     from metaverify.fitting.methods import known_methods
     from metaverify.policies.file import write_atomically
+    from metaverify.report import peak_memory
 
+    start = time.perf_counter()
     _check_out(options.out)
     if options.plots is not None:
         pathlib.Path(options.plots).mkdir(parents=True, exist_ok=True)
@@ -242,6 +245,9 @@ def _compare(options: argparse.Namespace) -> None:
     print(comparison_text(found), end="")
     wrote = [text for text in (options.out, options.plots) if text is not None]
     print(f"\nwrote {' and '.join(wrote)}" if wrote else "\nno file was written; -o comparison.json writes one")
+    peak = peak_memory()
+    memory = "" if peak is None else f", peak memory {peak / 1e6:,.0f} MB over all processes"
+    print(f"metaverify: {time.perf_counter() - start:.0f} s{memory}", file=sys.stderr)
 
 
 def _budgets(text: str | None) -> list[float] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit
     from metaverify.simulators.outcome import Estimate, Outcome
 
-__all__ = ["fit_table", "outcome_table", "signed", "table"]
+__all__ = ["fit_table", "outcome_table", "peak_memory", "signed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -98,3 +99,19 @@ def _routes(outcome: Outcome) -> str:
     if outcome.abstained > 0:
         rows.append(["(handed over)", "", *("" for _ in readings), f"{outcome.abstained:.1%}"])
     return table(["share of queries", "called", *(f"{name} read" for name in readings), "accepted"], rows)
+
+
+def peak_memory() -> int | None:
+    """The most memory, in bytes, that this process and those that it started and that still run ever held, each at its
+    own peak; None where the system does not say."""
+    own = Path("/proc/self")
+    try:
+        started = [pid for task in (own / "task").iterdir() for pid in (task / "children").read_text().split()]
+        return sum(_most_held(Path("/proc") / pid) for pid in ("self", *started))
+    except OSError:
+        return None
+
+
+def _most_held(process: Path) -> int:
+    lines = (process / "status").read_text().splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)

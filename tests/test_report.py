@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +15,7 @@ from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
-from metaverify.report import fit_table, outcome_table, table
+from metaverify.report import fit_table, outcome_table, peak_memory, table
 from metaverify.simulators.outcome import Estimate, Outcome
 
 CONF = Reading("conf", 0.0, (), (0, 0))
@@ -166,3 +169,21 @@ def test_costs_of_any_size_keep_their_leading_figures(cost: float) -> None:
     assert float(row.split()[2]) == pytest.approx(cost, rel=1e-3)
     row = next(line for line in outcome_table(fixed).splitlines() if line.startswith("cost per query"))
     assert float(row.split()[3]) == pytest.approx(cost, rel=1e-3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what other processes hold")
+def test_peak_memory_is_this_process_and_those_it_started() -> None:
+    alone = peak_memory()
+    own = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert alone is not None
+    assert alone >= 0.95 * own
+    code = "held = bytearray(100_000_000); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        together = peak_memory()
+        child.communicate("\n")
+    assert together is not None
+    assert together - alone > 95_000_000
