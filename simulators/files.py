@@ -28,10 +28,14 @@ def told_as_log_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise LogError(f"{file.name} cannot be opened: {error.strerror or error}; look at its permissions") from error
+        raise LogError(
+            "E_FILE", f"{file.name} cannot be opened: {error.strerror or error}; look at its permissions"
+        ) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         said = (str(error).splitlines() or ["no reason given"])[0][:200]
-        raise LogError(f"{file.name} cannot be read as {_suffix(file)} ({said}); is it damaged or cut off?") from error
+        raise LogError(
+            "E_DAMAGED", f"{file.name} cannot be read as {_suffix(file)} ({said}); is it damaged or cut off?"
+        ) from error
 
 
 def scan_table(file: Path) -> pl.LazyFrame:
@@ -42,12 +46,12 @@ def scan_table(file: Path) -> pl.LazyFrame:
         PolarsError: what only shows on collecting; see `told_as_log_errors`.
     """
     if file.is_dir():
-        raise LogError(f"{file.name or file} is a folder; name a file in it")
+        raise LogError("E_FILE", f"{file.name or file} is a folder; name a file in it")
     suffix = _suffix(file)
     if not file.exists():
-        raise LogError(f"{file.name}: there is no such file in {file.parent.resolve()}")
+        raise LogError("E_FILE", f"{file.name}: there is no such file in {file.parent.resolve()}")
     if not file.stat().st_size:
-        raise LogError(f"{file.name} is empty; write the log again")
+        raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     if suffix == ".parquet":
         return pl.scan_parquet(file, glob=False)
     raw = _text_bytes(file, suffix)
@@ -66,7 +70,9 @@ def write_table(frame: pl.DataFrame, file: Path) -> None:
         spare.write_bytes(raw)
         spare.replace(file)
     except OSError as error:
-        raise LogError(f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}") from error
+        raise LogError(
+            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
+        ) from error
     finally:
         with suppress(OSError):
             spare.unlink(missing_ok=True)
@@ -76,7 +82,7 @@ def _suffix(file: Path) -> str:
     for suffix in _SUFFIXES:
         if file.name.lower().endswith(suffix):
             return suffix
-    raise LogError(f"{file.name} has no known suffix; a log is one of {', '.join(_SUFFIXES)}")
+    raise LogError("E_FILE", f"{file.name} has no known suffix; a log is one of {', '.join(_SUFFIXES)}")
 
 
 def _text_bytes(file: Path, suffix: str) -> bytes:
@@ -86,15 +92,15 @@ def _text_bytes(file: Path, suffix: str) -> bytes:
         try:
             raw = gzip.decompress(raw)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise LogError(f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+            raise LogError("E_DAMAGED", f"{file.name} is not a whole gzip file ({error}); pack it again") from error
     try:
         raw.decode()
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1} is 0x{raw[error.start]:02x}"
-        raise LogError(f"{file.name} is not UTF-8 text ({place}); save it as UTF-8") from error
+        raise LogError("E_ENCODING", f"{file.name} is not UTF-8 text ({place}); save it as UTF-8") from error
     raw = raw.removeprefix(_BYTE_ORDER_MARK)
     if not raw.strip():
-        raise LogError(f"{file.name} is empty; write the log again")
+        raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     return raw
 
 
@@ -121,11 +127,13 @@ def _csv_header(name: str, raw: bytes) -> list[str]:
     try:
         header = next(_csv_rows(raw))
     except csv.Error as error:
-        raise LogError(f"{name} has no readable header ({error}); is it CSV?") from error
+        raise LogError("E_SYNTAX", f"{name} has no readable header ({error}); is it CSV?") from error
     if twice := [column for i, column in enumerate(header) if column in header[:i]]:
-        raise LogError(f"{name} has two columns {twice[0]!r}; rename one")
+        raise LogError("E_DUPCOL", f"{name} has two columns {twice[0]!r}; rename one")
     if len(header) == 1 and (mark := next((m for m in ";\t|" if m in header[0]), None)):
-        raise LogError(f"{name} has the one column {header[0]!r}; separated by {mark!r}? save it with commas")
+        raise LogError(
+            "E_SYNTAX", f"{name} has the one column {header[0]!r}; separated by {mark!r}? save it with commas"
+        )
     return header
 
 
@@ -135,7 +143,9 @@ def _refuse_ragged(name: str, raw: bytes, width: int) -> None:
         for number, row in enumerate(_csv_rows(raw)):
             if len(row) != width:
                 fault = f"has {len(row)} fields where the header has {width}"
-                raise LogError(f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?")
+                raise LogError(
+                    "E_SYNTAX", f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?"
+                )
 
 
 def _json_lines(name: str, raw: bytes) -> pl.DataFrame:
@@ -144,7 +154,9 @@ def _json_lines(name: str, raw: bytes) -> pl.DataFrame:
         return frame.select(_keys_by_appearance(raw, frame.width))  # polars shuffles the keys of large objects
     except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
         _refuse_bad_line(name, raw)
-        raise LogError(f"{name} cannot be read as JSON Lines ({error}); does a column mix kinds of values?") from error
+        raise LogError(
+            "E_SYNTAX", f"{name} cannot be read as JSON Lines ({error}); does a column mix kinds of values?"
+        ) from error
 
 
 def _keys_by_appearance(raw: bytes, count: int) -> list[str]:
@@ -162,9 +174,13 @@ def _refuse_bad_line(name: str, raw: bytes) -> None:
         try:
             value = json.loads(line, parse_constant=_refuse_constant) if line.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise LogError(f"{name} line {number} is not JSON ({error}); write one object a line") from error
+            raise LogError(
+                "E_SYNTAX", f"{name} line {number} is not JSON ({error}); write one object a line"
+            ) from error
         if not isinstance(value, dict):
-            raise LogError(f"{name} line {number} is {type(value).__name__}, not an object; write one object a line")
+            raise LogError(
+                "E_SYNTAX", f"{name} line {number} is {type(value).__name__}, not an object; write one object a line"
+            )
 
 
 def _refuse_constant(constant: str) -> float:

@@ -34,7 +34,18 @@ FUSED = "fused"
 
 
 class LogError(ValueError):
-    """A log that cannot be used: the message names the place, the value and the way out."""
+    """A log that cannot be used: a stable ``code``, and a ``message`` that names the place, the value and the way out.
+
+    ``docs/logs.md`` lists the codes.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)  # both, so that worker processes can hand it on
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +76,13 @@ class LoggedReading:
 
     def __post_init__(self) -> None:
         if self.votes and self.correct is not None:
-            raise LogError(f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it")
+            raise LogError(
+                "E_OPTION", f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it"
+            )
         if self.correct is not None and (np.isnan(self.correct) & ~np.isnan(self.confidence)).any():
-            raise LogError(f"sample {self.name!r} is there where the quality of its answer is not; fill that in")
+            raise LogError(
+                "E_MISSING", f"sample {self.name!r} is there where the quality of its answer is not; fill that in"
+            )
 
     @property
     def free(self) -> bool:
@@ -109,7 +124,9 @@ class LoggedSignal:
     def __post_init__(self) -> None:
         for reading in self.readings:
             if reading.correct is not None:
-                raise LogError(f"reading {reading.name!r} of {self.name!r} is a sample, but a signal has no answer")
+                raise LogError(
+                    "E_OPTION", f"reading {reading.name!r} of {self.name!r} is a sample, but a signal has no answer"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,7 +184,7 @@ class ReplayLog:
         for tier in self.tiers:
             if tier.name == name:
                 return tier
-        raise LogError(f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
+        raise LogError("E_OPTION", f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
 
     def source(self, name: str) -> LoggedTier | LoggedSignal:
         """The columns of one tier or signal.
@@ -179,7 +196,7 @@ class ReplayLog:
             if source.name == name:
                 return source
         names = ", ".join(source.name for source in self.sources)
-        raise LogError(f"the log has no tier or signal {name!r}; it has {names}")
+        raise LogError("E_OPTION", f"the log has no tier or signal {name!r}; it has {names}")
 
     def with_tiers(self, names: Sequence[str]) -> ReplayLog:
         """The same queries, with only these tiers (still in order of mean cost) and the signals that need no other.
@@ -205,8 +222,9 @@ class ReplayLog:
             for before, sample in pairwise(samples):
                 if sample in names and before not in names:
                     raise LogError(
+                        "E_OPTION",
                         f"sample {sample!r} of {tier.name!r} was drawn after {before!r}, and its answer is that of "
-                        f"both; keep {before!r} too, or leave {sample!r} out"
+                        f"both; keep {before!r} too, or leave {sample!r} out",
                     )
         return self._reading(lambda _, reading: reading.name in names)
 
@@ -272,7 +290,7 @@ class ReplayLog:
         """
         ids, first, member = np.unique(self.group_ids, return_index=True, return_inverse=True)
         if len(ids) < count:
-            raise LogError(f"the log has {len(ids)} groups, too few for {count} folds")
+            raise LogError("E_FEW", f"the log has {len(ids)} groups, too few for {count} folds")
         rank = np.argsort(np.argsort(self.group_draws("folds", seed)[first], kind="stable"), kind="stable")
         return np.asarray((rank * count // len(ids))[member], dtype=np.int64)
 

@@ -37,15 +37,15 @@ class Sheet:
         """The rows under a mask, [rows]."""
         return Sheet(self.file, self.frame.filter(pl.Series(mask)), self.rows[mask])
 
-    def error(self, at: int, text: str) -> LogError:
+    def error(self, code: str, at: int, text: str) -> LogError:
         """The complaint about the row at a position."""
-        return LogError(f"{self.file} row {self.rows[at]}: {text}")
+        return LogError(code, f"{self.file} row {self.rows[at]}: {text}")
 
-    def refuse(self, bad: NDArray[np.bool_], column: str, why: str) -> None:
+    def refuse(self, code: str, bad: NDArray[np.bool_], column: str, why: str) -> None:
         """Raise for the first bad row, [rows], if there is one, showing the cell as it stands in the file."""
         if bad.any():
             at = int(bad.argmax())
-            raise self.error(at, f"{column} is {_shown(self.frame[column], at)}, {why}")
+            raise self.error(code, at, f"{column} is {_shown(self.frame[column], at)}, {why}")
 
     def texts(self, column: str) -> pl.Series:
         """A column as texts, [rows], null where empty."""
@@ -53,7 +53,9 @@ class Sheet:
         try:
             texts = series.cast(pl.String)
         except pl.exceptions.PolarsError as error:
-            raise LogError(f"{self.file}: {column} holds {series.dtype}; give one plain value a row") from error
+            raise LogError(
+                "E_TYPE", f"{self.file}: {column} holds {series.dtype}; give one plain value a row"
+            ) from error
         return texts.set((texts == "").fill_null(False), None)
 
     def numbers(self, column: str, way_out: str) -> Floats:
@@ -67,7 +69,7 @@ class Sheet:
         outside = ~np.isnan(raw) & ~((values >= 0) & (values <= 1))
         if outside.any():
             bounds = "[0, 1]" if scale == 1 else f"[0, {scale:g}] (--scale {scale:g})"
-            self.refuse(outside, column, f"outside {bounds}; {_scale_hint(raw, scale)}")
+            self.refuse("E_RANGE", outside, column, f"outside {bounds}; {_scale_hint(raw, scale)}")
         return values
 
     def correctness(self, column: str, way_out: str) -> Floats:
@@ -80,25 +82,32 @@ class Sheet:
             series = series.set((word == "true").fill_null(False), "1").set((word == "false").fill_null(False), "0")
         values = self._numbers(series, column, f"give 0, 1, true, false or a score in [0, 1]; {way_out}")
         self.refuse(
-            ~np.isnan(values) & ~((values >= 0) & (values <= 1)), column, f"outside [0, 1]; rescale it; {way_out}"
+            "E_RANGE",
+            ~np.isnan(values) & ~((values >= 0) & (values <= 1)),
+            column,
+            f"outside [0, 1]; rescale it; {way_out}",
         )
         return values
 
     def amounts(self, column: str, way_out: str) -> Floats:
         """A column of prices, finite and at least 0, [rows], NaN where missing."""
         values = self.numbers(column, way_out)
-        self.refuse(~np.isnan(values) & ~((values >= 0) & np.isfinite(values)), column, f"not a price; {way_out}")
+        self.refuse(
+            "E_RANGE", ~np.isnan(values) & ~((values >= 0) & np.isfinite(values)), column, f"not a price; {way_out}"
+        )
         return values
 
     def _numbers(self, series: pl.Series, column: str, way_out: str) -> Floats:
         if series.dtype == pl.String:
             words = series.str.strip_chars().set((series.str.strip_chars() == "").fill_null(False), None)
             values = words.cast(pl.Float64, strict=False)
-            self.refuse((values.is_null() & words.is_not_null()).to_numpy(), column, f"not a number; {way_out}")
+            self.refuse(
+                "E_TYPE", (values.is_null() & words.is_not_null()).to_numpy(), column, f"not a number; {way_out}"
+            )
         elif series.dtype.is_numeric() or series.dtype == pl.Null:
             values = series.cast(pl.Float64)
         else:
-            raise LogError(f"{self.file}: {column} holds {series.dtype}, not numbers; {way_out}")
+            raise LogError("E_TYPE", f"{self.file}: {column} holds {series.dtype}, not numbers; {way_out}")
         return np.asarray(values.fill_null(np.nan).to_numpy(writable=True), dtype=np.float64)
 
 
