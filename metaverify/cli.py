@@ -169,6 +169,7 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
+    from metaverify.simulators.inspection import inspect_log
 
     _check_out(options.out)
     log = _read(options)
@@ -189,12 +190,15 @@ def _fit(options: argparse.Namespace) -> None:
             progress=tell,
         )
     _say_interrupted(learner)
+    warnings = inspect_log(log).warnings
     if options.out is not None:
         save_policy(fitted.policy, options.out)
     if options.json:
-        _print_json({**fitted.to_json(), "out": options.out})
+        _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
     print(fit_table(fitted))
+    for warning in warnings:
+        print(f"warning {warning.slug}: {warning.text}")
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,7 @@ __all__ = [
     "SignalColumns",
     "Signals",
     "TierColumns",
+    "check_names",
     "check_signals",
     "nearest",
     "reading_column",
@@ -34,6 +36,8 @@ Signals = Mapping[str, Sequence[str]]
 NO_SIGNALS: Signals = MappingProxyType({})
 
 _CORRECT = "correct_"
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_MISSPELT = 0.85  # of difflib's ratio
 _MOST_BINS = 100  # of a context column: far more than can be learnt apart
 _LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
 
@@ -122,6 +126,7 @@ class LogColumns:
         tiers, found = ([], []) if form == "long" else source_columns(file, columns, signals, samples)
         wanted |= set(_LONG) if form == "long" else _wide_columns(tiers, found)
         used = tuple(column for column in columns if column in wanted)
+        check_names(file, used)
         ignored = tuple(column for column in columns if column not in wanted)
         return cls(form, keys, used, ignored, tuple(t.name for t in tiers), tuple(s.name for s in found))
 
@@ -233,6 +238,17 @@ def check_signals(file: str, signals: Signals, tiers: Sequence[str]) -> None:
                 )
 
 
+def check_names(file: str, names: Sequence[str]) -> None:
+    """Make sure that names can be shown: none has a control character, or one that turns the writing around.
+
+    Raises:
+        LogError: naming it, escaped.
+    """
+    for name in names:
+        if hidden := [c for c in name if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _BIDI]:
+            raise LogError("E_NAME", f"{file}: the name {name!a} has the hidden character {hidden[0]!a}; rename it")
+
+
 def reading_column(kind: str, reading: str, tier: str) -> str:
     """The wide form's name of a reading's column: ``kind`` is "conf", "verify_cost" or, of a sample, "correct".
 
@@ -319,7 +335,10 @@ def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern
         tier = max((t for t in tiers if rest == t or rest.endswith(f"_{t}")), key=len, default=None)
         if tier is None:
             near = difflib.get_close_matches(rest, tiers, n=1, cutoff=0.0)[0]
+            others = [other for other in columns if not other.startswith(_CORRECT)]
+            meant = difflib.get_close_matches(_CORRECT + rest, others, n=1, cutoff=_MISSPELT)
             fault = f"{column} belongs to no tier, there is no {_CORRECT}{rest}"
+            fault += f", but {meant[0]!a}: was that meant?" if meant else ""
             raise LogError(
                 "E_COLUMN",
                 f"{file}: {fault}; nearest tier: {near!r}; rename or drop the column, "

@@ -16,6 +16,7 @@ from metaverify.policies.tiers import Points
 __all__ = [
     "FUSED",
     "LogError",
+    "LogWarning",
     "LoggedReading",
     "LoggedSignal",
     "LoggedTier",
@@ -46,6 +47,15 @@ class LogError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogWarning:
+    """One thing to know before trusting a log: its kind, a sentence, and the tiers or readings that it is about."""
+
+    slug: str
+    text: str
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +147,7 @@ class ReplayLog:
     is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
     ``context_names`` are the columns that it was joined from, and ``context_cuts`` says where those that are numbers
     were cut.
-    ``weights`` counts how many queries a row stands for.
+    ``weights`` counts how many queries a row stands for.  ``notes`` are doubts about the file that it came from.
     """
 
     query_ids: Texts  # [n], distinct
@@ -148,6 +158,7 @@ class ReplayLog:
     context_names: tuple[str, ...] = ()
     signals: tuple[LoggedSignal, ...] = ()
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[LogWarning, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -266,6 +277,7 @@ class ReplayLog:
             context_names=self.context_names,
             signals=tuple(replace(signal, readings=_take_readings(signal, rows)) for signal in self.signals),
             context_cuts=self.context_cuts,
+            notes=self.notes,
         )
 
     def by_id(self) -> ReplayLog:

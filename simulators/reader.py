@@ -24,12 +24,14 @@ from metaverify.simulators.columns import (
     SignalColumns,
     Signals,
     TierColumns,
+    check_names,
     check_signals,
     nearest,
     reading_column,
     source_columns,
 )
-from metaverify.simulators.files import scan_table, told_as_log_errors, write_table
+from metaverify.simulators.doubts import doubts, prompt_columns
+from metaverify.simulators.files import ends_amid_a_line, scan_table, told_as_log_errors, write_table
 from metaverify.simulators.log import (
     Floats,
     Ints,
@@ -111,7 +113,7 @@ def read_log(
     with told_as_log_errors(file):
         table = scan_table(file)
         columns = _columns(file, table, context, group, weight, signals, samples)
-        sheet = _sheet(file.name, table.select(columns.used).collect())
+        sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
         choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples)
@@ -129,6 +131,7 @@ def read_log(
             context_names=columns.keys.context,
             signals=tuple(signal for signal in read if signal.readings),
             context_cuts=cuts,
+            notes=doubts(columns, sheet.frame, queries=len(ids), cut_off=ends_amid_a_line(file)),
         )
 
 
@@ -331,8 +334,10 @@ def _refuse_repeats(sheet: Sheet, ids: pl.Series, index: _Index) -> None:
     again = before < np.arange(len(sheet))
     if again.any():
         at = int(again.argmax())
-        fault = f"query_id {ids[at]!r} is already in row {sheet.rows[before[at]]}"
-        raise sheet.error("E_DUPID", at, f"{fault}; give each row its own id (repeats of one prompt share a group_id)")
+        same = sheet.frame.row(at) == sheet.frame.row(int(before[at]))
+        others = "with the same values; drop one, or" if same else "with other values;"
+        fault = f"query_id {ids[at]!r} is already in row {sheet.rows[before[at]]}, {others}"
+        raise sheet.error("E_DUPID", at, f"{fault} give each row its own id (repeats of one prompt share a group_id)")
 
 
 def _ids(sheet: Sheet, keys: KeyColumns, index: _Index) -> Texts:
@@ -458,7 +463,8 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     correct = sheet.correctness(columns.correct, f"or {drop}")
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
-    sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {_PARTIAL}: drop those rows, or {drop}")
+    way_out = drop if unknown.all() else f"{_PARTIAL}: drop those rows, or {drop}"
+    sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
     readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
@@ -527,6 +533,7 @@ def _long_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[Lo
         "E_MISSING", names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered"
     )
     known = names.unique(maintain_order=True).to_list()
+    check_names(sheet.file, known)
     for name in choice.signals:
         if name not in known:
             raise LogError(

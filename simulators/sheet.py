@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from metaverify.simulators.log import Floats, Ints, LogError
 __all__ = ["Sheet"]
 
 _PERCENT = 100.0
+_MOST_STARS = 10  # of a rating that is written as a whole number
+_WHOLE = 2.0**53  # above it a float does not tell whole numbers apart
+_DEAREST = 1e100  # above it squares and sums of prices overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,9 @@ class Sheet:
     def texts(self, column: str) -> pl.Series:
         """A column as texts, [rows], null where empty."""
         series = self.frame[column]
+        if series.dtype.is_float():
+            lost = (series.abs() >= _WHOLE).fill_null(False).to_numpy()
+            self.refuse("E_TYPE", lost, column, "a decimal number too large to tell its neighbours apart; write texts")
         try:
             texts = series.cast(pl.String)
         except pl.exceptions.PolarsError as error:
@@ -90,10 +97,10 @@ class Sheet:
         return values
 
     def amounts(self, column: str, way_out: str) -> Floats:
-        """A column of prices, finite and at least 0, [rows], NaN where missing."""
+        """A column of prices, at least 0 and at most 1e100, [rows], NaN where missing."""
         values = self.numbers(column, way_out)
         self.refuse(
-            "E_RANGE", ~np.isnan(values) & ~((values >= 0) & np.isfinite(values)), column, f"not a price; {way_out}"
+            "E_RANGE", ~np.isnan(values) & ~((values >= 0) & (values <= _DEAREST)), column, f"not a price; {way_out}"
         )
         return values
 
@@ -101,9 +108,8 @@ class Sheet:
         if series.dtype == pl.String:
             words = series.str.strip_chars().set((series.str.strip_chars() == "").fill_null(False), None)
             values = words.cast(pl.Float64, strict=False)
-            self.refuse(
-                "E_TYPE", (values.is_null() & words.is_not_null()).to_numpy(), column, f"not a number; {way_out}"
-            )
+            wrong = (values.is_null() & words.is_not_null()).to_numpy()
+            self.refuse("E_TYPE", wrong, column, f"not a number; {_comma_hint(words, wrong)}{way_out}")
         elif series.dtype.is_numeric() or series.dtype == pl.Null:
             values = series.cast(pl.Float64)
         else:
@@ -123,8 +129,15 @@ def _shown(series: pl.Series, at: int) -> str:
         return repr(cell)
 
 
+def _comma_hint(words: pl.Series, wrong: NDArray[np.bool_]) -> str:
+    comma = wrong.any() and re.fullmatch(r"[+-]?\d*,\d+", str(words[int(wrong.argmax())]))
+    return "write a decimal point, not a comma; " if comma else ""
+
+
 def _scale_hint(raw: Floats, scale: float) -> str:
     known = raw[~np.isnan(raw)]
+    if scale == 1 and 1 < known.max() <= _MOST_STARS and (known == np.rint(known)).all() and known.min() >= 0:
+        return f"a rating? use --scale {known.max():g}"
     if scale == 1 and known.min() >= 0 and known.max() <= _PERCENT and np.quantile(known, 0.99) > 1:
         return "percent scale? use --scale 100"
     if np.isfinite(known).all() and known.max() <= 0:
