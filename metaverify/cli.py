@@ -336,20 +336,24 @@ def _replay(options: argparse.Namespace) -> None:
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
     """Make sure that the log has what the policy routes to and decides by, where the options do not say otherwise."""
+    from metaverify.simulators.log import LogError
+
     if options.tiers is None:
         for tier in policy.tiers:
             if columns.tiers and tier.name not in (*columns.tiers, *columns.signals):
                 known = ", ".join((*columns.tiers, *columns.signals))
-                raise ValueError(
+                raise LogError(
+                    "E_POLICY",
                     f"{options.log}: the policy routes to {tier.name!r}, which the log does not have (it has {known}); "
-                    "replay it on a log of its own cascade"
+                    "replay it on a log of its own cascade",
                 )
     if options.context is None:
         for name in policy.context:
             if name not in (*columns.used, *columns.ignored):
-                raise ValueError(
+                raise LogError(
+                    "E_POLICY",
                     f"{options.log}: the policy decides by the context column {name!r}, which the log does not have; "
-                    "name the columns with --context"
+                    "name the columns with --context",
                 )
 
 
