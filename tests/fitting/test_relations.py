@@ -214,7 +214,7 @@ def renaming_renames_and_nothing_else(data: Data) -> None:
 def a_useless_tier_adds_nothing(data: Data) -> None:
     log, price = a_log(data), a_price(data)
     n = len(log)
-    cost = data.draw(st.floats(0.0, 20.0))
+    cost = float(log.tiers[0].cost.mean()) * data.draw(st.floats(1.0 + CLOSE, 20.0))  # a cheaper one can be refuge
     said = LoggedReading("noise", np.full(n, 0.5), np.zeros(n))
     more = with_tier(log, LoggedTier("useless", np.zeros(n), np.full(n, cost), (said,)))
     assert value(counted(more), price) == pytest.approx(value(counted(log), price), abs=CLOSE)
