@@ -42,7 +42,7 @@ from metaverify.simulators.log import (
     ReplayLog,
     Texts,
 )
-from metaverify.simulators.sheet import Sheet
+from metaverify.simulators.sheet import Sheet, reckonable
 
 __all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
 
@@ -255,6 +255,8 @@ class _Choice:
             raise LogError(
                 "E_OPTION", f"{self.file}: --cost {tier}={price} is not a price; give a finite number from 0 up"
             )
+        if price is not None and not reckonable(price):
+            raise LogError("E_OPTION", f"{self.file}: --cost {tier}={price} is out of reckoning; choose another unit")
         return price
 
     def no_price(self, tier: str) -> LogError:
@@ -432,10 +434,7 @@ def _context_cuts(
 def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
     if keys.weight is None:
         return np.ones(len(index))
-    values = sheet.numbers(keys.weight, "give how many queries the row stands for")
-    sheet.refuse(
-        "E_RANGE", ~(np.isfinite(values) & (values > 0)), keys.weight, "not a weight; give a finite number above 0"
-    )
+    values = sheet.weights(keys.weight)
     first = values[index.first]
     sheet.refuse(
         "E_CONFLICT",

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from metaverify.simulators.log import Floats, Ints, LogError
 
-__all__ = ["Sheet"]
+__all__ = ["Sheet", "reckonable"]
 
 _PERCENT = 100.0
 _MOST_STARS = 10  # of a rating that is written as a whole number
 _WHOLE = 2.0**53  # above it a float does not tell whole numbers apart
-_DEAREST = 1e100  # above it squares and sums of prices overflow
+_DEAREST = 1e100  # beyond it, and below its inverse, squares and ratios of prices overflow
+_HEAVIEST = 1e15  # of weights, likewise
+_ANOTHER_UNIT = "too large or too small to reckon with; choose another unit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,20 @@ class Sheet:
         return values
 
     def amounts(self, column: str, way_out: str) -> Floats:
-        """A column of prices, at least 0 and at most 1e100, [rows], NaN where missing."""
+        """A column of prices, 0 or from 1e-100 to 1e100, [rows], NaN where missing."""
         values = self.numbers(column, way_out)
         self.refuse(
-            "E_RANGE", ~np.isnan(values) & ~((values >= 0) & (values <= _DEAREST)), column, f"not a price; {way_out}"
+            "E_RANGE", ~np.isnan(values) & ~((values >= 0) & np.isfinite(values)), column, f"not a price; {way_out}"
         )
+        self.refuse("E_RANGE", ~np.isnan(values) & ~reckonable(values), column, _ANOTHER_UNIT)
+        return values
+
+    def weights(self, column: str) -> Floats:
+        """A column that counts queries, from 1e-15 to 1e15, [rows]."""
+        values = self.numbers(column, "give how many queries the row stands for")
+        none = ~(np.isfinite(values) & (values > 0))
+        self.refuse("E_RANGE", none, column, "not a weight; give a finite number above 0")
+        self.refuse("E_RANGE", (values > _HEAVIEST) | (values < 1 / _HEAVIEST), column, _ANOTHER_UNIT)
         return values
 
     def _numbers(self, series: pl.Series, column: str, way_out: str) -> Floats:
@@ -115,6 +126,12 @@ class Sheet:
         else:
             raise LogError("E_TYPE", f"{self.file}: {column} holds {series.dtype}, not numbers; {way_out}")
         return np.asarray(values.fill_null(np.nan).to_numpy(writable=True), dtype=np.float64)
+
+
+def reckonable(prices: float | Floats) -> NDArray[np.bool_]:
+    """Which prices are 0, or neither too large nor too small to be squared and divided by."""
+    amounts = np.asarray(prices)
+    return np.asarray((amounts == 0) | ((amounts >= 1 / _DEAREST) & (amounts <= _DEAREST)))
 
 
 def _shown(series: pl.Series, at: int) -> str:

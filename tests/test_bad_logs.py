@@ -174,7 +174,14 @@ FIXTURES: dict[str, Bad] = {
         ("every tier costs the same",),
         argv=("compare", "{}", "--folds", "2", "--jobs", "1"),
     ),
-    "prices that overflow": Bad(csv(log(cost_small="1e308")), "E_RANGE", ("row 1: cost_small is 1e308", "not a price")),
+    "prices that overflow": Bad(
+        csv(log(cost_small="1e308")), "E_RANGE", ("row 1: cost_small is 1e308", "another unit")
+    ),
+    "prices too small": Bad(
+        csv(log(cost_small=in_row(4, "1e-320", 1))), "E_RANGE", ("row 4: cost_small is 1e-320", "another unit")
+    ),
+    "weights that overflow": Bad(csv(log(weight=in_row(3, "1e308", 1))), "E_RANGE", ("row 3: weight is 1e308",)),
+    "an option that overflows": Bad(SOUND, "E_OPTION", ("small=1e\\+308",), argv=(*INSPECT, "--cost", "small=1e308")),
     "prices the wrong way round": Bad(
         csv(log(cost_small=5, cost_large=1)), "dominated-tier", ("small: .* points below large",)
     ),

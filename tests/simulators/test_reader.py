@@ -299,14 +299,14 @@ def logs(draw: st.DrawFn) -> ReplayLog:
         confidence[draw(st.integers(0, count - 1))] = draw(st.floats(0, 1))  # read at least once
         changes = name != "conf" and draw(st.integers(0, 3)) == 0
         answer = np.where(np.isnan(confidence), np.nan, column(st.sampled_from([0.0, 1.0]) | st.floats(0, 1)))
-        paid = column(st.just(0.0) | st.floats(0, 10))
+        paid = column(st.just(0.0) | st.floats(1e-9, 10))
         return LoggedReading(name, confidence, paid, correct=answer if changes else None)
 
     def tier(name: str) -> LoggedTier:
         names = draw(st.lists(st.sampled_from(["conf2", "logit", "self_verify", "a b,c"]), unique=True))
         readings = tuple(reading(n) for n in (["conf"] if draw(st.booleans()) else []) + names)
         correct = column(st.sampled_from([0.0, 1.0]) | st.floats(0, 1))
-        return LoggedTier(name, correct, column(st.floats(0, 1e6)), readings)
+        return LoggedTier(name, correct, column(st.just(0.0) | st.floats(1e-9, 1e6)), readings)
 
     ids = np.array(draw(st.lists(words, min_size=count, max_size=count, unique=True)), dtype=object)
     weights = np.ones(count) if draw(st.booleans()) else column(st.floats(1e-3, 1e3))
