@@ -340,7 +340,7 @@ def _budgets(log: ReplayLog, budgets: Sequence[float] | None) -> tuple[float, ..
     least = costs[cheapest]
     if budgets is None:
         if not dearest > least:
-            raise LogError("every tier costs the same, so no budget can choose between them")
+            raise LogError("E_EQUAL", "every tier costs the same, so no budget can choose between them")
         return tuple(least + share * (dearest - least) for share in SHARES)
     for budget in budgets:
         if not (least * (1 - 1e-9) <= budget < math.inf):

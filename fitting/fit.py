@@ -148,7 +148,7 @@ def fit(
     _check_budget(rows, budget, tried[0].learner.abstain)
     groups = len(np.unique(rows.group_ids))
     if groups < 2:
-        raise LogError("the log has a single group: nothing is left to check a policy on")
+        raise LogError("E_FEW", "the log has a single group: nothing is left to check a policy on")
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), budget, price)
@@ -389,7 +389,7 @@ def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
     known = {reading.name for source in log.sources for reading in source.readings}
     for name in names:
         if name not in known:
-            raise LogError(f"the log has no reading {name!r}; it has {', '.join(sorted(known)) or 'none'}")
+            raise LogError("E_OPTION", f"the log has no reading {name!r}; it has {', '.join(sorted(known)) or 'none'}")
     return log.with_readings(names)
 
 

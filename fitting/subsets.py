@@ -44,7 +44,7 @@ def best_subsets(log: ReplayLog, most: int, *, budget: float | None = None) -> t
     """
     count = len(log.tiers)
     if count > MANY_TIERS:
-        raise LogError(f"the log has {count} tiers; name at most {MANY_TIERS} of them with --tiers")
+        raise LogError("E_SIZE", f"the log has {count} tiers; name at most {MANY_TIERS} of them with --tiers")
     chains = Thresholds(context=True).chains(log)
     prices = _prices(log, chains)
     value = np.full((len(prices), len(chains.share), 1 << count), -np.inf)

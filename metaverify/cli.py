@@ -169,6 +169,7 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
     from metaverify.report import fit_table
+    from metaverify.simulators.inspection import inspect_log
 
     _check_out(options.out)
     log = _read(options)
@@ -189,12 +190,15 @@ def _fit(options: argparse.Namespace) -> None:
             progress=tell,
         )
     _say_interrupted(learner)
+    warnings = inspect_log(log).warnings
     if options.out is not None:
         save_policy(fitted.policy, options.out)
     if options.json:
-        _print_json({**fitted.to_json(), "out": options.out})
+        _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
     print(fit_table(fitted))
+    for warning in warnings:
+        print(f"warning {warning.slug}: {warning.text}")
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:
@@ -332,20 +336,24 @@ def _replay(options: argparse.Namespace) -> None:
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
     """Make sure that the log has what the policy routes to and decides by, where the options do not say otherwise."""
+    from metaverify.simulators.log import LogError
+
     if options.tiers is None:
         for tier in policy.tiers:
             if columns.tiers and tier.name not in (*columns.tiers, *columns.signals):
                 known = ", ".join((*columns.tiers, *columns.signals))
-                raise ValueError(
+                raise LogError(
+                    "E_POLICY",
                     f"{options.log}: the policy routes to {tier.name!r}, which the log does not have (it has {known}); "
-                    "replay it on a log of its own cascade"
+                    "replay it on a log of its own cascade",
                 )
     if options.context is None:
         for name in policy.context:
             if name not in (*columns.used, *columns.ignored):
-                raise ValueError(
+                raise LogError(
+                    "E_POLICY",
                     f"{options.log}: the policy decides by the context column {name!r}, which the log does not have; "
-                    "name the columns with --context"
+                    "name the columns with --context",
                 )
 
 

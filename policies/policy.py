@@ -20,6 +20,11 @@ __all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "Verte
 class BudgetError(ValueError):
     """A budget that no policy in the file can keep; the message gives the cheapest one that can be kept."""
 
+    code = "E_BUDGET"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {super().__str__()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Belief:

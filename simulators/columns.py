@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,7 @@ __all__ = [
     "SignalColumns",
     "Signals",
     "TierColumns",
+    "check_names",
     "check_signals",
     "nearest",
     "reading_column",
@@ -34,6 +36,8 @@ Signals = Mapping[str, Sequence[str]]
 NO_SIGNALS: Signals = MappingProxyType({})
 
 _CORRECT = "correct_"
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_MISSPELT = 0.85  # of difflib's ratio
 _MOST_BINS = 100  # of a context column: far more than can be learnt apart
 _LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
 
@@ -113,13 +117,16 @@ class LogColumns:
             LogError: no column says what was correct, an asked column is not there, or one belongs to no tier.
         """
         if "conf" in samples:
-            raise LogError(f"{file}: --samples conf is the first answer's own reading; name a later one, such as conf2")
+            raise LogError(
+                "E_OPTION", f"{file}: --samples conf is the first answer's own reading; name a later one, such as conf2"
+            )
         keys = _keys(file, columns, tuple(context), group, weight)
         form = _form(file, columns)
         wanted = {keys.query, keys.group, keys.weight, *keys.context}
         tiers, found = ([], []) if form == "long" else source_columns(file, columns, signals, samples)
         wanted |= set(_LONG) if form == "long" else _wide_columns(tiers, found)
         used = tuple(column for column in columns if column in wanted)
+        check_names(file, used)
         ignored = tuple(column for column in columns if column not in wanted)
         return cls(form, keys, used, ignored, tuple(t.name for t in tiers), tuple(s.name for s in found))
 
@@ -151,22 +158,28 @@ def source_columns(
     prices = _by_reading(file, others, names, r"verify_cost(\d*)_(.+)")
     for (name, reading), column in costs.items():
         if reading != "conf":
-            raise LogError(f"{file}: {column} is no tier's price; rename it, cost_{name} or verify_{column}")
+            raise LogError(
+                "E_COLUMN", f"{file}: {column} is no tier's price; rename it, cost_{name} or verify_{column}"
+            )
         if name in signals:  # what a signal costs is what reading it costs
             if (name, reading) in prices:
                 twice = f"{column} and {prices[name, reading]} are both the price of {name!r}"
-                raise LogError(f"{file}: {twice}; drop one")
+                raise LogError("E_DUPCOL", f"{file}: {twice}; drop one")
             prices[name, reading] = column
     for (name, reading), column in prices.items():
         if (name, reading) not in confidences:
             needed = reading_column("conf", reading, name)
-            raise LogError(f"{file}: {column} is the price of no reading, there is no {needed}; rename or drop it")
+            raise LogError(
+                "E_COLUMN", f"{file}: {column} is the price of no reading, there is no {needed}; rename or drop it"
+            )
 
     answers = {place: column for column, place in changed.items() if column in columns}
     for (name, reading), column in answers.items():
         if (name, reading) not in confidences:
             needed = reading_column("conf", reading, name)
-            raise LogError(f"{file}: {column} has no reading beside it, there is no {needed}; add it or drop {column}")
+            raise LogError(
+                "E_COLUMN", f"{file}: {column} has no reading beside it, there is no {needed}; add it or drop {column}"
+            )
 
     def readings(name: str) -> tuple[ReadingColumns, ...]:
         return tuple(
@@ -177,7 +190,9 @@ def source_columns(
 
     for name in signals:
         if not readings(name):
-            raise LogError(f"{file} has no column conf_{name} for --signal {name}; {nearest(f'conf_{name}', columns)}")
+            raise LogError(
+                "E_OPTION", f"{file} has no column conf_{name} for --signal {name}; {nearest(f'conf_{name}', columns)}"
+            )
     return (
         [TierColumns(tier, _CORRECT + tier, costs.get((tier, "conf")), readings(tier)) for tier in tiers],
         [SignalColumns(name, needs, readings(name)) for name, needs in signals.items()]
@@ -197,7 +212,7 @@ def _agreements(file: str, columns: Sequence[str], tiers: Sequence[str]) -> dict
         if len(pairs) > 1:
             (a, b), (c, d) = pairs[:2]
             fault = f"{column} is the agreement of {a!r} and {b!r}, or of {c!r} and {d!r}"
-            raise LogError(f"{file}: {fault}; rename a tier")
+            raise LogError("E_DUPCOL", f"{file}: {fault}; rename a tier")
         if pairs:
             found[column] = pairs[0]
     return found
@@ -211,12 +226,27 @@ def check_signals(file: str, signals: Signals, tiers: Sequence[str]) -> None:
     """
     for name, needs in signals.items():
         if name in tiers:
-            raise LogError(f"{file}: --signal {name} has answers, in {_CORRECT}{name}; it is a tier already")
+            raise LogError(
+                "E_OPTION", f"{file}: --signal {name} has answers, in {_CORRECT}{name}; it is a tier already"
+            )
         if len(set(needs)) < len(needs):
-            raise LogError(f"{file}: --signal {name}={','.join(needs)} names a tier twice; name it once")
+            raise LogError("E_OPTION", f"{file}: --signal {name}={','.join(needs)} names a tier twice; name it once")
         for need in needs:
             if need not in tiers:
-                raise LogError(f"{file}: --signal {name} needs {need!r}, which is no tier; {nearest(need, tiers)}")
+                raise LogError(
+                    "E_OPTION", f"{file}: --signal {name} needs {need!r}, which is no tier; {nearest(need, tiers)}"
+                )
+
+
+def check_names(file: str, names: Sequence[str]) -> None:
+    """Make sure that names can be shown: none has a control character, or one that turns the writing around.
+
+    Raises:
+        LogError: naming it, escaped.
+    """
+    for name in names:
+        if hidden := [c for c in name if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _BIDI]:
+            raise LogError("E_NAME", f"{file}: the name {name!a} has the hidden character {hidden[0]!a}; rename it")
 
 
 def reading_column(kind: str, reading: str, tier: str) -> str:
@@ -242,13 +272,16 @@ def _form(file: str, columns: Sequence[str]) -> str:
         return "wide"
     if {"tier", "correct"} <= set(columns):
         if "query_id" not in columns:
-            raise LogError(f"{file} has a row for each tier but no column 'query_id'; {nearest('query_id', columns)}")
+            raise LogError(
+                "E_COLUMN", f"{file} has a row for each tier but no column 'query_id'; {nearest('query_id', columns)}"
+            )
         return "long"
     near = [c for c in columns if "correct" in c.lower()] or difflib.get_close_matches("correct_tier", columns)
     has = f"nearest: {', '.join(map(repr, near[:3]))}" if near else f"it has {', '.join(map(repr, columns[:8]))}"
     raise LogError(
+        "E_COLUMN",
         f"{file} has no column correct_<tier>; {has}; "
-        "give one row a query (correct_<tier>, …) or one row a reading (query_id, tier, correct, …)"
+        "give one row a query (correct_<tier>, …) or one row a reading (query_id, tier, correct, …)",
     )
 
 
@@ -259,7 +292,7 @@ def _keys(
     asked = [*(("context", column) for column in bins), ("group", group), ("weight", weight)]
     for option, column in asked:
         if column is not None and column not in columns:
-            raise LogError(f"{file} has no column {column!r} for --{option}; {nearest(column, columns)}")
+            raise LogError("E_OPTION", f"{file} has no column {column!r} for --{option}; {nearest(column, columns)}")
     return KeyColumns(
         query="query_id" if "query_id" in columns else None,
         group=group or ("group_id" if "group_id" in columns else None),
@@ -278,10 +311,10 @@ def _bins(file: str, columns: Sequence[str], context: Sequence[str]) -> dict[str
             column, _, count = text.rpartition(":")
             if not (count.isascii() and count.isdigit() and 2 <= int(count) <= _MOST_BINS):
                 way_out = f"write it as column:bins with 2 to {_MOST_BINS} bins, for example tokens:4"
-                raise LogError(f"{file}: --context {text} is no number of bins; {way_out}")
+                raise LogError("E_OPTION", f"{file}: --context {text} is no number of bins; {way_out}")
             most = int(count)
         if column in found:
-            raise LogError(f"{file}: --context names {column!r} twice; name it once")
+            raise LogError("E_OPTION", f"{file}: --context names {column!r} twice; name it once")
         found[column] = most
     return found
 
@@ -302,14 +335,20 @@ def _by_reading(file: str, columns: Sequence[str], tiers: Sequence[str], pattern
         tier = max((t for t in tiers if rest == t or rest.endswith(f"_{t}")), key=len, default=None)
         if tier is None:
             near = difflib.get_close_matches(rest, tiers, n=1, cutoff=0.0)[0]
+            others = [other for other in columns if not other.startswith(_CORRECT)]
+            meant = difflib.get_close_matches(_CORRECT + rest, others, n=1, cutoff=_MISSPELT)
             fault = f"{column} belongs to no tier, there is no {_CORRECT}{rest}"
+            fault += f", but {meant[0]!a}: was that meant?" if meant else ""
             raise LogError(
+                "E_COLUMN",
                 f"{file}: {fault}; nearest tier: {near!r}; rename or drop the column, "
-                f"or declare a signal without answers (--signal NAME=TIER)"
+                f"or declare a signal without answers (--signal NAME=TIER)",
             )
         words = [f"conf{number}" if number else "", rest.removesuffix(tier).removesuffix("_")]
         key = tier, "_".join(word for word in words if word) or "conf"
         if key in found:
-            raise LogError(f"{file}: {found[key]} and {column} are both reading {key[1]!r} of {tier!r}; rename one")
+            raise LogError(
+                "E_DUPCOL", f"{file}: {found[key]} and {column} are both reading {key[1]!r} of {tier!r}; rename one"
+            )
         found[key] = column
     return found

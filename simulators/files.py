@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import secrets
 import zlib
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["scan_table", "told_as_log_errors", "write_table"]
+__all__ = ["ends_amid_a_line", "scan_table", "told_as_log_errors", "write_table"]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_FORMULA = r"^('*[=+\-@\t\r])"
+"""How a text begins that a spreadsheet would run, after the quotes that keep it from doing so."""
 
 
 @contextmanager
@@ -28,10 +32,14 @@ def told_as_log_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise LogError(f"{file.name} cannot be opened: {error.strerror or error}; look at its permissions") from error
+        raise LogError(
+            "E_FILE", f"{file.name} cannot be opened: {error.strerror or error}; look at its permissions"
+        ) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         said = (str(error).splitlines() or ["no reason given"])[0][:200]
-        raise LogError(f"{file.name} cannot be read as {_suffix(file)} ({said}); is it damaged or cut off?") from error
+        raise LogError(
+            "E_DAMAGED", f"{file.name} cannot be read as {_suffix(file)} ({said}); is it damaged or cut off?"
+        ) from error
 
 
 def scan_table(file: Path) -> pl.LazyFrame:
@@ -42,31 +50,45 @@ def scan_table(file: Path) -> pl.LazyFrame:
         PolarsError: what only shows on collecting; see `told_as_log_errors`.
     """
     if file.is_dir():
-        raise LogError(f"{file.name or file} is a folder; name a file in it")
+        raise LogError("E_FILE", f"{file.name or file} is a folder; name a file in it")
     suffix = _suffix(file)
     if not file.exists():
-        raise LogError(f"{file.name}: there is no such file in {file.parent.resolve()}")
+        raise LogError("E_FILE", f"{file.name}: there is no such file in {file.parent.resolve()}")
     if not file.stat().st_size:
-        raise LogError(f"{file.name} is empty; write the log again")
+        raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     if suffix == ".parquet":
         return pl.scan_parquet(file, glob=False)
     raw = _text_bytes(file, suffix)
     return (_csv if suffix.startswith(".csv") else _json_lines)(file.name, raw).lazy()
 
 
+def ends_amid_a_line(file: Path) -> bool:
+    """Whether a CSV file has no newline at its end, as one that was cut off within the last field."""
+    suffix = _suffix(file)
+    return suffix.startswith(".csv") and not _text_bytes(file, suffix).endswith((b"\n", b"\r"))
+
+
 def write_table(frame: pl.DataFrame, file: Path) -> None:
     """Write a table in the format of the suffix, whole or not at all; the same table gives the same bytes.
 
+    In CSV a text that a spreadsheet would run as a formula has a single quote before it, which `scan_table` takes off.
+
     Raises:
-        LogError: an unknown suffix, or a file that cannot be written.
+        LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
-    raw = _encoded(frame, _suffix(file))
+    suffix = _suffix(file)
+    raw = _encoded(frame, suffix)
+    if suffix.startswith(".csv") and b"\0" in raw:
+        raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
+    raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
     spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         spare.write_bytes(raw)
         spare.replace(file)
     except OSError as error:
-        raise LogError(f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}") from error
+        raise LogError(
+            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
+        ) from error
     finally:
         with suppress(OSError):
             spare.unlink(missing_ok=True)
@@ -76,7 +98,7 @@ def _suffix(file: Path) -> str:
     for suffix in _SUFFIXES:
         if file.name.lower().endswith(suffix):
             return suffix
-    raise LogError(f"{file.name} has no known suffix; a log is one of {', '.join(_SUFFIXES)}")
+    raise LogError("E_FILE", f"{file.name} has no known suffix; a log is one of {', '.join(_SUFFIXES)}")
 
 
 def _text_bytes(file: Path, suffix: str) -> bytes:
@@ -86,15 +108,19 @@ def _text_bytes(file: Path, suffix: str) -> bytes:
         try:
             raw = gzip.decompress(raw)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise LogError(f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+            raise LogError("E_DAMAGED", f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+    at = raw.find(b"\0")
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} is 0x{raw[error.start]:02x}"
-        raise LogError(f"{file.name} is not UTF-8 text ({place}); save it as UTF-8") from error
+        at = error.start
+    if at >= 0:
+        kind = "UTF-16" if raw[:2] in _UTF_16_MARKS or raw[1:4:2] == b"\0\0" or raw[:3:2] == b"\0\0" else "not UTF-8"
+        place = f"byte {at + 1} is 0x{raw[at]:02x}"
+        raise LogError("E_ENCODING", f"{file.name} is {kind} text ({place}); save it as UTF-8")
     raw = raw.removeprefix(_BYTE_ORDER_MARK)
     if not raw.strip():
-        raise LogError(f"{file.name} is empty; write the log again")
+        raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     return raw
 
 
@@ -110,7 +136,14 @@ def _csv(name: str, raw: bytes) -> pl.DataFrame:
         frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     if frame.to_series(-1).has_nulls():  # a short row reads as one with missing values
         _refuse_ragged(name, raw, len(header))
+    if b"'" in raw:
+        frame = frame.with_columns(pl.all().str.replace(_FORMULA.replace("(", "'(", 1), "$1"))
     return frame
+
+
+def _unformed(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with a quote before each text that a spreadsheet would run as a formula; reading takes it off."""
+    return frame.with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
 
 
 def _csv_rows(raw: bytes) -> Iterator[list[str]]:
@@ -121,11 +154,13 @@ def _csv_header(name: str, raw: bytes) -> list[str]:
     try:
         header = next(_csv_rows(raw))
     except csv.Error as error:
-        raise LogError(f"{name} has no readable header ({error}); is it CSV?") from error
+        raise LogError("E_SYNTAX", f"{name} has no readable header ({error}); is it CSV?") from error
     if twice := [column for i, column in enumerate(header) if column in header[:i]]:
-        raise LogError(f"{name} has two columns {twice[0]!r}; rename one")
+        raise LogError("E_DUPCOL", f"{name} has two columns {twice[0]!r}; rename one")
     if len(header) == 1 and (mark := next((m for m in ";\t|" if m in header[0]), None)):
-        raise LogError(f"{name} has the one column {header[0]!r}; separated by {mark!r}? save it with commas")
+        raise LogError(
+            "E_SYNTAX", f"{name} has the one column {header[0]!r}; separated by {mark!r}? save it with commas"
+        )
     return header
 
 
@@ -135,16 +170,24 @@ def _refuse_ragged(name: str, raw: bytes, width: int) -> None:
         for number, row in enumerate(_csv_rows(raw)):
             if len(row) != width:
                 fault = f"has {len(row)} fields where the header has {width}"
-                raise LogError(f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?")
+                raise LogError(
+                    "E_SYNTAX", f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?"
+                )
 
 
 def _json_lines(name: str, raw: bytes) -> pl.DataFrame:
     try:
         frame = pl.read_ndjson(raw, infer_schema_length=None)
+        if any(raw.count(json.dumps(key).encode()) > len(frame) for key in frame.columns):
+            _refuse_bad_line(name, raw)  # a key twice in one object
         return frame.select(_keys_by_appearance(raw, frame.width))  # polars shuffles the keys of large objects
+    except LogError:
+        raise
     except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
         _refuse_bad_line(name, raw)
-        raise LogError(f"{name} cannot be read as JSON Lines ({error}); does a column mix kinds of values?") from error
+        raise LogError(
+            "E_SYNTAX", f"{name} cannot be read as JSON Lines ({error}); does a column mix kinds of values?"
+        ) from error
 
 
 def _keys_by_appearance(raw: bytes, count: int) -> list[str]:
@@ -157,18 +200,44 @@ def _keys_by_appearance(raw: bytes, count: int) -> list[str]:
 
 
 def _refuse_bad_line(name: str, raw: bytes) -> None:
-    """Raise for the first line that is not a JSON object, if there is one."""
+    """Raise for the first line that is not a JSON object, or whose values are of another kind than those above."""
+    kinds: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(raw.split(b"\n"), start=1):
         try:
-            value = json.loads(line, parse_constant=_refuse_constant) if line.strip() else {}
+            value = (
+                json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_distinct) if line.strip() else {}
+            )
         except (ValueError, RecursionError) as error:
-            raise LogError(f"{name} line {number} is not JSON ({error}); write one object a line") from error
+            raise LogError(
+                "E_SYNTAX", f"{name} line {number} is not JSON ({error}); write one object a line"
+            ) from error
         if not isinstance(value, dict):
-            raise LogError(f"{name} line {number} is {type(value).__name__}, not an object; write one object a line")
+            raise LogError(
+                "E_SYNTAX", f"{name} line {number} is {type(value).__name__}, not an object; write one object a line"
+            )
+        for key, cell in value.items():
+            if cell in (math.inf, -math.inf):
+                raise LogError("E_RANGE", f"{name} line {number}: {key} is more than a number can hold; correct it")
+            kind, first = kinds.setdefault(key, (_kind(cell), number)) if cell is not None else ("", 0)
+            if kind != _kind(cell) and cell is not None:
+                fault = f"{key} is {json.dumps(cell)[:40]}, {_kind(cell)}, but {kind} in line {first}"
+                raise LogError("E_TYPE", f"{name} line {number}: {fault}; write one kind of value")
+
+
+def _kind(cell: object) -> str:
+    return {bool: "true or false", str: "text", list: "an array", dict: "an object"}.get(type(cell), "a number")
 
 
 def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON number, a missing one is null")
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"{twice!r} stands twice in one object; keep one")
+    return found
 
 
 def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
@@ -176,8 +245,9 @@ def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
     if suffix == ".parquet":
         frame.write_parquet(buffer)
     elif suffix.startswith(".csv"):
-        frame.write_csv(buffer, quote_style="non_numeric")  # a bare carriage return would end a row for some readers
+        _unformed(frame).write_csv(
+            buffer, quote_style="non_numeric"
+        )  # a bare carriage return would end a row for some readers
     else:
         frame.write_ndjson(buffer)
-    raw = buffer.getvalue()
-    return gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
+    return buffer.getvalue()

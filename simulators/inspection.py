@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from metaverify.simulators.log import Floats, ReplayLog
+from metaverify.simulators.log import Floats, LogWarning, ReplayLog
 from metaverify.simulators.measures import (
     ContextReport,
     ReadingReport,
@@ -38,15 +38,6 @@ _INVERTED_AUROC = 0.45
 _CLEARLY = 2.0  # standard errors
 _CONTEXTS_SHOWN = 20
 _MOST_DECIMALS = 9
-
-
-@dataclass(frozen=True, slots=True)
-class LogWarning:
-    """One thing to know before trusting a log: its kind, a sentence, and the tiers or readings that it is about."""
-
-    slug: str
-    text: str
-    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +83,7 @@ def inspect_log(log: ReplayLog) -> LogReport:
         hull=no_information_hull(log).points,
         oracle=oracle(log),
         warnings=(
+            *log.notes,
             *_row_warnings(log, groups),
             *_context_warnings(contexts or ()),
             *_tier_warnings(log, tiers),
@@ -151,7 +143,16 @@ def _tier_warnings(log: ReplayLog, tiers: Sequence[TierReport]) -> Iterator[LogW
         if names := tuple(tier.name for tier in log.tiers if (tier.correct == always).all()):
             text = f"{len(names)} of {len(tiers)} tiers: {fault}, so a confidence has nothing to tell apart"
             yield LogWarning(slug, text, names)
+    yield from _price_warnings(tiers)
     yield from _order_warnings(log, tiers)
+
+
+def _price_warnings(tiers: Sequence[TierReport]) -> Iterator[LogWarning]:
+    if free := tuple(tier.name for tier in tiers if tier.price == 0):
+        text = f"{len(free)} of {len(tiers)} tiers: every answer is free; is a price missing?"
+        yield LogWarning("free-tier", text, free)
+    if len(tiers) > 1 and len({tier.price for tier in tiers}) == 1:
+        yield LogWarning("equal-prices", f"all {len(tiers)} tiers cost the same, so no budget chooses between them")
 
 
 def _order_warnings(log: ReplayLog, tiers: Sequence[TierReport]) -> Iterator[LogWarning]:

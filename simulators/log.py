@@ -16,6 +16,7 @@ from metaverify.policies.tiers import Points
 __all__ = [
     "FUSED",
     "LogError",
+    "LogWarning",
     "LoggedReading",
     "LoggedSignal",
     "LoggedTier",
@@ -34,7 +35,27 @@ FUSED = "fused"
 
 
 class LogError(ValueError):
-    """A log that cannot be used: the message names the place, the value and the way out."""
+    """A log that cannot be used: a stable ``code``, and a ``message`` that names the place, the value and the way out.
+
+    ``docs/logs.md`` lists the codes.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)  # both, so that worker processes can hand it on
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogWarning:
+    """One thing to know before trusting a log: its kind, a sentence, and the tiers or readings that it is about."""
+
+    slug: str
+    text: str
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,9 +86,13 @@ class LoggedReading:
 
     def __post_init__(self) -> None:
         if self.votes and self.correct is not None:
-            raise LogError(f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it")
+            raise LogError(
+                "E_OPTION", f"reading {self.name!r} is votes, and changes the answer as well; make two readings of it"
+            )
         if self.correct is not None and (np.isnan(self.correct) & ~np.isnan(self.confidence)).any():
-            raise LogError(f"sample {self.name!r} is there where the quality of its answer is not; fill that in")
+            raise LogError(
+                "E_MISSING", f"sample {self.name!r} is there where the quality of its answer is not; fill that in"
+            )
 
     @property
     def free(self) -> bool:
@@ -109,7 +134,9 @@ class LoggedSignal:
     def __post_init__(self) -> None:
         for reading in self.readings:
             if reading.correct is not None:
-                raise LogError(f"reading {reading.name!r} of {self.name!r} is a sample, but a signal has no answer")
+                raise LogError(
+                    "E_OPTION", f"reading {reading.name!r} of {self.name!r} is a sample, but a signal has no answer"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +147,7 @@ class ReplayLog:
     is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
     ``context_names`` are the columns that it was joined from, and ``context_cuts`` says where those that are numbers
     were cut.
-    ``weights`` counts how many queries a row stands for.
+    ``weights`` counts how many queries a row stands for.  ``notes`` are doubts about the file that it came from.
     """
 
     query_ids: Texts  # [n], distinct
@@ -131,6 +158,7 @@ class ReplayLog:
     context_names: tuple[str, ...] = ()
     signals: tuple[LoggedSignal, ...] = ()
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[LogWarning, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -167,7 +195,7 @@ class ReplayLog:
         for tier in self.tiers:
             if tier.name == name:
                 return tier
-        raise LogError(f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
+        raise LogError("E_OPTION", f"the log has no tier {name!r}; it has {', '.join(self.tier_names)}")
 
     def source(self, name: str) -> LoggedTier | LoggedSignal:
         """The columns of one tier or signal.
@@ -179,7 +207,7 @@ class ReplayLog:
             if source.name == name:
                 return source
         names = ", ".join(source.name for source in self.sources)
-        raise LogError(f"the log has no tier or signal {name!r}; it has {names}")
+        raise LogError("E_OPTION", f"the log has no tier or signal {name!r}; it has {names}")
 
     def with_tiers(self, names: Sequence[str]) -> ReplayLog:
         """The same queries, with only these tiers (still in order of mean cost) and the signals that need no other.
@@ -205,8 +233,9 @@ class ReplayLog:
             for before, sample in pairwise(samples):
                 if sample in names and before not in names:
                     raise LogError(
+                        "E_OPTION",
                         f"sample {sample!r} of {tier.name!r} was drawn after {before!r}, and its answer is that of "
-                        f"both; keep {before!r} too, or leave {sample!r} out"
+                        f"both; keep {before!r} too, or leave {sample!r} out",
                     )
         return self._reading(lambda _, reading: reading.name in names)
 
@@ -248,6 +277,7 @@ class ReplayLog:
             context_names=self.context_names,
             signals=tuple(replace(signal, readings=_take_readings(signal, rows)) for signal in self.signals),
             context_cuts=self.context_cuts,
+            notes=self.notes,
         )
 
     def by_id(self) -> ReplayLog:
@@ -272,7 +302,7 @@ class ReplayLog:
         """
         ids, first, member = np.unique(self.group_ids, return_index=True, return_inverse=True)
         if len(ids) < count:
-            raise LogError(f"the log has {len(ids)} groups, too few for {count} folds")
+            raise LogError("E_FEW", f"the log has {len(ids)} groups, too few for {count} folds")
         rank = np.argsort(np.argsort(self.group_draws("folds", seed)[first], kind="stable"), kind="stable")
         return np.asarray((rank * count // len(ids))[member], dtype=np.int64)
 

@@ -24,12 +24,14 @@ from metaverify.simulators.columns import (
     SignalColumns,
     Signals,
     TierColumns,
+    check_names,
     check_signals,
     nearest,
     reading_column,
     source_columns,
 )
-from metaverify.simulators.files import scan_table, told_as_log_errors, write_table
+from metaverify.simulators.doubts import doubts, prompt_columns
+from metaverify.simulators.files import ends_amid_a_line, scan_table, told_as_log_errors, write_table
 from metaverify.simulators.log import (
     Floats,
     Ints,
@@ -40,7 +42,7 @@ from metaverify.simulators.log import (
     ReplayLog,
     Texts,
 )
-from metaverify.simulators.sheet import Sheet
+from metaverify.simulators.sheet import Sheet, reckonable
 
 __all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
 
@@ -107,11 +109,11 @@ def read_log(
     file = Path(path)
     samples = (samples,) if isinstance(samples, str) else samples
     if not (math.isfinite(scale) and scale > 0):
-        raise LogError(f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
+        raise LogError("E_OPTION", f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
         table = scan_table(file)
         columns = _columns(file, table, context, group, weight, signals, samples)
-        sheet = _sheet(file.name, table.select(columns.used).collect())
+        sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
         choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples)
@@ -129,6 +131,7 @@ def read_log(
             context_names=columns.keys.context,
             signals=tuple(signal for signal in read if signal.readings),
             context_cuts=cuts,
+            notes=doubts(columns, sheet.frame, queries=len(ids), cut_off=ends_amid_a_line(file)),
         )
 
 
@@ -172,7 +175,7 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
         if was != is_now:
             kind = "tier" if isinstance(source, LoggedTier) else "signal"
             fault = f"{kind} {source.name!r} with the readings {was} would read back with {is_now}"
-            raise LogError(f"{file.name}: {fault}; put 'conf' first, or rename a reading or a tier")
+            raise LogError("E_NAME", f"{file.name}: {fault}; put 'conf' first, or rename a reading or a tier")
     write_table(pl.DataFrame(columns), file)
 
 
@@ -191,7 +194,7 @@ class _Choice:
     def __post_init__(self) -> None:
         for name in self.samples:
             if name in self.votes:
-                raise LogError(f"{self.file}: {name!r} is in --votes and in --samples; leave it out of one")
+                raise LogError("E_OPTION", f"{self.file}: {name!r} is in --votes and in --samples; leave it out of one")
 
     def of(self, known: Sequence[str], signals: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
         """The chosen of the known tiers and of the signals, each in their order."""
@@ -199,22 +202,26 @@ class _Choice:
         wanted = every if self.tiers is None else [self.tiers] if isinstance(self.tiers, str) else self.tiers
         for option, names in (("tiers", wanted), ("cost", list(self.costs))):
             if strange := [name for name in names if name not in every]:
-                raise LogError(f"{self.file} has no tier {strange[0]!r} for --{option}; {nearest(strange[0], every)}")
+                raise LogError(
+                    "E_OPTION", f"{self.file} has no tier {strange[0]!r} for --{option}; {nearest(strange[0], every)}"
+                )
         tiers, read = [name for name in known if name in wanted], [name for name in signals if name in wanted]
         if not tiers:
-            raise LogError(f"{self.file}: --tiers leaves no tier; there are {', '.join(known)}")
+            raise LogError("E_OPTION", f"{self.file}: --tiers leaves no tier; there are {', '.join(known)}")
         for signal in read:
             for need in signals[signal]:
                 if need not in tiers:
                     fault = f"--tiers keeps {signal!r}, which needs the answer of {need!r}"
-                    raise LogError(f"{self.file}: {fault}; name that tier too, or leave {signal!r} out")
+                    raise LogError("E_OPTION", f"{self.file}: {fault}; name that tier too, or leave {signal!r} out")
         return tiers, read
 
     def check_votes(self, readings: Sequence[str]) -> None:
         for name in self.votes:
             if name not in readings:
                 known = list(dict.fromkeys(readings))
-                raise LogError(f"{self.file} has no reading {name!r} for --votes; {nearest(name, known or ['none'])}")
+                raise LogError(
+                    "E_OPTION", f"{self.file} has no reading {name!r} for --votes; {nearest(name, known or ['none'])}"
+                )
 
     def check_samples(self, tiers: Sequence[LoggedTier]) -> None:
         found = {r.name for tier in tiers for r in tier.readings if r.correct is not None}
@@ -222,7 +229,9 @@ class _Choice:
             if name not in found:
                 conf, correct = (reading_column(kind, name, "<tier>") for kind in ("conf", "correct"))
                 fault = f"{self.file} has no answers of reading {name!r} for --samples {name}"
-                raise LogError(f"{fault}; they stand in {correct} beside {conf}, or in rows of that reading")
+                raise LogError(
+                    "E_OPTION", f"{fault}; they stand in {correct} beside {conf}, or in rows of that reading"
+                )
 
     def counted(self, sheet: Sheet, column: str, reading: LoggedReading) -> LoggedReading:
         """The reading, as shares of its votes where it was declared to be that."""
@@ -230,20 +239,30 @@ class _Choice:
         if reading.name not in self.votes:
             return reading
         if not (isinstance(votes, int) and votes >= 1):
-            raise LogError(f"{self.file}: --votes {reading.name}={votes} is no number of votes; give at least 1")
+            raise LogError(
+                "E_OPTION", f"{self.file}: --votes {reading.name}={votes} is no number of votes; give at least 1"
+            )
         yes = np.rint(reading.confidence * votes)
         odd = np.abs(reading.confidence * votes - yes) > _NO_VOTE
-        sheet.refuse(odd, column, f"no share of {votes} votes; give a multiple of 1/{votes}, or correct --votes")
+        sheet.refuse(
+            "E_RANGE", odd, column, f"no share of {votes} votes; give a multiple of 1/{votes}, or correct --votes"
+        )
         return replace(reading, confidence=yes / votes, votes=votes)
 
     def price(self, tier: str) -> float | None:
         price = self.costs.get(tier)
         if price is not None and not (math.isfinite(price) and price >= 0):
-            raise LogError(f"{self.file}: --cost {tier}={price} is not a price; give a finite number from 0 up")
+            raise LogError(
+                "E_OPTION", f"{self.file}: --cost {tier}={price} is not a price; give a finite number from 0 up"
+            )
+        if price is not None and not reckonable(price):
+            raise LogError("E_OPTION", f"{self.file}: --cost {tier}={price} is out of reckoning; choose another unit")
         return price
 
     def no_price(self, tier: str) -> LogError:
-        return LogError(f"{self.file}: tier {tier!r} has no price; add a cost column or give --cost {tier}=PRICE")
+        return LogError(
+            "E_PRICE", f"{self.file}: tier {tier!r} has no price; add a cost column or give --cost {tier}=PRICE"
+        )
 
 
 def _columns(
@@ -263,7 +282,7 @@ def _columns(
 
 def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
     if not len(frame):
-        raise LogError(f"{file} has a header but no rows; write the log again")
+        raise LogError("E_EMPTY", f"{file} has a header but no rows; write the log again")
     return Sheet(file, frame, np.arange(1, len(frame) + 1))
 
 
@@ -294,12 +313,14 @@ def _index(sheet: Sheet, columns: LogColumns) -> _Index:
     index = _Index(every, every)
     if columns.keys.query:
         ids = sheet.texts(columns.keys.query)
-        sheet.refuse(ids.is_null().to_numpy(), columns.keys.query, "but every row needs its query's id; fill it in")
+        sheet.refuse(
+            "E_MISSING", ids.is_null().to_numpy(), columns.keys.query, "but every row needs its query's id; fill it in"
+        )
         index = _by_appearance(ids)
         if columns.form == "wide":
             _refuse_repeats(sheet, ids, index)
     if len(index) < _FEWEST_ROWS:
-        raise LogError(f"{sheet.file} has only {len(index)} query; log at least {_FEWEST_ROWS}")
+        raise LogError("E_FEW", f"{sheet.file} has only {len(index)} query; log at least {_FEWEST_ROWS}")
     return index
 
 
@@ -315,8 +336,10 @@ def _refuse_repeats(sheet: Sheet, ids: pl.Series, index: _Index) -> None:
     again = before < np.arange(len(sheet))
     if again.any():
         at = int(again.argmax())
-        fault = f"query_id {ids[at]!r} is already in row {sheet.rows[before[at]]}"
-        raise sheet.error(at, f"{fault}; give each row its own id (repeats of one prompt share a group_id)")
+        same = sheet.frame.row(at) == sheet.frame.row(int(before[at]))
+        others = "with the same values; drop one, or" if same else "with other values;"
+        fault = f"query_id {ids[at]!r} is already in row {sheet.rows[before[at]]}, {others}"
+        raise sheet.error("E_DUPID", at, f"{fault} give each row its own id (repeats of one prompt share a group_id)")
 
 
 def _ids(sheet: Sheet, keys: KeyColumns, index: _Index) -> Texts:
@@ -329,11 +352,19 @@ def _labels(sheet: Sheet, column: str, index: _Index, *, empty: str | None = Non
     """[queries]: the text that all rows of a query share; an empty one is ``empty``, or refused."""
     texts = sheet.texts(column)
     if empty is None:
-        sheet.refuse(texts.is_null().to_numpy(), column, "but every row needs one; fill it in or leave the column out")
+        sheet.refuse(
+            "E_MISSING",
+            texts.is_null().to_numpy(),
+            column,
+            "but every row needs one; fill it in or leave the column out",
+        )
     labels = texts.fill_null(empty or "").to_numpy()
     first: Texts = labels[index.first]
     sheet.refuse(
-        labels != first[index.query], column, "but an earlier row of the query says otherwise; make them agree"
+        "E_CONFLICT",
+        labels != first[index.query],
+        column,
+        "but an earlier row of the query says otherwise; make them agree",
     )
     return first
 
@@ -367,6 +398,7 @@ def _numbers(sheet: Sheet, column: str, index: _Index) -> Floats:
     values = sheet.numbers(column, f"give numbers, or --context {column} without bins")
     first = values[index.first]
     sheet.refuse(
+        "E_CONFLICT",
         ~((values == first[index.query]) | (np.isnan(values) & np.isnan(first[index.query]))),
         column,
         "but an earlier row of the query says otherwise; make them agree",
@@ -380,27 +412,35 @@ def _context_cuts(
     for column in given:
         if column not in keys.context:
             known = ", ".join(keys.context) or "none"
-            raise LogError(f"{sheet.file}: context_cuts of {column!r}, which is no context column; there are {known}")
+            raise LogError(
+                "E_OPTION", f"{sheet.file}: context_cuts of {column!r}, which is no context column; there are {known}"
+            )
     cuts = {column: tuple(map(float, at)) for column, at in given.items()}
     for column, at in cuts.items():
         if not at or not np.isfinite(at).all() or any(not low < high for low, high in pairwise(at)):
-            raise LogError(f"{sheet.file}: context_cuts of {column!r} are {at}; give finite numbers that rise")
+            raise LogError(
+                "E_OPTION", f"{sheet.file}: context_cuts of {column!r} are {at}; give finite numbers that rise"
+            )
     for column, most in keys.bins.items():
         if column not in cuts:
             cuts[column] = balanced_cuts(_numbers(sheet, column, index), weights, most)
         if not cuts[column]:
-            raise LogError(f"{sheet.file}: {column} has no two different numbers to cut between; leave it out")
+            raise LogError(
+                "E_OPTION", f"{sheet.file}: {column} has no two different numbers to cut between; leave it out"
+            )
     return cuts
 
 
 def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
     if keys.weight is None:
         return np.ones(len(index))
-    values = sheet.numbers(keys.weight, "give how many queries the row stands for")
-    sheet.refuse(~(np.isfinite(values) & (values > 0)), keys.weight, "not a weight; give a finite number above 0")
+    values = sheet.weights(keys.weight)
     first = values[index.first]
     sheet.refuse(
-        values != first[index.query], keys.weight, "but an earlier row of the query says otherwise; make them agree"
+        "E_CONFLICT",
+        values != first[index.query],
+        keys.weight,
+        "but an earlier row of the query says otherwise; make them agree",
     )
     return first
 
@@ -422,7 +462,8 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     correct = sheet.correctness(columns.correct, f"or {drop}")
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
-    sheet.refuse(unknown, columns.correct, f"{extent}; {_PARTIAL}: drop those rows, or {drop}")
+    way_out = drop if unknown.all() else f"{_PARTIAL}: drop those rows, or {drop}"
+    sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
     readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
@@ -434,7 +475,7 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
         raise choice.no_price(columns.name)
     way_out = f"fill it in or give --cost {columns.name}=PRICE"
     cost = sheet.amounts(columns.cost, way_out)
-    sheet.refuse(np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
+    sheet.refuse("E_MISSING", np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
     return cost
 
 
@@ -464,7 +505,7 @@ def _changed(sheet: Sheet, column: str, sample: LoggedReading) -> Floats:
     way_out = f"leave {sample.name} out of --samples"
     correct = sheet.correctness(column, f"or {way_out}")
     unknown = np.isnan(correct) & ~np.isnan(sample.confidence)
-    sheet.refuse(unknown, column, f"though {sample.name} is there; fill it in, or {way_out}")
+    sheet.refuse("E_MISSING", unknown, column, f"though {sample.name} is there; fill it in, or {way_out}")
     return correct
 
 
@@ -474,7 +515,7 @@ def _paid(sheet: Sheet, column: str | None, reading: str, confidence: Floats) ->
         return np.zeros(len(sheet))
     way_out = "fill it in (0 where it was free)"
     price = sheet.amounts(column, way_out)
-    sheet.refuse(np.isnan(price) & ~np.isnan(confidence), column, f"though {reading} is there; {way_out}")
+    sheet.refuse("E_MISSING", np.isnan(price) & ~np.isnan(confidence), column, f"though {reading} is there; {way_out}")
     return np.nan_to_num(price)
 
 
@@ -487,11 +528,16 @@ def _present(readings: tuple[LoggedReading, ...]) -> tuple[LoggedReading, ...]:
 
 def _long_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
     names = sheet.texts("tier")
-    sheet.refuse(names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered")
+    sheet.refuse(
+        "E_MISSING", names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered"
+    )
     known = names.unique(maintain_order=True).to_list()
+    check_names(sheet.file, known)
     for name in choice.signals:
         if name not in known:
-            raise LogError(f"{sheet.file} has no rows of tier {name!r} for --signal {name}; {nearest(name, known)}")
+            raise LogError(
+                "E_OPTION", f"{sheet.file} has no rows of tier {name!r} for --signal {name}; {nearest(name, known)}"
+            )
     answering = [name for name in known if name not in choice.signals]
     check_signals(sheet.file, choice.signals, answering)
     tiers, read = choice.of(answering, choice.signals)
@@ -519,7 +565,7 @@ class _LongTier:
         correct = first.one_a_query("correct", first.sheet.correctness("correct", f"or {drop}"))
         if np.isnan(correct).all():
             way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
-            raise LogError(f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
+            raise LogError("E_MISSING", f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
         extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
         self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
         return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
@@ -528,7 +574,7 @@ class _LongTier:
         readings = _priced(self.readings(choice), choice.price(self.name))
         if "correct" in self.sheet:
             given = ~np.isnan(self.sheet.correctness("correct", "or leave it empty"))
-            self.sheet.refuse(given, "correct", f"but --signal {self.name} has no answers; is it a tier?")
+            self.sheet.refuse("E_CONFLICT", given, "correct", f"but --signal {self.name} has no answers; is it a tier?")
         return LoggedSignal(self.name, readings, tuple(choice.signals[self.name]))
 
     def cost(self, choice: _Choice) -> Floats:
@@ -554,14 +600,16 @@ class _LongTier:
         cells = np.full(len(self.index), np.nan)
         cells[self.query[known]] = values[known]
         other = ~np.isnan(values) & (values != cells[self.query])
-        self.sheet.refuse(other, column, f"but an earlier row of the query and {self.name} differs; make them agree")
+        self.sheet.refuse(
+            "E_CONFLICT", other, column, f"but an earlier row of the query and {self.name} differs; make them agree"
+        )
         return cells
 
     def refuse_missing(self, values: Floats, column: str, why: str) -> None:
         if np.isnan(values).any():
             at = int(self.index.first[np.isnan(values).argmax()])
             query = self.whole.texts("query_id")[at]
-            raise self.whole.error(at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
+            raise self.whole.error("E_MISSING", at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
 
     def readings(self, choice: _Choice) -> tuple[LoggedReading, ...]:
         if "confidence" not in self.sheet:
@@ -581,7 +629,9 @@ class _LongTier:
     ) -> LoggedReading:
         sheet, query = self.sheet.where(mask), self.query[mask]
         again = ~pl.Series(query).is_first_distinct().to_numpy()
-        sheet.refuse(again, "query_id", f"again with tier {self.name!r} and reading {name!r}; name each reading once")
+        sheet.refuse(
+            "E_DUPID", again, "query_id", f"again with tier {self.name!r} and reading {name!r}; name each reading once"
+        )
         given = choice.counted(sheet, "confidence", LoggedReading(name, confidence[mask], price[mask]))
         seen, paid = np.full(len(self.index), np.nan), np.zeros(len(self.index))
         seen[query], paid[query] = given.confidence, given.price
@@ -623,5 +673,5 @@ def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
                 columns.append(pl.Series(price, reading.price))
     names = [column.name for column in columns]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise LogError(f"{file}: two columns would be called {twice[0]}; rename a tier or a reading")
+        raise LogError("E_NAME", f"{file}: two columns would be called {twice[0]}; rename a tier or a reading")
     return columns

@@ -42,8 +42,9 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
     for tier in policy.tiers:
         if tier.answer and tier.name not in log.tier_names:
             raise LogError(
+                "E_POLICY",
                 f"the policy routes to {tier.name!r}, which the log does not have "
-                f"(it has {', '.join(log.tier_names)}); replay it on a log of its own cascade"
+                f"(it has {', '.join(log.tier_names)}); replay it on a log of its own cascade",
             )
     made_of = {(tier.name, r.name): [part.reading for part in r.parts] for tier in policy.tiers for r in tier.readings}
     for node in policy.nodes:
@@ -52,24 +53,34 @@ def check_match(policy: Policy, log: ReplayLog) -> None:
             for wanted in made_of[node.tier, node.reading] or [node.reading]:
                 if wanted not in names and node.reading not in names:
                     has = ", ".join(names) or "no reading"
-                    raise LogError(f"the policy reads {wanted!r} of {node.tier!r}, of which the log has {has}")
+                    raise LogError(
+                        "E_POLICY", f"the policy reads {wanted!r} of {node.tier!r}, of which the log has {has}"
+                    )
     for tier in policy.tiers:
         for reading in tier.readings:
             columns = (r for source in log.sources if source.name == tier.name for r in source.readings)
             for column in (column for column in columns if column.name == reading.name):
                 if reading.sample and column.correct is None:
                     fault = f"the policy takes {reading.name!r} of {tier.name!r} for a sample with an answer of its own"
-                    raise LogError(f"{fault}, which the log lacks; read the log with --samples {reading.name}")
+                    raise LogError(
+                        "E_POLICY", f"{fault}, which the log lacks; read the log with --samples {reading.name}"
+                    )
                 if column.votes != reading.votes:
                     fault = f"the policy takes {reading.name!r} of {tier.name!r} for {reading.votes or 'no'} votes"
                     way_out = f"--votes {reading.name}={reading.votes}" if reading.votes else "no --votes for it"
-                    raise LogError(f"{fault}, the log for {column.votes or 'none'}; read the log with {way_out}")
+                    raise LogError(
+                        "E_POLICY", f"{fault}, the log for {column.votes or 'none'}; read the log with {way_out}"
+                    )
     if policy.context and log.contexts is None:
-        raise LogError(f"the policy decides by context: read the log with --context {','.join(policy.context)}")
+        raise LogError(
+            "E_POLICY", f"the policy decides by context: read the log with --context {','.join(policy.context)}"
+        )
     for known, cuts in policy.context_cuts.items():
         if known in log.context_names and log.context_cuts.get(known) != cuts:
             fault = f"the policy cuts {known!r} at {', '.join(f'{cut:g}' for cut in cuts)}, the log elsewhere"
-            raise LogError(f"{fault}; read it with context=policy.context, context_cuts=policy.context_cuts")
+            raise LogError(
+                "E_POLICY", f"{fault}; read it with context=policy.context, context_cuts=policy.context_cuts"
+            )
 
 
 def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:

@@ -158,7 +158,7 @@ def verified(log: ReplayLog, tier: LoggedTier, name: str | None, *, but: str | N
 def _reading_of(log: ReplayLog, tier: LoggedTier, name: str) -> LoggedReading | None:
     if not any(reading.name == name for each in log.tiers for reading in each.readings):
         known = sorted({reading.name for each in log.tiers for reading in each.readings})
-        raise LogError(f"no tier of the log has a reading {name!r}; they have {', '.join(known) or 'none'}")
+        raise LogError("E_OPTION", f"no tier of the log has a reading {name!r}; they have {', '.join(known) or 'none'}")
     return next((reading for reading in tier.readings if reading.name == name), None)
 
 

@@ -39,7 +39,7 @@ def test_tiers_are_found_by_name() -> None:
     assert len(log) == COUNT
     assert log.tier_names == ("small", "medium", "large")
     assert log.tier("medium").cost[0] == 5.0
-    with pytest.raises(LogError, match=r"^the log has no tier 'tiny'; it has small, medium, large$"):
+    with pytest.raises(LogError, match=r"^E_OPTION: the log has no tier 'tiny'; it has small, medium, large$"):
         log.tier("tiny")
 
 
@@ -57,7 +57,9 @@ def test_signals_follow_the_tiers_and_are_found_by_name() -> None:
     assert [source.name for source in log.sources] == ["small", "medium", "large", "judge", "pair", "early"]
     assert log.source("judge") is log.signals[0]
     assert log.source("small") is log.tiers[0]
-    with pytest.raises(LogError, match=r"^the log has no tier or signal 'jury'; it has small, .*, judge, pair, early$"):
+    with pytest.raises(
+        LogError, match=r"^E_OPTION: the log has no tier or signal 'jury'; it has small, .*, judge, pair, early$"
+    ):
         log.source("jury")
 
 
