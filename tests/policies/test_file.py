@@ -40,7 +40,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "policy.json"
 LIMIT = 1 << 20  # bytes
 CODES = {
     *("E_EMPTY", "E_SIZE", "E_NOTFILE", "E_ENCODING", "E_SYNTAX", "E_DUPKEY", "E_DEPTH", "E_NONFINITE"),
-    *("E_TYPE", "E_SCHEMA", "E_RANGE", "E_ACTION", "E_VERSION", "E_CHECKSUM"),
+    *("E_NUMBER", "E_TYPE", "E_SCHEMA", "E_NAME", "E_RANGE", "E_ACTION", "E_PROB", "E_VERSION", "E_CHECKSUM"),
 }
 
 Document = dict[str, Any]
@@ -155,7 +155,7 @@ def believing(policy: Policy, beliefs: dict[int, tuple[Belief, ...]]) -> Policy:
         "where a context is cut": lambda p: replace(p, context_cuts={"task": (120.0,)}),
         "the worth of abstaining": lambda p: replace(p, abstain=0.3),
         "a belief": lambda p: believing(
-            p, {3: (*p.vertices[0].beliefs[3][:2], replace(p.vertices[0].beliefs[3][2], share=0.06))}
+            p, {3: (*p.vertices[0].beliefs[3][:2], replace(p.vertices[0].beliefs[3][2], share=0.04))}
         ),
         "no beliefs": lambda p: believing(p, {}),
         "the evidence": lambda p: replace(p, evidence={**p.evidence, "rows": 101}),
@@ -379,12 +379,10 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         ("vertices", 0, "quality"): (-0.1, 1.1),
         ("vertices", 0, "root"): (-1,),
         ("vertices", 0, "context_roots", "code"): (-1,),
-        ("evidence", "rows"): (10**20,),
     }
     for path, values in ranged.items():
         for value in values:
-            part = "" if path[0] == "evidence" else str(path[0])
-            yield f"{path} is {value!r}", "E_RANGE", changed(*path, to=value), part
+            yield f"{path} is {value!r}", "E_RANGE", changed(*path, to=value), str(path[0])
 
     found = {"cost": [2.5, 3.5], "quality": [0.7, 0.8], "calls": [1.0, 0.5, 0.25], "accepts": [0.5, 0.25, 0.25]}
     for key, code, values in (
@@ -553,7 +551,7 @@ def test_a_number_that_is_not_finite_is_refused(number: str) -> None:
 @pytest.mark.parametrize("digits", [20, 400, 5000])
 def test_a_whole_number_beyond_sixty_four_bits_is_refused(digits: int) -> None:
     data = GOLDEN.read_text("utf-8").replace('"rows":100', f'"rows":{"9" * digits}')
-    assert refusal(data.encode()).code == "E_RANGE"
+    assert refusal(data.encode()).code == "E_NUMBER"
 
 
 @pytest.mark.parametrize("claimed", ["", "sha256:", "sha256:" + "0" * 64, "x"])
@@ -753,7 +751,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt(), MemoryError()], ids=repr)
-@pytest.mark.parametrize("step", ["fdopen", "fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException, there: bool
@@ -761,7 +759,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
     path = tmp_path / "p.json"
     if there:
         save_policy(load_policy(GOLDEN), path)
-    real = os.fdopen
+    real, new = os.fdopen, policy_of(salt="new")
 
     def fail(*args: Any, **options: Any) -> Any:
         if step == "fdopen":
@@ -770,7 +768,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(BaseException, match=r"disk full|broken|^$"):
-        save_policy(policy_of(salt="new"), path)
+        save_policy(new, path)
     monkeypatch.undo()
     assert inside(tmp_path) == (["p.json"] if there else [])
     assert not there or path.read_bytes() == GOLDEN.read_bytes()
