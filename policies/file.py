@@ -32,7 +32,7 @@ FORMAT = "metaverify-policy"
 VERSION = 1
 SIZE_LIMIT = 1 << 20
 VOTES_LIMIT = 1 << 10
-ROUNDING = 1e-9  # what a sum of shares may be above 1
+ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
 
 def policy_id(policy: Policy) -> str:
@@ -425,7 +425,7 @@ def _decode_evidence(item: Fields, answers: tuple[bool, ...]) -> VertexEvidence:
     calls, accepts = (_decode_shares(item, key, answers) for key in ("calls", "accepts"))
     _check_sum(item, "accepts", [share for share in accepts if share is not None])
     for at, (called, accepted) in enumerate(zip(calls, accepts, strict=True)):
-        if called is not None and accepted is not None and accepted > called + ROUNDING:
+        if called is not None and accepted is not None and accepted > called + 2 * ROUNDING:
             item.fail("E_PROB", f"accepts[{at}]", f"is {accepted}, above the share {called} that is called")
     evidence = VertexEvidence(_decode_interval(item, "cost"), _decode_interval(item, "quality"), calls, accepts)
     item.end()
@@ -452,7 +452,7 @@ def _decode_shares(item: Fields, key: str, answers: tuple[bool, ...]) -> tuple[f
 
 def _check_sum(item: Fields, key: str, shares: Sequence[float]) -> None:
     """Refuse shares of what excludes each other that are more than everything."""
-    if sum(shares) > 1.0 + ROUNDING:
+    if sum(shares) > 1.0 + ROUNDING * len(shares):
         item.fail("E_PROB", key, f"and what stands beside it are shares that add up to {sum(shares):.9g}, above 1")
 
 
