@@ -243,7 +243,7 @@ def parse_policy(data: bytes) -> Policy:
     document = parse_document(data)
     top = Fields(document, "document")
     if "format" not in document or top.text("format") != FORMAT:
-        top.fail("E_SCHEMA", "format", f"is {document.get('format')!r}, not {FORMAT!r}: not a policy file")
+        top.fail("E_SCHEMA", "format", f"is {shown(document.get('format'))}, not {FORMAT!r}: not a policy file")
     version = top.whole("version")
     if version != VERSION:
         newer = version > VERSION
@@ -321,8 +321,8 @@ def _decode_cuts(item: Fields, context: tuple[str, ...]) -> dict[str, tuple[floa
 
 def _decode_tier(item: Fields) -> Tier:
     readings: list[Reading] = []
-    for r in item.objects("readings"):
-        readings.append(_decode_reading(r, [reading.name for reading in readings if not reading.parts]))
+    for listed in item.objects("readings"):
+        readings.append(_decode_reading(listed, [r.name for r in readings if not r.parts and not r.votes]))
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
     item.names("readings", [reading.name for reading in readings])
@@ -350,6 +350,8 @@ def _decode_reading(item: Fields, before: list[str]) -> Reading:
         item.fail("E_RANGE", "votes", "is 0; leave it out")
     if item.has("sample") and item.get("sample") is not True:
         item.fail("E_TYPE", "sample", "is not true; leave it out")
+    if parts and (votes or item.has("sample")):
+        item.fail("E_SCHEMA", "parts", "make a score, which is neither votes nor a sample")
     reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes, item.has("sample"))
     item.end()
     return reading
@@ -360,7 +362,9 @@ def _decode_points(item: Fields, before: list[str]) -> Points:
     if len(points) != len(cuts) + 1:
         item.fail("E_SCHEMA", "points", f"has {len(points)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
     if item.text("of") not in before:
-        item.fail("E_SCHEMA", "of", f"is {item.value['of']!r}, not a reading listed before that is not fused itself")
+        item.fail(
+            "E_SCHEMA", "of", f"is {item.value['of']!r}, not a reading listed before that is neither fused nor votes"
+        )
     part = Points(item.text("of"), cuts, points, item.number("missing", 0.0, 1.0))
     item.end()
     return part
