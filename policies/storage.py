@@ -155,9 +155,10 @@ def check_signature(path: str | os.PathLike[str], data: bytes, key: bytes) -> No
     import hmac  # only where files are signed
 
     beside, wanted = signature_path(path), _sign(data, key).encode()
-    lines = []
-    if beside.exists():
-        lines = read_at_most(beside, SIGNATURES_LIMIT, "export the policy again").split()
+    try:
+        lines = read_at_most(beside, SIGNATURES_LIMIT, "").split()
+    except PolicyFileError:
+        lines = []
     if not any(hmac.compare_digest(line, wanted) for line in lines):
         message = f"has no signature by this key in {beside.name}: it was changed, or signed with another key or none"
         raise PolicyFileError("E_SIGNATURE", "", f"{message}; export it again with the key")
