@@ -14,6 +14,7 @@ __all__ = ["Fields", "PolicyFileError", "check_number", "parse_document"]
 
 DEPTH_LIMIT = 12
 WHOLE_LIMIT = 1 << 63
+LONGEST = 300  # letters of a message
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
@@ -21,6 +22,7 @@ class PolicyFileError(ValueError):
     """A policy file that is refused: a stable ``code``, the ``place`` in the document, and the way out."""
 
     def __init__(self, code: str, place: str, message: str) -> None:
+        message = message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
         super().__init__(f"{code} at {place}: {message}" if place else f"{code}: {message}")
         self.code = code
         self.place = place
@@ -110,7 +112,11 @@ class Fields:
 
     def fail(self, code: str, key: str, message: str) -> NoReturn:
         """Refuse the document for what stands at ``key``."""
-        raise PolicyFileError(code, f"{self.place}.{key}", message)
+        raise PolicyFileError(code, self._at(key), message)
+
+    def _at(self, key: str) -> str:
+        """The place of a key, as messages have it: `shown` where it is long or cannot be printed."""
+        return f"{self.place}.{key if len(key) <= 60 and key.isprintable() else shown(key)[1:-1]}"
 
     def get(self, key: str) -> Any:
         """What stands at ``key``, which must be there."""
@@ -128,7 +134,7 @@ class Fields:
     def end(self) -> None:
         """Refuse the object if it has a key that was not asked for."""
         for key in sorted(self.value.keys() - self._known):
-            self.fail("E_SCHEMA", shown(key)[1:-1], f"is not a known key{did_you_mean(key, self._known)}")
+            self.fail("E_SCHEMA", key, f"is not a known key{did_you_mean(key, self._known)}")
 
     def text(self, key: str) -> str:
         """The text at ``key``."""
@@ -154,11 +160,11 @@ class Fields:
 
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """The number at ``key``, in [low, high]."""
-        return check_number(self.get(key), f"{self.place}.{key}", low, high)
+        return check_number(self.get(key), self._at(key), low, high)
 
     def numbers(self, key: str, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
         """The numbers in the array at ``key``, each in [low, high]."""
-        return tuple(check_number(v, f"{self.place}.{key}[{i}]", low, high) for i, v in enumerate(self.array(key)))
+        return tuple(check_number(v, f"{self._at(key)}[{i}]", low, high) for i, v in enumerate(self.array(key)))
 
     def wholes(self, key: str) -> tuple[int, ...]:
         """The whole numbers in the array at ``key``, each at least 0."""

@@ -362,9 +362,8 @@ def _decode_points(item: Fields, before: list[str]) -> Points:
     if len(points) != len(cuts) + 1:
         item.fail("E_SCHEMA", "points", f"has {len(points)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
     if item.text("of") not in before:
-        item.fail(
-            "E_SCHEMA", "of", f"is {item.value['of']!r}, not a reading listed before that is neither fused nor votes"
-        )
+        named = shown(item.value["of"])
+        item.fail("E_SCHEMA", "of", f"is {named}, not a reading listed before that is neither fused nor votes")
     part = Points(item.text("of"), cuts, points, item.number("missing", 0.0, 1.0))
     item.end()
     return part
