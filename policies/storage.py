@@ -115,7 +115,7 @@ def _remove_stale(target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
+    if not POSIX:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -506,6 +506,36 @@ def test_a_misspelt_key_is_told_beside_the_one_that_was_meant(path: tuple[Any, .
     assert f"did you mean {hinted!r}?" in error.message
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "value", "code", "place"),
+    [
+        ("signals", ("tiers", 3, "answer"), True, "E_TYPE", "tiers[3].answer"),
+        ("signals", ("tiers", 3, "needs"), ["length"], "E_SCHEMA", "tiers[3].needs"),
+        ("signals", ("tiers", 3, "needs"), ["small", "small"], "E_SCHEMA", "tiers[3].needs"),
+        ("signals", ("tiers", 3, "needs"), "small", "E_TYPE", "tiers[3].needs"),
+        ("scores", ("tiers", 0, "readings", 3, "sample"), False, "E_TYPE", "tiers[0].readings[3].sample"),
+        ("votes", ("nodes", 1, "tallies", 0, "then", 0), "2", "E_TYPE", "nodes[1].tallies[0].then[0]"),
+        ("votes", ("nodes", 1, "tallies", 0, "then", 0), -1, "E_TYPE", "nodes[1].tallies[0].then[0]"),
+        ("votes", ("nodes", 1, "tallies", 4, "then", 0), None, "E_ACTION", "nodes[1]"),
+        ("votes", ("nodes", 1, "tallies", 1, "cuts"), [3], "E_ACTION", "nodes[1]"),
+        ("votes", ("tiers", 0, "readings", 0, "votes"), 4, "E_ACTION", "nodes[1]"),
+        ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
+        ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
+        ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
+        ("policy", ("operating_point",), {"low": 1, "high": 0, "share": 0.5, "budget": None, "price": None}, "E_RANGE",
+         "operating_point.high"),
+    ],
+)  # fmt: skip
+def test_a_golden_file_of_each_kind_is_refused_for(
+    name: str, path: tuple[Any, ...], value: Any, code: str, place: str
+) -> None:
+    document = json.loads(GOLDEN.with_name(f"{name}.json").read_text("utf-8"))
+    changed(*path, to=value)(document)
+    error = refusal(sealed(document))
+    assert error.code == code
+    assert error.place.removeprefix("document.") == place
+
+
 def test_names_of_any_script_are_names() -> None:
     document = golden()
     document["context"] = [

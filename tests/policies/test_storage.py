@@ -243,6 +243,17 @@ def test_only_the_dead_writers_of_the_same_file_are_cleaned_up_after(tmp_path: P
     assert not living.exists()
 
 
+def test_without_locks_a_file_is_written_and_nothing_of_others_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaverify.policies.storage.POSIX", False)
+    other = tmp_path / f".p.json.{'a' * 16}.tmp"
+    other.write_bytes(b"half")
+    write_atomically(tmp_path / "p.json", b"whole")
+    assert (tmp_path / "p.json").read_bytes() == b"whole"
+    assert inside(tmp_path) == [other.name, "p.json"]
+
+
 @posix
 def test_writers_of_one_file_do_not_take_each_other_s_temporary_files(tmp_path: Path) -> None:
     path, failures = tmp_path / "p.json", []
