@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROOMS := policies simulators fitting
 
-.PHONY: demo test test-slow lint format bench docs-check links clean
+.PHONY: demo test test-slow lint format fuzz bench docs-check links clean
 
 demo: $(STAMP)
 	$(BIN)/metaverify demo
@@ -24,6 +24,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.policies.fuzzing
+	$(BIN)/python -m tests.policies.guided
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.speed

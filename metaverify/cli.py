@@ -500,7 +500,7 @@ def _readings(text: str) -> dict[str, Any]:
 
 def _warn_of_readings(policy: Policy, readings: Mapping[str, Any]) -> None:
     """Say which readings the policy does not know; it decides without them, since a log may have had more."""
-    from metaverify.policies.policy import did_you_mean
+    from metaverify.policies.names import did_you_mean
 
     known = {tier.name: [reading.name for reading in tier.readings] for tier in policy.tiers}
     for tier, given in readings.items():

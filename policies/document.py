@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from metaverify.policies.names import did_you_mean, name_fault
 
 __all__ = ["Fields", "PolicyFileError", "check_number", "parse_document"]
 
 DEPTH_LIMIT = 12
+WHOLE_LIMIT = 1 << 63
+LONGEST = 300  # letters of a message
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class PolicyFileError(ValueError):
     """A policy file that is refused: a stable ``code``, the ``place`` in the document, and the way out."""
 
     def __init__(self, code: str, place: str, message: str) -> None:
+        message = message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
         super().__init__(f"{code} at {place}: {message}" if place else f"{code}: {message}")
         self.code = code
         self.place = place
@@ -52,30 +60,24 @@ def parse_document(data: bytes) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    depth, quoted, escaped = 0, False, False
-    for letter in text:
-        if quoted:
-            quoted, escaped = escaped or letter != '"', not escaped and letter == "\\"
-        elif letter == '"':
-            quoted = True
-        elif letter in "[{":
-            depth += 1
-            if depth > DEPTH_LIMIT:
-                raise PolicyFileError("E_DEPTH", "", f"nested deeper than {DEPTH_LIMIT} levels")
-        elif letter in "]}":
-            depth -= 1
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", QUOTED.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEPTH_LIMIT:
+            raise PolicyFileError("E_DEPTH", "", f"nested deeper than {DEPTH_LIMIT} levels")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise PolicyFileError("E_DUPKEY", repr(twice), "stands twice in one object")
-    return dict(pairs)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise PolicyFileError("E_DUPKEY", shown(key), "stands twice in one object")
+        found[key] = value
+    return found
 
 
 def _no_constants(name: str) -> NoReturn:
-    raise PolicyFileError("E_NONFINITE", name, "is not a finite number")
+    raise PolicyFileError("E_NONFINITE", name[:24], "is not a finite number")
 
 
 def _finite(text: str) -> float:
@@ -86,9 +88,16 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    if len(text) > 19:
-        raise PolicyFileError("E_RANGE", text[:24], "is too large a whole number")
-    return int(text)
+    value = int(text[:21])  # 20 letters are beyond 64 bits, or all of it
+    if not -WHOLE_LIMIT <= value < WHOLE_LIMIT:
+        raise PolicyFileError("E_NUMBER", text[:24], "is a whole number that does not fit into 64 bits")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value of the document as messages have it: on one line, in plain letters, and not too long."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class Fields:
@@ -99,27 +108,33 @@ class Fields:
             raise PolicyFileError("E_TYPE", place, f"is {_kind(value)}, not an object")
         self.value = value
         self.place = place
-        self._left = set(value)
+        self._known: set[str] = set()
 
     def fail(self, code: str, key: str, message: str) -> NoReturn:
         """Refuse the document for what stands at ``key``."""
-        raise PolicyFileError(code, f"{self.place}.{key}", message)
+        raise PolicyFileError(code, self._at(key), message)
+
+    def _at(self, key: str) -> str:
+        """The place of a key, as messages have it: `shown` where it is long or cannot be printed."""
+        return f"{self.place}.{key if len(key) <= 60 and key.isprintable() else shown(key)[1:-1]}"
 
     def get(self, key: str) -> Any:
         """What stands at ``key``, which must be there."""
+        self._known.add(key)
         if key not in self.value:
-            self.fail("E_SCHEMA", key, "is missing")
-        self._left.discard(key)
+            near = did_you_mean(key, (other for other in self.value.keys() - self._known if len(other) < 40))
+            self.fail("E_SCHEMA", key, f"is missing{near}")
         return self.value[key]
 
     def has(self, key: str) -> bool:
         """Whether the object has this key."""
+        self._known.add(key)
         return key in self.value
 
     def end(self) -> None:
         """Refuse the object if it has a key that was not asked for."""
-        for key in sorted(self._left):
-            self.fail("E_SCHEMA", key, "is not a known key")
+        for key in sorted(self.value.keys() - self._known):
+            self.fail("E_SCHEMA", key, f"is not a known key{did_you_mean(key, self._known)}")
 
     def text(self, key: str) -> str:
         """The text at ``key``."""
@@ -127,6 +142,12 @@ class Fields:
         if not isinstance(value, str):
             self.fail("E_TYPE", key, f"is {_kind(value)}, not text")
         return value
+
+    def names(self, key: str, names: Sequence[str]) -> None:
+        """Refuse the document where one of the names that stand at ``key`` is none."""
+        fault = name_fault(names)
+        if fault is not None:
+            self.fail("E_NAME", f"{key}[{fault[0]}]", fault[1])
 
     def whole(self, key: str, high: int | None = None) -> int:
         """The whole number at ``key``, from 0 to below ``high``."""
@@ -139,11 +160,11 @@ class Fields:
 
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """The number at ``key``, in [low, high]."""
-        return check_number(self.get(key), f"{self.place}.{key}", low, high)
+        return check_number(self.get(key), self._at(key), low, high)
 
     def numbers(self, key: str, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
         """The numbers in the array at ``key``, each in [low, high]."""
-        return tuple(check_number(v, f"{self.place}.{key}[{i}]", low, high) for i, v in enumerate(self.array(key)))
+        return tuple(check_number(v, f"{self._at(key)}[{i}]", low, high) for i, v in enumerate(self.array(key)))
 
     def wholes(self, key: str) -> tuple[int, ...]:
         """The whole numbers in the array at ``key``, each at least 0."""

@@ -6,15 +6,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept
-from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document
+from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
+from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.storage import check_signature, read_at_most, write_atomically, write_signature
 from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
 FORMAT = "metaverify-policy"
 VERSION = 1
 SIZE_LIMIT = 1 << 20
+VOTES_LIMIT = 1 << 10
+ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
 
 def policy_id(policy: Policy) -> str:
@@ -45,54 +48,24 @@ def dump_policy(policy: Policy) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def save_policy(policy: Policy, path: str | os.PathLike[str]) -> str:
+def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | None = None) -> str:
     """Write the policy file and return its id; a reader sees the old file or the new one, whole.
+
+    With a key of at least 16 bytes its signature, HMAC-SHA256, is written beside it (``policy.json.sig``).
 
     Raises:
         PolicyFileError: the policy would not load again; nothing is written.
+        ValueError: the key is too short.
     """
     try:
         data = dump_policy(policy).encode()
     except UnicodeEncodeError as error:
         raise PolicyFileError("E_ENCODING", repr(error.object[error.start]), "is a lone surrogate") from None
     parse_policy(data)
+    if key is not None:
+        write_signature(path, data, key)
     write_atomically(path, data)
     return policy_id(policy)
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step: a synced temporary file beside it, renamed over it."""
-    import tempfile  # only for writing, which routers never do
-
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _canonical(value: object) -> str:
@@ -115,6 +88,8 @@ def _encode(policy: Policy) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "salt": policy.salt,
+        **({"serial": policy.serial} if policy.serial else {}),
+        **({} if policy.expires is None else {"expires": _float(policy.expires)}),
         "context": list(policy.context),
         **_encode_cuts(policy.context_cuts),
         "abstain": None if policy.abstain is None else _float(policy.abstain),
@@ -211,27 +186,52 @@ def _encode_evidence(evidence: VertexEvidence) -> dict[str, list[float | None]]:
     }
 
 
-def load_policy(path: str | os.PathLike[str]) -> Policy:
+def load_policy(
+    path: str | os.PathLike[str],
+    *,
+    key: bytes | None = None,
+    tiers: Iterable[str] | None = None,
+    at_least: int = 0,
+    now: float | None = None,
+) -> Policy:
     """Read a policy file.
+
+    Args:
+        path: the file.
+        key: what its signature beside it was made with; without, none is asked for.
+        tiers: what the router can call and read; the file may name nothing else.
+        at_least: the lowest serial that is taken, to which an older file cannot be put back.
+        now: the time in seconds since 1970, as `time.time()`; without, no file is too old.
 
     Raises:
         PolicyFileError: anything unknown, missing, duplicate, not finite, out of range, cyclic, unreachable, too
-            large, or with a wrong id.
+            large, or with a wrong id; or what was asked for above is not so.  The codes are in docs/policy-file.md.
+        ValueError: the key is too short.
     """
-    file = Path(path)
     try:
-        if not file.is_file():
-            reason = "is not a file" if file.exists() else "does not exist"
-            raise PolicyFileError("E_NOTFILE", str(path), f"{reason}; `metaverify fit LOG -o FILE` writes one")
-        with file.open("rb") as stream:
-            data = stream.read(SIZE_LIMIT + 1)
-    except OSError as error:
-        raise PolicyFileError("E_NOTFILE", str(path), f"cannot be read: {error.strerror or error}") from error
-    try:
-        return parse_policy(data)
+        data = read_at_most(path, SIZE_LIMIT, "`metaverify fit LOG -o FILE` writes one")
+        if key is not None:
+            check_signature(path, data, key)
+        policy = parse_policy(data)
+        _check_use(policy, tiers, at_least, now)
     except PolicyFileError as error:
         place = f"{path} {error.place}".strip()
-        raise PolicyFileError(error.code, place, error.message) from None
+        raise PolicyFileError(error.code, place, error.message) from error.__cause__
+    return policy
+
+
+def _check_use(policy: Policy, tiers: Iterable[str] | None, at_least: int, now: float | None) -> None:
+    known = None if tiers is None else frozenset(tiers)
+    for at, tier in enumerate(policy.tiers):
+        if known is not None and tier.name not in known:
+            message = f"is {shown(tier.name)}, which the router does not have{did_you_mean(tier.name, known)}"
+            raise PolicyFileError("E_TIERS", f"tiers[{at}].name", message)
+    if policy.serial < at_least:
+        message = f"is {policy.serial}, before {at_least}: an older file was put back; export a new one"
+        raise PolicyFileError("E_ROLLBACK", "serial", message)
+    if now is not None and policy.expires is not None and not now < policy.expires:
+        message = f"was {now - policy.expires:,.0f} seconds ago; export a new one"
+        raise PolicyFileError("E_EXPIRED", "expires", message)
 
 
 def parse_policy(data: bytes) -> Policy:
@@ -243,24 +243,40 @@ def parse_policy(data: bytes) -> Policy:
     document = parse_document(data)
     top = Fields(document, "document")
     if "format" not in document or top.text("format") != FORMAT:
-        top.fail("E_SCHEMA", "format", f"is {document.get('format')!r}, not {FORMAT!r}: not a policy file")
+        top.fail("E_SCHEMA", "format", f"is {shown(document.get('format'))}, not {FORMAT!r}: not a policy file")
     version = top.whole("version")
     if version != VERSION:
-        top.fail("E_VERSION", "version", f"is {version}; this metaverify reads version {VERSION}")
+        newer = version > VERSION
+        way_out = "install a newer one, or export the policy with this one" if newer else "no other was ever written"
+        top.fail("E_VERSION", "version", f"is {version}; this metaverify reads version {VERSION}: {way_out}")
     claimed = top.text("id")
     body = {key: value for key, value in document.items() if key != "id"}
     if claimed != _identify(body):
         top.fail("E_CHECKSUM", "id", "does not match the content: the file was damaged or edited; export it again")
     policy = _decode(top)
-    if policy_id(policy) != claimed:
-        top.fail("E_SCHEMA", "id", "is not that of the canonical form; write numbers with a point, as in 1.0")
+    _check_numbers(body, _encode(policy), "document")
     return policy
+
+
+def _check_numbers(found: Any, canonical: Any, place: str) -> None:
+    """Make sure that every number is written as files have it, so that a policy has one id."""
+    if isinstance(canonical, dict):
+        for key in sorted(canonical):
+            _check_numbers(found[key], canonical[key], f"{place}.{key}".removeprefix("document."))
+    elif isinstance(canonical, list | tuple):
+        for at, (value, wanted) in enumerate(zip(found, canonical, strict=True)):
+            _check_numbers(value, wanted, f"{place}[{at}]")
+    elif repr(found) != repr(canonical):
+        raise PolicyFileError("E_NUMBER", place, f"is {found!r}, which files have as {canonical!r}")
 
 
 def _decode(top: Fields) -> Policy:
     tiers = tuple(_decode_tier(item) for item in top.objects("tiers"))
     if not tiers or len({tier.name for tier in tiers}) < len(tiers):
         top.fail("E_SCHEMA", "tiers", "has no tier, or two of one name")
+    top.names("tiers", [tier.name for tier in tiers])
+    if not math.isfinite(sum(tier.price + sum(reading.price for reading in tier.readings) for tier in tiers)):
+        top.fail("E_RANGE", "tiers", "has prices that add up to more than any number")
     answering = {tier.name for tier in tiers if tier.answer}
     for at, tier in enumerate(tiers):
         if not answering.issuperset(tier.needs) or len(set(tier.needs)) < len(tier.needs):
@@ -273,6 +289,11 @@ def _decode(top: Fields) -> Policy:
     _check_order(top, vertices)
     point = _decode_point(top.object("operating_point"), len(vertices))
     salt, context = top.text("salt"), top.texts("context")
+    top.names("context", context)
+    serial = top.whole("serial") if top.has("serial") else 0
+    if top.has("serial") and serial == 0:
+        top.fail("E_RANGE", "serial", "is 0; leave it out")
+    expires = top.number("expires", 0.0) if top.has("expires") else None
     abstain = None if top.get("abstain") is None else top.number("abstain", 0.0, 1.0)
     if len(salt.encode()) > 64:
         top.fail("E_RANGE", "salt", "is longer than 64 bytes")
@@ -280,7 +301,9 @@ def _decode(top: Fields) -> Policy:
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
     top.end()
     try:
-        return Policy(tiers, nodes, vertices, point, salt, context, abstain, evidence, provenance, cuts)
+        return Policy(
+            tiers, nodes, vertices, point, salt, context, abstain, evidence, provenance, cuts, serial, expires
+        )
     except GraphError as error:
         raise PolicyFileError("E_ACTION", error.place, error.message) from None
 
@@ -298,10 +321,11 @@ def _decode_cuts(item: Fields, context: tuple[str, ...]) -> dict[str, tuple[floa
 
 def _decode_tier(item: Fields) -> Tier:
     readings: list[Reading] = []
-    for r in item.objects("readings"):
-        readings.append(_decode_reading(r, [reading.name for reading in readings if not reading.parts]))
+    for listed in item.objects("readings"):
+        readings.append(_decode_reading(listed, [r.name for r in readings if not r.parts and not r.votes]))
     if len({reading.name for reading in readings}) < len(readings):
         item.fail("E_SCHEMA", "readings", "has two of one name")
+    item.names("readings", [reading.name for reading in readings])
     needs = None
     if item.has("answer"):
         if item.get("answer") is not False:
@@ -321,11 +345,13 @@ def _decode_reading(item: Fields, before: list[str]) -> Reading:
         parts = tuple(_decode_points(part, before) for part in item.objects("parts"))
         if not parts or len({part.reading for part in parts}) < len(parts):
             item.fail("E_SCHEMA", "parts", "is empty, or names a reading twice")
-    votes = item.whole("votes") if item.has("votes") else 0
+    votes = item.whole("votes", VOTES_LIMIT + 1) if item.has("votes") else 0
     if item.has("votes") and votes == 0:
         item.fail("E_RANGE", "votes", "is 0; leave it out")
     if item.has("sample") and item.get("sample") is not True:
         item.fail("E_TYPE", "sample", "is not true; leave it out")
+    if parts and (votes or item.has("sample")):
+        item.fail("E_SCHEMA", "parts", "make a score, which is neither votes nor a sample")
     reading = Reading(item.text("name"), item.number("price", 0.0), cuts, counts, parts, votes, item.has("sample"))
     item.end()
     return reading
@@ -336,7 +362,8 @@ def _decode_points(item: Fields, before: list[str]) -> Points:
     if len(points) != len(cuts) + 1:
         item.fail("E_SCHEMA", "points", f"has {len(points)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
     if item.text("of") not in before:
-        item.fail("E_SCHEMA", "of", f"is {item.value['of']!r}, not a reading listed before that is not fused itself")
+        named = shown(item.value["of"])
+        item.fail("E_SCHEMA", "of", f"is {named}, not a reading listed before that is neither fused nor votes")
     part = Points(item.text("of"), cuts, points, item.number("missing", 0.0, 1.0))
     item.end()
     return part
@@ -399,6 +426,10 @@ def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Ver
 
 def _decode_evidence(item: Fields, answers: tuple[bool, ...]) -> VertexEvidence:
     calls, accepts = (_decode_shares(item, key, answers) for key in ("calls", "accepts"))
+    _check_sum(item, "accepts", [share for share in accepts if share is not None])
+    for at, (called, accepted) in enumerate(zip(calls, accepts, strict=True)):
+        if called is not None and accepted is not None and accepted > called + 2 * ROUNDING:
+            item.fail("E_PROB", f"accepts[{at}]", f"is {accepted}, above the share {called} that is called")
     evidence = VertexEvidence(_decode_interval(item, "cost"), _decode_interval(item, "quality"), calls, accepts)
     item.end()
     return evidence
@@ -422,6 +453,12 @@ def _decode_shares(item: Fields, key: str, answers: tuple[bool, ...]) -> tuple[f
     )
 
 
+def _check_sum(item: Fields, key: str, shares: Sequence[float]) -> None:
+    """Refuse shares of what excludes each other that are more than everything."""
+    if sum(shares) > 1.0 + ROUNDING * len(shares):
+        item.fail("E_PROB", key, f"and what stands beside it are shares that add up to {sum(shares):.9g}, above 1")
+
+
 def _place(text: str) -> int:
     """The node that a key names; -1 where it names none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
@@ -435,7 +472,12 @@ def _decode_beliefs(item: Fields, key: str, nodes: Graph, answers: tuple[bool, .
     outcomes = 1 + sum(len(tally.then) for tally in ([node] if isinstance(node, Read) else node.tallies))
     if len(rows) != outcomes:
         item.fail("E_SCHEMA", key, f"has {len(rows)} rows, not one for each of {outcomes} outcomes")
-    return tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", answers) for i, row in enumerate(rows))
+    beliefs = tuple(_decode_belief(row, f"{item.place}.{key}[{i}]", answers) for i, row in enumerate(rows))
+    shares, last = [belief.share for belief in beliefs], 0
+    for tally in [node] if isinstance(node, Read) else node.tallies:
+        first, last = last, last + len(tally.then)
+        _check_sum(item, f"{key}[{first}]", [*shares[first:last], shares[-1]])
+    return beliefs
 
 
 def _decode_belief(row: Any, place: str, answers: tuple[bool, ...]) -> Belief:

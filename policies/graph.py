@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from operator import index
 from types import MappingProxyType
@@ -292,7 +293,7 @@ def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked,
                 branches: tuple[Any, ...] = tuple(linked[child] for child in then)
                 places: tuple[float, ...] | None = cuts
                 if listed.votes:
-                    places, branches = None, _table(all_votes(read, listed.votes), linked)
+                    places, branches = None, _table_of_all(read, listed.votes, linked)
                 first = known[tier].readings[0].name == reading
                 fused = known[tier] if listed.parts else None
                 linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading), fused)
@@ -319,6 +320,17 @@ def _table(poll: Poll, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, .
         tuple(None if (child := tally.after(yes)) is None else linked[child] for yes in range(asked + 1))
         for asked, tally in enumerate(poll.tallies, start=1)
     )
+
+
+def _table_of_all(read: Read, votes: int, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, ...], ...]:
+    """The table of `all_votes`; the rows before its last are the same for every node, and kept once."""
+    last = tuple(linked[read.then[bisect_right(read.cuts, yes / votes)]] for yes in range(votes + 1))
+    return *_asking(votes), last
+
+
+@lru_cache(maxsize=8)
+def _asking(votes: int) -> tuple[tuple[None, ...], ...]:
+    return tuple((None,) * (asked + 1) for asked in range(1, votes))
 
 
 def walk(node: Linked, readings: Mapping[str, Any]) -> Action:

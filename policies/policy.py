@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from metaverify.policies.actions import Action
 from metaverify.policies.context import context_label, interval_label
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
+from metaverify.policies.names import did_you_mean
 from metaverify.policies.tiers import Tier
 
 __all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "VertexEvidence"]
@@ -100,6 +101,8 @@ class Policy:
         evidence: how good it is and how that was found.
         provenance: what it was made from.
         context_cuts: of each context column that is a number, where it is cut (see `interval_label`).
+        serial: which edition of the file it is; later ones are higher, 0 where editions are not counted.
+        expires: when it is not to be used any more, in seconds since 1970, as `time.time()`; None is never.
 
     Raises:
         GraphError: the nodes are no decision graph.
@@ -116,6 +119,8 @@ class Policy:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    serial: int = 0
+    expires: float | None = None
     _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
@@ -274,11 +279,3 @@ def _unknown_tier(readings: Mapping[str, Any], names: frozenset[str]) -> str:
     return f"readings of {unknown!r}, which is not one of the tiers {', '.join(sorted(names))}" + (
         did_you_mean(unknown, names)
     )
-
-
-def did_you_mean(wanted: str, known: Iterable[Any]) -> str:
-    """The end of a message about a name that is not known: the one that was meant, or nothing."""
-    import difflib  # only for messages, and slow to import
-
-    near = difflib.get_close_matches(wanted, sorted(map(str, known)), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -3,7 +3,8 @@
 ``policy.json`` is a policy small enough to follow by hand; ``decisions.jsonl`` holds one case a line: what has been
 read, the context, the request's key, and the action that `decide` gives, as ``metaverify decide --json`` prints it.
 ``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``; in ``votes.json`` votes are asked
-for one by one.
+for one by one, ``numbers.json`` has a context that is a number, and ``scores.json`` a fused score, a sample, an edition
+and an end.
 Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
 committing it.
 """
@@ -20,8 +21,8 @@ from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.explain import action_json
 from metaverify.policies.file import dump_policy
 from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
-from metaverify.policies.tiers import Reading, Tier
+from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.tiers import Points, Reading, Tier
 
 HERE = Path(__file__).resolve().parent
 
@@ -239,11 +240,56 @@ def numbers_cases(policy: Policy) -> Iterator[dict[str, Any]]:
             yield {"readings": readings, "context": context, "key": None}
 
 
+def scores_policy() -> Policy:
+    """Two tiers; `small` has two free readings fused into one score, and a second draw that may change its answer.
+
+    From a score of 0.75 on `small` is accepted, below 0.25 `large` is called.  In between, or where nothing can be
+    read, the second draw is bought, and its answer accepted from 0.5 on.  The file is its 7th edition and expires.
+    """
+    parts = (
+        Points("conf", (0.25, 0.75), (0.0, 0.25, 0.5), 0.125),
+        Points("entropy", (0.5,), (0.5, 0.125), 0.25),
+    )
+    readings = (
+        Reading("conf", 0.0, (0.25, 0.75), (20, 40, 35, 5)),
+        Reading("entropy", 0.0, (0.5,), (60, 35, 5)),
+        Reading("fused", 0.0, (0.25, 0.75), (25, 35, 40, 0), parts),
+        Reading("draw", 1.0, (0.5,), (45, 50, 5), sample=True),
+    )
+    nodes = (
+        Ask("small", 1),
+        Read("small", "fused", (0.25, 0.75), (3, 2, 5), 2),
+        Read("small", "draw", (0.5,), (3, 5), 3),
+        Ask("large", 4),
+        Stop(Accept("large")),
+        Stop(Accept("small")),
+    )
+    found = VertexEvidence((3.5, 4.5), (0.75, 0.8125), (1.0, 0.25), (0.75, 0.25))
+    vertices = (Vertex(0.0125, 4.0, 0.78125, 0, evidence=found),)
+    tiers = (Tier("small", 1.0, readings), Tier("large", 10.0))
+    return Policy(tiers, nodes, vertices, FIXED, salt="golden", serial=7, expires=4e9)
+
+
+def scores_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every bin of both parts and their edges, one part told, and every bin of the second draw."""
+    del policy  # one graph for all
+    values: list[Any] = [0.0, 0.2499999, 0.25, 0.4999999, 0.5, 0.75, 1, None, 1.5]
+    states: list[dict[str, Any]] = [{}, {"small": {}}, {"small": 0.9}, {"small": {"entropy": 0.1}}]
+    for conf, entropy in itertools.product(values, values):
+        states.append({"small": {"conf": conf, "entropy": entropy}})
+    for draw in (0.4999999, 0.5, None):
+        middle = {"conf": 0.5, "entropy": 0.75, "draw": draw}
+        states += [{"small": middle}, {"small": middle, "large": {}}, {"small": {"fused": 0.5, "draw": draw}}]
+    for readings in states:
+        yield {"readings": readings, "context": None, "key": None}
+
+
 GOLDEN = {
     "policy": (golden_policy, cases, "decisions"),
     "signals": (signals_policy, signals_cases, "signals"),
     "votes": (votes_policy, votes_cases, "votes"),
     "numbers": (numbers_policy, numbers_cases, "numbers"),
+    "scores": (scores_policy, scores_cases, "scores"),
 }
 
 

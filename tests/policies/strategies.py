@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
+from metaverify.policies.names import name_fault
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Reading, Tier
 
 ENOUGH = 40  # nodes, after which a graph grows no further than it must
 
-names = st.text(min_size=1, max_size=4)
+words = st.text(min_size=1, max_size=4)
+names = words.map(lambda text: unicodedata.normalize("NFC", text)).filter(lambda text: name_fault([text]) is None)
 shares = st.floats(0.0, 1.0)
 amounts = st.floats(0.0, 1e6)
 cut_lists = st.lists(st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), shares), max_size=3, unique=True).map(sorted)
@@ -27,9 +30,9 @@ plain_json = st.recursive(
         st.booleans(),
         st.integers(-(10**15), 10**15),
         st.floats(allow_nan=False, allow_infinity=False),
-        names,
+        words,
     ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=3)),
     max_leaves=6,
 )
 nonsense = st.sampled_from(["", "0.5", "high", b"1", [0.5], {"a": 0.5}, object()])
@@ -160,7 +163,7 @@ def policies(
     """Policies with any number of contexts, vertices and beliefs, with or without abstention; perhaps with votes."""
     tiers = draw(cascades(votes=votes) if over is None else over)
     abstain = draw(st.none() | shares)
-    contexts = draw(st.lists(names, max_size=2, unique=True))
+    contexts = draw(st.lists(words, max_size=2, unique=True))
     costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
     grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     roots = [grow(draw, grove, tiers, frozenset(), abstain is not None) for _ in costs for _ in (None, *contexts)]
@@ -193,21 +196,29 @@ def policies(
         salt=draw(st.text(max_size=8)),
         context=tuple(draw(st.lists(names, max_size=2))),
         abstain=abstain,
-        evidence=draw(st.dictionaries(names, plain_json, max_size=3)),
-        provenance=draw(st.dictionaries(names, plain_json, max_size=3)),
+        evidence=draw(st.dictionaries(words, plain_json, max_size=3)),
+        provenance=draw(st.dictionaries(words, plain_json, max_size=3)),
+        serial=draw(st.sampled_from([0, 0, 1, 2**63 - 1])),
+        expires=draw(st.none() | amounts),
     )
 
 
 @st.composite
 def _beliefs_at(draw: st.DrawFn, nodes: Sequence[Node], tiers: Sequence[Tier]) -> dict[int, tuple[Belief, ...]]:
     reads = [(at, node) for at, node in enumerate(nodes) if isinstance(node, Read | Poll) and draw(st.booleans())]
-    return {at: tuple(draw(_beliefs(tiers)) for _ in range(outcomes(node))) for at, node in reads}
+    return {at: tuple(draw(_beliefs(tiers, outcomes(node))) for _ in range(outcomes(node))) for at, node in reads}
 
 
 def _vertex_evidence(tiers: Sequence[Tier]) -> st.SearchStrategy[VertexEvidence]:
     interval = st.tuples(*[st.floats(-1e6, 1e6)] * 2).map(lambda ends: (min(ends), max(ends)))
-    of_tiers = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
-    return st.builds(VertexEvidence, interval, interval, of_tiers, of_tiers)
+    calls = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
+
+    def accepted(called: tuple[float | None, ...]) -> tuple[float | None, ...]:
+        return tuple(None if share is None else share / len(tiers) for share in called)
+
+    return calls.flatmap(
+        lambda called: st.builds(VertexEvidence, interval, interval, st.just(called), st.just(accepted(called)))
+    )
 
 
 def outcomes(node: Read | Poll) -> int:
@@ -215,10 +226,11 @@ def outcomes(node: Read | Poll) -> int:
     return 1 + (len(node.then) if isinstance(node, Read) else sum(len(tally.then) for tally in node.tallies))
 
 
-def _beliefs(tiers: Sequence[Tier]) -> st.SearchStrategy[Belief]:
+def _beliefs(tiers: Sequence[Tier], outcomes: int) -> st.SearchStrategy[Belief]:
+    """One of so many outcomes, whose shares add up to at most 1."""
     quality = st.tuples(*(shares if tier.answer else st.none() for tier in tiers))
     worth = st.none() | st.floats(-1e6, 1e6)
-    return st.builds(Belief, shares, quality, st.tuples(*[worth] * len(tiers)))
+    return st.builds(Belief, shares.map(lambda share: share / outcomes), quality, st.tuples(*[worth] * len(tiers)))
 
 
 def confidences(nodes: Sequence[Node]) -> st.SearchStrategy[Any]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "policy.json"
 LIMIT = 1 << 20  # bytes
 CODES = {
     *("E_EMPTY", "E_SIZE", "E_NOTFILE", "E_ENCODING", "E_SYNTAX", "E_DUPKEY", "E_DEPTH", "E_NONFINITE"),
-    *("E_TYPE", "E_SCHEMA", "E_RANGE", "E_ACTION", "E_VERSION", "E_CHECKSUM"),
+    *("E_NUMBER", "E_TYPE", "E_SCHEMA", "E_NAME", "E_RANGE", "E_ACTION", "E_PROB", "E_VERSION", "E_CHECKSUM"),
 }
 
 Document = dict[str, Any]
@@ -155,7 +156,7 @@ def believing(policy: Policy, beliefs: dict[int, tuple[Belief, ...]]) -> Policy:
         "where a context is cut": lambda p: replace(p, context_cuts={"task": (120.0,)}),
         "the worth of abstaining": lambda p: replace(p, abstain=0.3),
         "a belief": lambda p: believing(
-            p, {3: (*p.vertices[0].beliefs[3][:2], replace(p.vertices[0].beliefs[3][2], share=0.06))}
+            p, {3: (*p.vertices[0].beliefs[3][:2], replace(p.vertices[0].beliefs[3][2], share=0.04))}
         ),
         "no beliefs": lambda p: believing(p, {}),
         "the evidence": lambda p: replace(p, evidence={**p.evidence, "rows": 101}),
@@ -379,12 +380,10 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         ("vertices", 0, "quality"): (-0.1, 1.1),
         ("vertices", 0, "root"): (-1,),
         ("vertices", 0, "context_roots", "code"): (-1,),
-        ("evidence", "rows"): (10**20,),
     }
     for path, values in ranged.items():
         for value in values:
-            part = "" if path[0] == "evidence" else str(path[0])
-            yield f"{path} is {value!r}", "E_RANGE", changed(*path, to=value), part
+            yield f"{path} is {value!r}", "E_RANGE", changed(*path, to=value), str(path[0])
 
     found = {"cost": [2.5, 3.5], "quality": [0.7, 0.8], "calls": [1.0, 0.5, 0.25], "accepts": [0.5, 0.25, 0.25]}
     for key, code, values in (
@@ -418,6 +417,52 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
     yield "calling twice", "E_ACTION", changed("nodes", 7, "call", to="small"), "nodes[7]"
     yield "cuts that do not rise", "E_ACTION", changed("nodes", 4, "cuts", to=[0.8, 0.25]), "nodes[4]"
     yield "a branch too many", "E_ACTION", changed("nodes", 4, "then", to=[12, 6, 8, 8]), "nodes[4]"
+    for what, name in {
+        "a tab": "sma\tll",
+        "a NUL": "\x00",
+        "a C1 control": "a\x9f",
+        "a line separator": "a\u2028",
+        "an override": "a\u202eb",
+        "an isolate": "\u2066a",
+        "a mark": "a\u200f",
+        "nothing": "",
+    }.items():
+        yield f"a tier's name with {what}", "E_NAME", changed("tiers", 1, "name", to=name), "tiers[1]"
+        change = changed("tiers", 0, "readings", 1, "name", to=name)
+        yield f"a reading's name with {what}", "E_NAME", change, "tiers[0].readings[1]"
+        yield f"a column's name with {what}", "E_NAME", changed("context", to=["task", name]), "context[1]"
+    yield "columns that look alike", "E_NAME", changed("context", to=["\u00e9", "e\u0301"]), "context[1]"
+    high = changed("tiers", 0, "readings", 1, "price", to=1.7e308)
+    yield (
+        "prices beyond all numbers",
+        "E_RANGE",
+        lambda d: (high(d), changed("tiers", 2, "price", to=1e308)(d))[0],
+        "tiers",
+    )
+    for votes in (0, -1, 1025, 10**18):
+        change = changed("tiers", 0, "readings", 1, "votes", to=votes)
+        yield f"{votes} votes", "E_RANGE", change, "tiers[0].readings[1].votes"
+    yield "a serial of 0", "E_RANGE", changed("serial", to=0), "serial"
+    yield "a serial below 0", "E_RANGE", changed("serial", to=-1), "serial"
+    yield "a serial that is no count", "E_TYPE", changed("serial", to=1.0), "serial"
+    yield "an end before all time", "E_RANGE", changed("expires", to=-1.0), "expires"
+    yield "an end that is text", "E_TYPE", changed("expires", to="2030-01-01"), "expires"
+    yield "an end that is null", "E_TYPE", changed("expires", to=None), "expires"
+
+    yield "too much after a reading", "E_PROB", changed("vertices", 0, "beliefs", "3", 0, 0, to=0.55), "beliefs.3[0]"
+    for key, values in {"accepts": [0.5, 0.5, 0.25], "calls": [0.25, 0.5, 0.25]}.items():
+        change = changed("vertices", 0, "evidence", to={**found, key: values})
+        yield f"evidence of a vertex with {key} {values}", "E_PROB", change, "vertices[0].evidence.accepts"
+
+    for path, number in {
+        ("tiers", 0, "price"): 1,
+        ("abstain",): 0,
+        ("vertices", 0, "cost"): 3,
+        ("nodes", 3, "cuts", 0): 1,
+        ("operating_point", "budget"): -0.0,
+        ("vertices", 0, "beliefs", "3", 0, 2, 1): 1,
+    }.items():
+        yield f"{path} is {number!r}", "E_NUMBER", changed(*path, to=number), str(path[0])
     for version in (0, 2, 99):
         yield f"version {version}", "E_VERSION", changed("version", to=version), "version"
 
@@ -435,6 +480,135 @@ def test_a_sealed_file_is_refused_for(what: str, code: str, change: Callable[[Do
         changed("nodes", 5, "then", to=[7, 7])(document)
     error = refusal(sealed(document))
     assert (error.code, place in error.place) == (code, True), str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "meant"),
+    [
+        (("operating_point",), "budgte", "budget"),
+        (("tiers", 0), "redings", "readings"),
+        (("vertices", 1), "context_root", "context_roots"),
+        ((), "abstian", "abstain"),
+        ((), "seral", "serial"),
+    ],
+)
+def test_a_misspelt_key_is_told_beside_the_one_that_was_meant(path: tuple[Any, ...], wrong: str, meant: str) -> None:
+    document = golden()
+    inner: Any = document
+    for step in path:
+        inner = inner[step]
+    there = meant in inner
+    inner[wrong] = inner.pop(meant, 1)
+    error = refusal(sealed(document))
+    told, hinted = (meant, wrong) if there else (wrong, meant)  # the missing key is met first
+    assert error.code == "E_SCHEMA"
+    assert error.place.endswith(told)
+    assert f"did you mean {hinted!r}?" in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "code", "place"),
+    [
+        ("signals", ("tiers", 3, "answer"), True, "E_TYPE", "tiers[3].answer"),
+        ("signals", ("tiers", 3, "needs"), ["length"], "E_SCHEMA", "tiers[3].needs"),
+        ("signals", ("tiers", 3, "needs"), ["small", "small"], "E_SCHEMA", "tiers[3].needs"),
+        ("signals", ("tiers", 3, "needs"), "small", "E_TYPE", "tiers[3].needs"),
+        ("scores", ("tiers", 0, "readings", 3, "sample"), False, "E_TYPE", "tiers[0].readings[3].sample"),
+        ("votes", ("nodes", 1, "tallies", 0, "then", 0), "2", "E_TYPE", "nodes[1].tallies[0].then[0]"),
+        ("votes", ("nodes", 1, "tallies", 0, "then", 0), -1, "E_TYPE", "nodes[1].tallies[0].then[0]"),
+        ("votes", ("nodes", 1, "tallies", 4, "then", 0), None, "E_ACTION", "nodes[1]"),
+        ("votes", ("nodes", 1, "tallies", 1, "cuts"), [3], "E_ACTION", "nodes[1]"),
+        ("votes", ("tiers", 0, "readings", 0, "votes"), 4, "E_ACTION", "nodes[1]"),
+        ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
+        ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
+        ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
+        ("policy", ("operating_point",), {"low": 1, "high": 0, "share": 0.5, "budget": None, "price": None}, "E_RANGE",
+         "operating_point.high"),
+    ],
+)  # fmt: skip
+def test_a_golden_file_of_each_kind_is_refused_for(
+    name: str, path: tuple[Any, ...], value: Any, code: str, place: str
+) -> None:
+    document = json.loads(GOLDEN.with_name(f"{name}.json").read_text("utf-8"))
+    changed(*path, to=value)(document)
+    error = refusal(sealed(document))
+    assert error.code == code
+    assert error.place.removeprefix("document.") == place
+
+
+def test_names_of_any_script_are_names() -> None:
+    document = golden()
+    document["context"] = [
+        "aufgabe",
+        "\u00e9t\u00e9",
+        "\u05d2\u05d5\u05d3\u05dc",
+        "\U0001f468\u200d\U0001f469 x",
+        "\u00e8t\u00e9",
+    ]
+    assert parse_policy(sealed(document)).context == tuple(document["context"])
+
+
+def test_a_score_is_neither_votes_nor_a_sample_and_adds_up_no_votes() -> None:
+    scores = GOLDEN.with_name("scores.json")
+    for path, key, value in (
+        ((2,), "votes", 3),
+        ((2,), "sample", True),
+        ((0,), "votes", 3),
+    ):
+        document = json.loads(scores.read_text("utf-8"))
+        document["tiers"][0]["readings"][path[0]][key] = value
+        error = refusal(sealed(document))
+        assert error.code == "E_SCHEMA"
+        assert "readings[2].parts" in error.place
+
+
+@pytest.mark.parametrize(("serial", "expires"), [(1, None), (2**63 - 1, 0.0), (0, 4e9)])
+def test_an_edition_and_an_end_come_back_and_are_left_out_where_there_is_none(
+    serial: int, expires: float | None
+) -> None:
+    policy = replace(load_policy(GOLDEN), serial=serial, expires=expires)
+    text = dump_policy(policy)
+    assert parse_policy(text.encode()) == policy
+    assert ("serial" in json.loads(text), "expires" in json.loads(text)) == (serial != 0, expires is not None)
+    assert policy.at(budget=4.0).serial == serial
+
+
+def test_shares_may_add_up_to_what_rounding_makes_of_one() -> None:
+    document = golden()
+    for share, taken in ((0.5015, True), (0.502, False)):
+        document["vertices"][0]["beliefs"]["3"][0][0] = share
+        if taken:
+            parse_policy(sealed(document))
+        else:
+            assert refusal(sealed(document)).code == "E_PROB"
+
+
+def test_messages_are_short_whatever_the_file_holds() -> None:
+    long = "x" * 5_000
+    changes = [
+        changed("format", to=long),
+        changed(long, to=1),
+        changed("context", to=[f"{long}\t"]),
+        changed("nodes", 12, "call", to=long),
+        changed("nodes", 6, "read", to=long),
+        changed("vertices", 0, "beliefs", long, to=[]),
+        changed("vertices", 0, "context_roots", long, to=1),
+        changed("context_cuts", to={long: [1.0]}),
+        changed("evidence", long, to=10**400),
+    ]
+    for change in changes:
+        document = golden()
+        change(document)
+        data = sealed(document)
+        assert len(str(refusal(data))) < 400
+    assert len(str(refusal(f'{{"{long}": 1, "{long}": 2}}'.encode()))) < 400
+
+
+def test_the_page_on_policy_files_names_every_code_that_the_library_has_and_no_other() -> None:
+    root = GOLDEN.parents[2]
+    source = "".join((root / "policies" / f"{name}.py").read_text("utf-8") for name in ("file", "document", "storage"))
+    page = (root / "docs" / "policy-file.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(E_[A-Z]+)`", page, re.M)) == set(re.findall(r'"(E_[A-Z]+)"', source))
 
 
 def test_the_golden_document_is_accepted_when_sealed_by_hand() -> None:
@@ -553,7 +727,7 @@ def test_a_number_that_is_not_finite_is_refused(number: str) -> None:
 @pytest.mark.parametrize("digits", [20, 400, 5000])
 def test_a_whole_number_beyond_sixty_four_bits_is_refused(digits: int) -> None:
     data = GOLDEN.read_text("utf-8").replace('"rows":100', f'"rows":{"9" * digits}')
-    assert refusal(data.encode()).code == "E_RANGE"
+    assert refusal(data.encode()).code == "E_NUMBER"
 
 
 @pytest.mark.parametrize("claimed", ["", "sha256:", "sha256:" + "0" * 64, "x"])
@@ -573,21 +747,6 @@ def test_any_edit_of_a_value_without_a_new_id_is_refused() -> None:
     document = golden()
     document["operating_point"]["share"] = 0.26
     assert refusal(json.dumps(document).encode()).code == "E_CHECKSUM"
-
-
-def test_every_truncation_is_refused() -> None:
-    data = GOLDEN.read_bytes()
-    assert parse_policy(data[:-1]) == parse_policy(data)  # the last byte is a line's end
-    for length in range(len(data) - 1):
-        refusal(data[:length])
-
-
-def test_every_flipped_bit_is_refused() -> None:
-    data = GOLDEN.read_bytes()
-    for bit in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
-        refusal(bytes(flipped))
 
 
 @examples(300)
@@ -753,7 +912,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt(), MemoryError()], ids=repr)
-@pytest.mark.parametrize("step", ["fdopen", "fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException, there: bool
@@ -761,7 +920,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
     path = tmp_path / "p.json"
     if there:
         save_policy(load_policy(GOLDEN), path)
-    real = os.fdopen
+    real, new = os.fdopen, policy_of(salt="new")
 
     def fail(*args: Any, **options: Any) -> Any:
         if step == "fdopen":
@@ -770,7 +929,7 @@ def test_a_failure_at_any_step_leaves_the_old_file_whole_and_nothing_beside_it(
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(BaseException, match=r"disk full|broken|^$"):
-        save_policy(policy_of(salt="new"), path)
+        save_policy(new, path)
     monkeypatch.undo()
     assert inside(tmp_path) == (["p.json"] if there else [])
     assert not there or path.read_bytes() == GOLDEN.read_bytes()

@@ -1,0 +1,311 @@
+"""A policy file is the old one or the new one, whole and signed, whatever fails and whoever is killed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaverify.policies.file import PolicyFileError, load_policy, parse_policy, save_policy, write_atomically
+from metaverify.policies.policy import Policy
+from metaverify.policies.storage import signature_path
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+KEY = b"0123456789abcdef"
+posix = pytest.mark.skipif(os.name != "posix", reason="locks and signals are POSIX")
+
+
+def edition(serial: int, **changes: Any) -> Policy:
+    return replace(load_policy(GOLDEN / "policy.json"), serial=serial, **changes)
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(path: Path, **asked: Any) -> PolicyFileError:
+    with pytest.raises(PolicyFileError) as caught:
+        load_policy(path, **asked)
+    assert str(caught.value).startswith(f"{caught.value.code} at {path}")
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------- what the router asks
+
+
+def test_an_older_edition_is_not_taken_where_a_later_one_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    for serial, lowest, taken in ((0, 0, True), (0, 1, False), (7, 7, True), (7, 6, True), (7, 8, False)):
+        save_policy(edition(serial), path)
+        if taken:
+            assert load_policy(path, at_least=lowest).serial == serial
+        else:
+            error = refusal(path, at_least=lowest)
+            assert (error.code, error.place) == ("E_ROLLBACK", f"{path} serial")
+
+
+def test_a_policy_that_has_expired_is_refused_from_that_second_on(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1, expires=1000.5), path)
+    assert load_policy(path) == load_policy(path, now=1000.4999)
+    for now in (1000.5, 2e9, float("nan"), float("inf")):
+        error = refusal(path, now=now)
+        assert (error.code, error.place) == ("E_EXPIRED", f"{path} expires")
+    save_policy(edition(1), path)
+    assert load_policy(path, now=1e12).expires is None
+
+
+def test_a_file_that_names_a_tier_which_the_router_lacks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path)
+    assert load_policy(path, tiers=["huge", "large", "medium", "small"]).serial == 1
+    error = refusal(path, tiers=["small", "mediun", "large"])
+    assert (error.code, error.place) == ("E_TIERS", f"{path} tiers[1].name")
+    assert "'medium'" in error.message
+    assert "did you mean 'mediun'?" in error.message
+
+
+# ---------------------------------------------------------------------------------------------------- signatures
+
+
+def test_a_signature_is_the_hmac_of_the_file_as_anyone_can_reckon_it(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path, key=KEY)
+    digest = hmac.new(KEY, path.read_bytes(), hashlib.sha256).hexdigest()
+    assert signature_path(path).read_text() == f"hmac-sha256:{digest}\n"
+    assert inside(tmp_path) == ["p.json", "p.json.sig"]
+    assert load_policy(path, key=KEY) == load_policy(path) == edition(1)
+
+
+def test_what_was_not_signed_with_the_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path)
+    assert refusal(path, key=KEY).code == "E_SIGNATURE"
+    save_policy(edition(1), path, key=KEY)
+    assert refusal(path, key=KEY[::-1]).code == "E_SIGNATURE"
+    signature = signature_path(path).read_bytes()
+    save_policy(edition(2), path)
+    assert refusal(path, key=KEY).code == "E_SIGNATURE"
+    save_policy(edition(1), path)
+    assert load_policy(path, key=KEY).serial == 1
+    for damaged in (b"", signature[:-2], signature.upper(), b"\xff\x00" + signature, b"x" * 10_000):
+        signature_path(path).write_bytes(damaged)
+        assert refusal(path, key=KEY).code == "E_SIGNATURE"
+    path.write_bytes(b"{}")
+    assert refusal(path, key=KEY).code == "E_SIGNATURE"  # before anything of it is read
+
+
+def test_a_reader_finds_a_signature_between_the_two_steps_of_an_export(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path, key=KEY)
+    before = path.read_bytes()
+    save_policy(edition(2), path, key=KEY)
+    path.write_bytes(before)  # the signature was written, and the file not yet
+    assert load_policy(path, key=KEY).serial == 1
+    save_policy(edition(3), path, key=KEY)
+    assert len(signature_path(path).read_text().split()) == 2
+    path.write_bytes(b"not signed by anybody")
+    save_policy(edition(3), path, key=KEY)
+    assert len(signature_path(path).read_text().split()) == 1, "what stood there unsigned is not signed on the way"
+
+
+@pytest.mark.parametrize("key", [b"", b"short", b"x" * 15])
+def test_a_key_that_is_too_short_signs_nothing_and_lets_nothing_in(tmp_path: Path, key: bytes) -> None:
+    path = tmp_path / "p.json"
+    with pytest.raises(ValueError, match="at least 16"):
+        save_policy(edition(1), path, key=key)
+    assert inside(tmp_path) == []
+    save_policy(edition(1), path, key=KEY)
+    with pytest.raises(ValueError, match="at least 16"):
+        load_policy(path, key=key)
+
+
+# ------------------------------------------------------------------------------------------- failures and the dead
+
+
+@contextmanager
+def failing(at: int, patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The system call of this number, counted from 0, fails; what was called until then."""
+    import fcntl
+
+    called: list[str] = []
+
+    def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            called.append(name)
+            if len(called) == at + 1:
+                if name == "close":
+                    real(*args)  # what fails to close is closed
+                raise OSError(errno.EIO, "broken")
+            return real(*args, **options)
+
+        return call
+
+    with patch.context() as patched:
+        for module, names in (
+            (os, "open close fsync fstat urandom replace unlink scandir fdopen stat"),
+            (fcntl, "flock"),
+        ):
+            for name in names.split():
+                patched.setattr(module, name, wrapped(name, getattr(module, name)))
+        yield called
+
+
+@posix
+@pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
+def test_whatever_call_of_an_export_fails_the_file_is_whole_and_the_next_export_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: bytes | None
+) -> None:
+    path, old, new = tmp_path / "p.json", edition(1), edition(2)
+    met: set[str] = set()
+    for at in range(1000):
+        save_policy(old, path, key=key)
+        raised = False
+        with failing(at, monkeypatch) as called:
+            try:
+                save_policy(new, path, key=key)
+            except OSError:
+                raised = True
+        assert load_policy(path, key=key) in ((old, new) if raised else (new,))
+        save_policy(old, path, key=key)
+        assert not [name for name in inside(tmp_path) if name.endswith(".tmp")], called
+        if len(called) <= at:
+            break
+        met.add(called[at])
+    assert not raised
+    assert met >= {"open", "close", "fsync", "fstat", "urandom", "replace", "scandir", "fdopen", "flock"}
+
+
+def open_handles() -> int:
+    """How many this process has, where that can be seen."""
+    seen = Path("/proc/self/fd")
+    return len(list(seen.iterdir())) if seen.is_dir() else 0
+
+
+@posix
+@pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
+def test_whatever_call_of_a_load_fails_it_is_a_refusal_and_no_handle_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: bytes | None
+) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path, key=key)
+    handles = open_handles()
+    for at in range(100):
+        error: PolicyFileError | None = None
+        with failing(at, monkeypatch) as called:
+            try:
+                load_policy(path, key=key)
+            except PolicyFileError as caught:
+                error = caught
+        if len(called) <= at:
+            break
+        assert error is not None, called
+        assert error.code in {"E_NOTFILE", "E_SIGNATURE"}
+    assert at >= 3
+    assert open_handles() == handles
+
+
+@posix
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.json")
+    assert refusal(tmp_path / "p.json").code == "E_NOTFILE"
+
+
+@posix
+def test_only_the_dead_writers_of_the_same_file_are_cleaned_up_after(tmp_path: Path) -> None:
+    import fcntl
+
+    path = tmp_path / "p.json"
+    stale, living = (tmp_path / f".p.json.{digit * 16}.tmp" for digit in "ab")
+    others = [
+        tmp_path / name for name in (".q.json.0123456789abcdef.tmp", ".p.json.tmp", ".p.json.x.tmp", "p.json.tmp")
+    ]
+    for file in (stale, living, *others):
+        file.write_bytes(b"half")
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_atomically(path, b"whole")
+        assert inside(tmp_path) == sorted(["p.json", *(file.name for file in (living, *others))])
+    write_atomically(path, b"whole")
+    assert not living.exists()
+
+
+def test_without_locks_a_file_is_written_and_nothing_of_others_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metaverify.policies.storage.POSIX", False)
+    other = tmp_path / f".p.json.{'a' * 16}.tmp"
+    other.write_bytes(b"half")
+    write_atomically(tmp_path / "p.json", b"whole")
+    assert (tmp_path / "p.json").read_bytes() == b"whole"
+    assert inside(tmp_path) == [other.name, "p.json"]
+
+
+@posix
+def test_writers_of_one_file_do_not_take_each_other_s_temporary_files(tmp_path: Path) -> None:
+    path, failures = tmp_path / "p.json", []
+
+    def write(serial: int) -> None:
+        try:
+            for _ in range(60):
+                write_atomically(path, bytes([serial]) * 1000)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(serial,)) for serial in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert inside(tmp_path) == ["p.json"]
+    assert len(path.read_bytes()) == 1000
+    assert len(set(path.read_bytes())) == 1
+
+
+@posix
+@pytest.mark.parametrize("rounds", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_writers_leave_the_old_file_or_the_new_one_and_nothing_after_the_next(rounds: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.policies.killing", str(rounds)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seen = json.loads(ran.stdout)
+    assert seen | {"left": 0} == {"rounds": rounds, "left": 0, "wrong": 0, "stale": 0, "failed_readers": 0}
+
+
+# ----------------------------------------------------------------------------------------------- everywhere the same
+
+
+@pytest.mark.parametrize(
+    "settings", [{"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "77"}, {"LC_ALL": "C"}, {"LC_ALL": "de_DE.UTF-8"}]
+)
+def test_a_file_is_the_same_bytes_in_every_process_and_locale(settings: dict[str, str]) -> None:
+    script = (
+        "import sys, locale; from metaverify.policies.file import dump_policy, load_policy\n"
+        "try: locale.setlocale(locale.LC_ALL, '')\n"
+        "except locale.Error: pass\n"
+        "for path in sys.argv[1:]: sys.stdout.buffer.write(dump_policy(load_policy(path)).encode())"
+    )
+    files = sorted(path for path in GOLDEN.glob("*.json"))
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *files], env={**os.environ, **settings}, capture_output=True, check=True
+    )
+    assert ran.stdout == b"".join(path.read_bytes() for path in files)
+    assert all(parse_policy(path.read_bytes()) for path in files)
