@@ -34,10 +34,13 @@ GROUPS = 4
 SHIFT = 0.25
 """The least rise of the mean cost that must be found; half of it is borne for ever."""
 
-FALSE_ALARMS = 0.01
-"""The chance of an alarm in `HEALTHY` requests in which nothing changed."""
+READING_ALARMS, COST_ALARMS = 0.01, 0.005
+"""The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed."""
 
 HEALTHY = 10_000
+
+TESTS = HEALTHY / BLOCK / 2
+"""Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
 
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
@@ -197,8 +200,7 @@ class _Watch:
         self.certain: dict[int, frozenset[tuple[str, str]]] = {}
         point = policy.point
         watched = self.at(point.low) | self.at(point.high)
-        chance = FALSE_ALARMS / 2 / max(len(watched), 1) / (HEALTHY / BLOCK)
-        self.chance = chance
+        self.chance = READING_ALARMS / max(len(watched), 1) / TESTS
         self.readings: dict[tuple[str, str], _Histogram] = {}
         self.cost = _CostSum(policy.expected_cost)
 
@@ -371,7 +373,7 @@ class _CostSum:
         if self.count < RUN_IN or self.height == 0:
             return 0.0, math.inf
         spread = math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, (slack / 2) ** 2))
-        limit = spread * cusum_limit(slack / spread, HEALTHY / (FALSE_ALARMS / 2))
+        limit = spread * cusum_limit(slack / spread, HEALTHY / COST_ALARMS)
         return self.height / SCALE, limit / SCALE
 
 
