@@ -16,7 +16,7 @@ from metaverify.policies.episode import Told
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
 from metaverify.policies.policy import Policy
-from metaverify.policies.routed import Routed
+from metaverify.policies.routed import UNBOUGHT, Routed
 from metaverify.policies.store import Snapshot
 from metaverify.policies.tiers import Reading, Tier
 
@@ -103,9 +103,9 @@ class Monitor:
         counts["accepts" if routed.tier is not None else "handed over", routed.tier or ""] += 1
         for step in routed.steps:
             match step.action:
-                case Call(tier):
+                case Call(tier) if step.reason not in UNBOUGHT:
                     counts["calls", tier] += 1
-                case Verify(tier, _):
+                case Verify(tier, _) if step.reason not in UNBOUGHT:
                     counts["reads", tier] += 1
             if step.reason:
                 counts["reasons", step.reason] += 1
@@ -214,7 +214,7 @@ class _Watch:
         self.requests += 1
         told: dict[str, dict[str, Told]] = {}
         for step in routed.steps:
-            if isinstance(step.action, Call | Verify):
+            if isinstance(step.action, Call | Verify) and step.reason not in UNBOUGHT:
                 given = told.setdefault(step.action.tier, {})
                 given |= step.readings
                 if isinstance(step.action, Verify) and not step.readings:

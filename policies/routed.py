@@ -10,7 +10,10 @@ from metaverify.policies.actions import Abstain, Accept, Action
 from metaverify.policies.episode import Told
 from metaverify.policies.store import Snapshot
 
-__all__ = ["Routed", "Step"]
+__all__ = ["UNBOUGHT", "Routed", "Step"]
+
+UNBOUGHT = frozenset({"cap", "budget", "unanswered"})
+"""The reasons of steps that were not even tried."""
 
 
 @dataclass(frozen=True, slots=True)
