@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import math
@@ -183,6 +182,8 @@ class Router:
             return _as_failure(error)
 
     async def _abuy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
+        import asyncio  # only where it is used, and slow to import
+
         try:
             job, seconds = self._job(action, request, run)
             async with asyncio.timeout(seconds):
