@@ -27,6 +27,7 @@ __all__ = ["Failure", "Look", "Reply", "Router"]
 
 SAME = object()
 NOTHING: Mapping[str, Told] = MappingProxyType({})
+NO_PRICES: Prices = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Router:
         policy: the policy, or a store that reloads it; a request keeps the one that it began with.
         call: (tier, request) -> `Reply`.
         verify: (tier, reading, request, answers by tier) -> `Look`; needed where readings are bought.
-        timeouts: seconds by tier, for its call, or by (tier, reading).  `aroute` cancels what takes longer; `route`
-            stops waiting for it, in which case its thread goes on and what it brings is dropped.
+        timeouts: seconds by tier, for its call, or by (tier, reading), of votes for each.  `aroute` cancels what takes
+            longer; `route` stops waiting for it, in which case its thread goes on and what it brings is dropped.
         guard: what may be spent.
         monitor: counts, and looks for drift.
         log: where decisions are written.
@@ -101,22 +102,27 @@ class Router:
         call: Callable[[str, Any], Any],
         verify: Callable[[str, str, Any, Mapping[str, Any]], Any] | None = None,
         *,
-        timeouts: Prices = MappingProxyType({}),
+        timeouts: Prices = NO_PRICES,
         guard: Guard | None = None,
         monitor: Monitor | None = None,
         log: DecisionLog | None = None,
     ) -> None:
+        self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
+        first = self._snapshot()
+        known = dearest_prices(first.policy, guard.dearest if guard else NO_PRICES)
         for name, seconds in timeouts.items():
+            if name not in known:
+                named = ", ".join(map(repr, known))
+                raise ValueError(f"a timeout of {name!r}, which the policy does not buy; it knows {named}")
             if not 0.0 < seconds < math.inf:
                 raise ValueError(f"the timeout of {name!r} is {seconds}; give seconds above 0, or leave it out")
-        self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
         self._call = call
         self._verify = verify
         self._timeouts = dict(timeouts)
         self._guard = guard or Guard()
         self._monitor = monitor
         self._log = log
-        self._plan = _Plan(self._snapshot(), self._guard)
+        self._plan = _Plan(first, self._guard)
 
     def route(
         self, request: Any, *, key: str | bytes | int | None = None, context: str | Mapping[str, Any] | None = None
@@ -199,8 +205,9 @@ class _Plan:
     def __init__(self, snapshot: Snapshot, guard: Guard) -> None:
         policy = snapshot.policy
         self.snapshot = snapshot
-        self.dearest = dearest_prices(policy, {n: p for n, p in guard.dearest.items() if _has(policy, n)})
         self.listed = dearest_prices(policy)
+        # The next policy may have other tiers than the guard knows.
+        self.dearest = dearest_prices(policy, {n: p for n, p in guard.dearest.items() if n in self.listed})
         self.ahead = dearest_path(policy, self.dearest)
         self.needs = {tier.name: (tier.name,) if tier.answer else tier.needs for tier in policy.tiers}
         self.votes = {(tier.name, r.name) for tier in policy.tiers for r in tier.readings if r.votes}
@@ -383,12 +390,6 @@ class _Run:
 
 def _bought(action: Call | Verify) -> str | tuple[str, str]:
     return action.tier if isinstance(action, Call) else (action.tier, action.reading)
-
-
-def _has(policy: Policy, name: str | tuple[str, str]) -> bool:
-    """Whether a policy buys what a guard has a price for: the next policy may have other tiers."""
-    tiers = {tier.name: [reading.name for reading in tier.readings] for tier in policy.tiers}
-    return name in tiers if isinstance(name, str) else name[1] in tiers.get(name[0], ())
 
 
 def _fixed(policy: Policy) -> Callable[[], Snapshot]:

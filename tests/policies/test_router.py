@@ -228,6 +228,13 @@ def test_timeouts_that_are_none_are_refused(seconds: float) -> None:
         Router(cascade(), doubted, timeouts={"small": seconds})
 
 
+def test_names_that_the_policy_does_not_have_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"timeout of 'lagre'.*'small', .*'large'"):
+        Router(cascade(), doubted, timeouts={"lagre": 1.0})
+    with pytest.raises(ValueError, match="dearest price of 'lagre'"):
+        Router(cascade(), doubted, guard=Guard(dearest={"lagre": 1.0}))
+
+
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
 
 
