@@ -231,7 +231,7 @@ def test_a_change_is_found_within_600_requests_in_the_median(change: str) -> Non
 
 @pytest.mark.slow
 def test_healthy_traffic_seldom_alarms() -> None:
-    monitors = 200
+    monitors = 150
     alarms = sum(found_after(seed, 10_000)[0] < float("inf") for seed in range(monitors))
     assert alarms <= 0.02 * monitors
 
