@@ -20,12 +20,23 @@ if TYPE_CHECKING:
     from metaverify.policies.actions import Action as Action
     from metaverify.policies.actions import Call as Call
     from metaverify.policies.actions import Verify as Verify
+    from metaverify.policies.decision_log import DecisionLog as DecisionLog
     from metaverify.policies.episode import Episode as Episode
     from metaverify.policies.file import PolicyFileError as PolicyFileError
     from metaverify.policies.file import load_policy as load_policy
     from metaverify.policies.file import save_policy as save_policy
+    from metaverify.policies.guards import Guard as Guard
+    from metaverify.policies.guards import TokenBucket as TokenBucket
+    from metaverify.policies.monitor import Monitor as Monitor
     from metaverify.policies.policy import BudgetError as BudgetError
     from metaverify.policies.policy import Policy as Policy
+    from metaverify.policies.routed import Routed as Routed
+    from metaverify.policies.router import Failure as Failure
+    from metaverify.policies.router import Look as Look
+    from metaverify.policies.router import Reply as Reply
+    from metaverify.policies.router import Router as Router
+    from metaverify.policies.store import PolicyStore as PolicyStore
+    from metaverify.simulators.decisions import read_decisions as read_decisions
     from metaverify.simulators.digits import load_digits_log as load_digits_log
     from metaverify.simulators.inspection import inspect_log as inspect_log
     from metaverify.simulators.log import LogError as LogError
@@ -36,9 +47,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "policies.actions": ("Abstain", "Accept", "Action", "Call", "Verify"),
+    "policies.decision_log": ("DecisionLog",),
     "policies.episode": ("Episode",),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
+    "policies.guards": ("Guard", "TokenBucket"),
+    "policies.monitor": ("Monitor",),
     "policies.policy": ("BudgetError", "Policy"),
+    "policies.routed": ("Routed",),
+    "policies.router": ("Failure", "Look", "Reply", "Router"),
+    "policies.store": ("PolicyStore",),
+    "simulators.decisions": ("read_decisions",),
     "simulators.digits": ("load_digits_log",),
     "simulators.inspection": ("inspect_log",),
     "simulators.log": ("LogError", "ReplayLog"),

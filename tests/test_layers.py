@@ -139,6 +139,7 @@ def test_this_test_sees_a_wrong_arrow(tmp_path: Path, monkeypatch: pytest.Monkey
         "import metaverify, metaverify.policies.policy, metaverify.policies.file, metaverify.policies.episode",
         "from metaverify import Abstain, Accept, Action, BudgetError, Call, Episode, Policy, PolicyFileError, Verify",
         "from metaverify import load_policy, save_policy",
+        "from metaverify import DecisionLog, Guard, Monitor, PolicyStore, Router, TokenBucket",
     ],
 )
 def test_deciding_loads_nothing_beside_the_standard_library(statement: str) -> None:

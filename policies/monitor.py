@@ -1,0 +1,422 @@
+"""What a router did, in whole numbers, and whether the queries are still those that its policy was fitted on."""
+
+from __future__ import annotations
+
+import math
+import threading
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from metaverify.policies.actions import Call, Verify
+from metaverify.policies.episode import Told
+from metaverify.policies.forks import renew_in_children
+from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
+from metaverify.policies.policy import Policy
+from metaverify.policies.routed import UNBOUGHT, Routed
+from metaverify.policies.store import Snapshot
+from metaverify.policies.tiers import Reading, Tier
+
+__all__ = ["Drift", "Monitor", "chi_square", "chi_square_quantile", "cusum_limit", "trend", "unconditional_readings"]
+
+WINDOW = 600
+"""Readings that are compared with the file's."""
+
+BLOCK = 50
+"""Readings after which they are compared again."""
+
+GROUPS = 4
+"""Neighbouring bins are joined until there are so many: more hide a shift in the noise of all the others."""
+
+SHIFT = 0.25
+"""The least rise of the mean cost that must be found; half of it is borne for ever."""
+
+READING_ALARMS, COST_ALARMS = 0.01, 0.002
+"""The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed.  Costs have a
+longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for them it is
+some .004."""
+
+HEALTHY = 10_000
+
+TESTS = HEALTHY / BLOCK / 2
+"""Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
+
+NANO = 10**9  # costs are counted in billionths
+SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
+RUN_IN = 50  # requests before the spread of costs is trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Something that is not as it was in the log: time to recalibrate.
+
+    ``statistic`` exceeded ``limit`` after so many ``requests`` with the policy ``policy``.
+    """
+
+    kind: str  # "reading" or "cost"
+    name: str
+    statistic: float
+    limit: float
+    requests: int
+    policy: str
+
+    def __str__(self) -> str:
+        what = {"reading": "the histogram of", "cost": "the mean of"}[self.kind]
+        return (
+            f"{what} {self.name} is no longer that of the log ({self.statistic:.1f} > {self.limit:.1f} after "
+            f"{self.requests} requests): fit again on newer queries"
+        )
+
+
+class Monitor:
+    """Counts what a router does, and says when its policy should be fitted again.
+
+    The histogram of a reading is compared with the one in the policy's file, that of all queries; so only readings
+    that every request has, whatever came before, are compared: what only doubted queries are asked is a selection.
+    The cost of requests goes into a one-sided CUSUM.  Both begin anew with a new policy; an alarm stays until then.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._watch: _Watch | None = None
+        self._renew()
+        renew_in_children(self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def record(self, routed: Routed) -> None:
+        """Count a request that came to its end."""
+        with self._lock:
+            watch = self._watch
+            if watch is None or routed.snapshot.number > watch.snapshot.number:
+                watch = self._watch = _Watch(routed.snapshot)
+            self._count(routed)
+            if routed.snapshot.id == watch.snapshot.id:
+                watch.record(routed)
+
+    def _count(self, routed: Routed) -> None:
+        counts = self._counts
+        counts["requests", ""] += 1
+        counts["cost", ""] += round(routed.cost * NANO)
+        counts["accepts" if routed.tier is not None else "handed over", routed.tier or ""] += 1
+        for step in routed.steps:
+            match step.action:
+                case Call(tier) if step.reason not in UNBOUGHT:
+                    counts["calls", tier] += 1
+                case Verify(tier, _) if step.reason not in UNBOUGHT:
+                    counts["reads", tier] += 1
+            if step.reason:
+                counts["reasons", step.reason] += 1
+
+    @property
+    def recalibrate(self) -> tuple[Drift, ...]:
+        """What has drifted under the policy in use; nothing while all is as it was."""
+        with self._lock:
+            return () if self._watch is None else tuple(self._watch.found.values())
+
+    def report(self) -> dict[str, Any]:
+        """Everything that was counted, as plain JSON.
+
+        ``calls`` and ``accepts`` are counts by tier, ``expected`` the shares of requests that cross-fitting found to
+        call each tier, for the operating point; ``readings`` are histograms over the bins of the file, missing last.
+        """
+        with self._lock:
+            counts, watch = Counter(self._counts), self._watch
+            report: dict[str, Any] = {
+                "requests": counts["requests", ""],
+                "cost": counts["cost", ""] / NANO,
+                "handed_over": counts["handed over", ""],
+                **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons")},
+            }
+            if watch is not None:
+                report |= {
+                    "policy": watch.snapshot.id,
+                    "expected": _expected_calls(watch.snapshot.policy),
+                    "readings": {f"{tier}.{name}": list(h.counts) for (tier, name), h in watch.readings.items()},
+                    "recalibrate": [asdict(drift) | {"message": str(drift)} for drift in watch.found.values()],
+                }
+            return report
+
+    def prometheus(self) -> str:
+        """The counters in Prometheus' text format."""
+        with self._lock:
+            counts = Counter(self._counts)
+            found = {} if self._watch is None else dict(self._watch.found)
+        lines = []
+        for name, kind, label, told in _FAMILIES:
+            lines += [f"# HELP metaverify_{name} {told}", f"# TYPE metaverify_{name} counter"]
+            values = _of(counts, kind) if label else {"": counts[kind, ""]}
+            for value, count in values.items():
+                labels = f'{{{label}="{_escaped(value)}"}}' if label else ""
+                lines.append(f"metaverify_{name}{labels} {count / NANO if kind == 'cost' else count}")
+        lines += [
+            "# HELP metaverify_recalibrate Readings and costs that are no longer those of the log.",
+            "# TYPE metaverify_recalibrate gauge",
+            f"metaverify_recalibrate {len(found)}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+_FAMILIES = (
+    ("requests_total", "requests", "", "Requests that came to their end."),
+    ("cost_total", "cost", "", "What they cost."),
+    ("handed_over_total", "handed over", "", "Requests without an answer."),
+    ("calls_total", "calls", "tier", "Calls of a tier."),
+    ("reads_total", "reads", "tier", "Readings of a tier that were bought."),
+    ("accepts_total", "accepts", "tier", "Answers of a tier that were returned."),
+    ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
+)
+
+
+def _of(counts: Mapping[tuple[str, str], int], kind: str) -> dict[str, int]:
+    return {name: count for (of, name), count in sorted(counts.items()) if of == kind}
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _expected_calls(policy: Policy) -> dict[str, float]:
+    """The share of requests that calls each tier at the operating point, where cross-fitting found one."""
+    point = policy.point
+    low, high = (policy.vertices[at].evidence for at in (point.low, point.high))
+    if low is None or high is None:
+        return {}
+    shares = zip(policy.tiers, low.calls, high.calls, strict=True)
+    return {t.name: (1 - point.share) * a + point.share * b for t, a, b in shares if a is not None and b is not None}
+
+
+class _Watch:
+    """The comparison with one policy's file."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        policy = snapshot.policy
+        self.snapshot = snapshot
+        self.found: dict[str, Drift] = {}
+        self.requests = 0
+        self.tiers = {tier.name: tier for tier in policy.tiers}
+        self.certain: dict[int, frozenset[tuple[str, str]]] = {}
+        point = policy.point
+        watched = self.at(point.low) | self.at(point.high)
+        self.chance = READING_ALARMS / max(len(watched), 1) / TESTS / 2  # of each of two statistics
+        self.readings: dict[tuple[str, str], _Histogram] = {}
+        self.cost = _CostSum(policy.expected_cost)
+
+    def at(self, vertex: int) -> frozenset[tuple[str, str]]:
+        """The readings that every request of this vertex has."""
+        if vertex not in self.certain:
+            self.certain[vertex] = unconditional_readings(self.snapshot.policy, vertex)
+        return self.certain[vertex]
+
+    def record(self, routed: Routed) -> None:
+        self.requests += 1
+        told: dict[str, dict[str, Told]] = {}
+        for step in routed.steps:
+            if isinstance(step.action, Call | Verify) and step.reason not in UNBOUGHT:
+                given = told.setdefault(step.action.tier, {})
+                given |= step.readings
+                if isinstance(step.action, Verify) and not step.readings:
+                    given[step.action.reading] = None  # it failed
+        for tier, name in self.at(routed.vertex):
+            if tier in told:
+                self._read(tier, name, told[tier])
+        if not {"cap", "budget", "cancelled"} & set(routed.reasons):
+            self._pay(routed.cost, self.snapshot.policy.vertices[routed.vertex].cost)
+
+    def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:
+        reading = next(reading for reading in self.tiers[tier].readings if reading.name == name)
+        value = _value(self.tiers[tier], reading, told)
+        if value is None:
+            return
+        histogram = self.readings.setdefault((tier, name), _Histogram(reading))
+        for statistic, freedom in histogram.add(value):
+            limit = chi_square_quantile(self.chance, freedom) if freedom else math.inf
+            if statistic > limit:
+                self._find("reading", f"{name} of {tier}", statistic, limit)
+
+    def _pay(self, cost: float, expected: float) -> None:
+        statistic, limit = self.cost.add(cost, expected)
+        if statistic > limit:
+            self._find("cost", "the cost of a request", statistic, limit)
+
+    def _find(self, kind: str, name: str, statistic: float, limit: float) -> None:
+        self.found.setdefault(name, Drift(kind, name, statistic, limit, self.requests, self.snapshot.id))
+
+
+def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | None:
+    """A reading as the file's histogram counts it, NaN where it is missing; None where there is none."""
+    given = reading_in_hand(tier, reading.name, told)
+    if isinstance(given, Unread):
+        return None
+    if isinstance(given, tuple | list):
+        yes, asked = given
+        return yes / asked if asked >= max(reading.votes, 1) else None
+    return as_confidence(given, tier.name, reading.name)
+
+
+def unconditional_readings(policy: Policy, vertex: int) -> frozenset[tuple[str, str]]:
+    """(tier, reading) of what is read of every request that follows this vertex, before anything depends on it."""
+    tiers = {tier.name: tier for tier in policy.tiers}
+    of = policy.vertices[vertex]
+
+    def of_root(at: int) -> frozenset[tuple[str, str]]:
+        found: set[tuple[str, str]] = set()
+        while isinstance(node := policy.nodes[at], Ask | Read):
+            if isinstance(node, Ask):
+                free = [r for r in tiers[node.tier].readings if r.price == 0.0 and not r.sample]
+                found |= {(node.tier, reading.name) for reading in free}
+                at = node.then
+                continue
+            found.add((node.tier, node.reading))
+            if {*node.then} != {node.missing}:
+                break
+            at = node.missing
+        return frozenset(found)
+
+    return frozenset.intersection(*map(of_root, {of.root, *of.context_roots.values()}))
+
+
+class _Histogram:
+    """The last readings of one kind, against those of the log."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.cuts = reading.cuts
+        self.before = reading.counts
+        self.counts = [0] * len(reading.counts)  # since the policy is in use
+        self.block = [0] * len(reading.counts)
+        self.blocks: deque[list[int]] = deque(maxlen=WINDOW // BLOCK)
+        self.groups = _groups(reading.counts)
+
+    def add(self, value: float) -> tuple[tuple[float, int], ...]:
+        """When a block is full, statistics and their degrees of freedom: of any change, and of a move up or down."""
+        at = bisect_right(self.cuts, value) if 0.0 <= value <= 1.0 else -1
+        self.counts[at] += 1
+        self.block[at] += 1
+        if sum(self.block) < BLOCK or not any(self.before):
+            return ()
+        self.blocks.append(self.block)
+        self.block = [0] * len(self.counts)
+        now = [sum(column) for column in zip(*self.blocks, strict=True)]
+        return chi_square(self.before, now, self.groups), (trend(self.before[:-1], now[:-1]), 1)
+
+
+def _groups(counts: Sequence[int]) -> tuple[int, ...]:
+    """For each bin the group that it is joined into: neighbours, of some equal share; a missing reading is its own."""
+    total, below, groups = max(sum(counts[:-1]), 1), 0, []
+    for count in counts[:-1]:
+        groups.append(min(int(GROUPS * (below + count / 2) / total), GROUPS - 1))
+        below += count
+    return (*groups, GROUPS)
+
+
+def chi_square(before: Sequence[int], now: Sequence[int], groups: Sequence[int]) -> tuple[float, int]:
+    """Pearson's statistic that two histograms are of one kind, and its degrees of freedom.
+
+    Args:
+        before: counts by bin.
+        now: the same of the other.
+        groups: the group that each bin is joined into.
+
+    The statistic is Σ (now/m − before/n)² / (p · (1/n + 1/m)), with p the pooled share of a group.  Groups of which
+    fewer than five are expected are joined with the first.
+
+    Example:
+        >>> statistic, freedom = chi_square([50, 50], [20, 5], [0, 1])
+        >>> round(statistic, 3), freedom
+        (7.305, 1)
+    """
+    n, m = sum(before), sum(now)
+    joined: dict[int, list[int]] = {}
+    for group, a, b in zip(groups, before, now, strict=True):
+        pair = joined.setdefault(group, [0, 0])
+        pair[0] += a
+        pair[1] += b
+    small = [group for group, (a, b) in joined.items() if (a + b) * min(n, m) < 5 * (n + m)]
+    if small and len(small) < len(joined):
+        first = next(group for group in joined if group not in small)
+        for group in small:
+            a, b = joined.pop(group)
+            joined[first][0] += a
+            joined[first][1] += b
+    statistic = sum(
+        (b / m - a / n) ** 2 / ((a + b) / (n + m) * (1 / n + 1 / m)) for a, b in joined.values() if a + b > 0
+    )
+    return statistic, len(joined) - 1
+
+
+def trend(before: Sequence[int], now: Sequence[int]) -> float:
+    """The part of Pearson's statistic, with one degree of freedom, that one histogram lies above the other.
+
+    Cochran's and Armitage's test with mid-ranks for scores, the two-sample rank test of tied values; it finds a small
+    bias of all readings long before the whole statistic does.
+
+    Example:
+        >>> round(trend([50, 50], [20, 5]), 3)  # of two bins there is no other part
+        7.305
+    """
+    n, m = sum(before), sum(now)
+    if not n or not m:
+        return 0.0
+    both = [a + b for a, b in zip(before, now, strict=True)]
+    ranks, below = [], 0
+    for count in both:
+        ranks.append(below + count / 2)
+        below += count
+    mean = sum(rank * count for rank, count in zip(ranks, both, strict=True)) / (n + m)
+    variance = sum((rank - mean) ** 2 * count for rank, count in zip(ranks, both, strict=True)) / (n + m)
+    moved = sum(rank * (b / m - a / n) for rank, a, b in zip(ranks, before, now, strict=True))
+    return moved**2 / (variance * (1 / n + 1 / m)) if variance else 0.0
+
+
+def chi_square_quantile(chance: float, freedom: int) -> float:
+    """What χ² of so many degrees of freedom exceeds with this chance (Wilson and Hilferty, 1931; exact for one).
+
+    Example:
+        >>> round(chi_square_quantile(0.01, 3), 1)
+        11.4
+    """
+    if freedom == 1:
+        return NormalDist().inv_cdf(chance / 2) ** 2
+    spread = 2.0 / (9.0 * freedom)
+    return freedom * (1.0 - spread - NormalDist().inv_cdf(chance) * math.sqrt(spread)) ** 3
+
+
+class _CostSum:
+    """A one-sided CUSUM of what requests cost, in 1024ths of what one is expected to cost."""
+
+    def __init__(self, expected: float) -> None:
+        self.unit = (expected or 1.0) / SCALE
+        self.height = self.count = self.total = self.squares = 0
+
+    def add(self, cost: float, expected: float) -> tuple[float, float]:
+        """The height and the limit; no height while too few requests are known."""
+        excess = round((cost - expected) / self.unit)
+        self.count += 1
+        self.total += excess
+        self.squares += excess * excess
+        slack = round(SCALE * SHIFT / 2)
+        self.height = max(self.height + excess - slack, 0)
+        if self.count < RUN_IN or self.height == 0:
+            return 0.0, math.inf
+        spread = math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, (slack / 2) ** 2))
+        limit = spread * cusum_limit(slack / spread, HEALTHY / COST_ALARMS)
+        return self.height / SCALE, limit / SCALE
+
+
+def cusum_limit(slack: float, run: float) -> float:
+    """The height that a CUSUM with this slack comes to once in ``run`` steps of unit normal noise.
+
+    Siegmund's approximation (1985): run = (exp(2kb) − 2kb − 1) / (2k²), b = limit + 1.166.
+
+    Example:
+        >>> round(cusum_limit(0.5, 930), 1)  # the textbook's 5
+        5.0
+    """
+    reach = 0.0  # 2kb
+    for _ in range(60):
+        reach = math.log(2.0 * slack * slack * run + reach + 1.0)
+    return max(reach / (2.0 * slack) - 1.166, 0.0)

@@ -1,0 +1,70 @@
+"""What became of one request: every step, what it cost, and why it ended as it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metaverify.policies.actions import Abstain, Accept, Action
+from metaverify.policies.episode import Told
+from metaverify.policies.store import Snapshot
+
+__all__ = ["UNBOUGHT", "Routed", "Step"]
+
+UNBOUGHT = frozenset({"cap", "budget", "unanswered"})
+"""The reasons of steps that were not even tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was done.
+
+    ``reason`` is "" where it is what the policy asked for and it went well.  Otherwise nothing came of it: "timeout",
+    "error", "cancelled", or the reason of a `Failure`; "cap" or "budget" where a guard forbade it; "unanswered" where
+    it needs an answer that failed.  Or it went well but was not asked for by the policy, "fallback"; or a reading was
+    no number and was taken as missing, "invalid".
+
+    ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.
+    """
+
+    action: Action
+    readings: Mapping[str, Told]
+    cost: float
+    spent: float
+    propensity: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A request's end.
+
+    ``answer`` is that of ``tier``, and both are None where the request is handed over: the policy abstains, nothing
+    answered, or a guard forbade it (see ``reasons``).  ``vertex`` is the graph that was followed; the propensity of a
+    step is the chance, before the draw by key, of a graph that would have done all steps so far; None where a guard
+    moved the request to a cheaper graph.
+    """
+
+    answer: Any
+    tier: str | None
+    steps: tuple[Step, ...]  # the last one is how it ended
+    snapshot: Snapshot
+    vertex: int
+    key: str | bytes | int | None = None
+    context: str | None = None
+
+    @property
+    def action(self) -> Accept | Abstain:
+        """How it ended."""
+        return Abstain() if self.tier is None else Accept(self.tier)
+
+    @property
+    def cost(self) -> float:
+        """What all steps cost."""
+        return self.steps[-1].spent
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it went otherwise than the policy planned, in order; nothing where it did not."""
+        return tuple(step.reason for step in self.steps if step.reason)

@@ -1,0 +1,424 @@
+"""The loop in production: asks the policy, does what it says by the callables given, and always comes to an end."""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import math
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.decision_log import DecisionLog
+from metaverify.policies.episode import Episode, Told
+from metaverify.policies.file import policy_id
+from metaverify.policies.graph import as_confidence, as_votes
+from metaverify.policies.guards import Allowance, Guard, Prices, dearest_path, dearest_prices
+from metaverify.policies.monitor import Monitor
+from metaverify.policies.policy import OperatingPoint, Policy
+from metaverify.policies.routed import Routed, Step
+from metaverify.policies.store import PolicyStore, Snapshot
+
+__all__ = ["Failure", "Look", "Reply", "Router"]
+
+SAME = object()
+NOTHING: Mapping[str, Told] = MappingProxyType({})
+NO_PRICES: Prices = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A tier's answer, the readings that came with it, and what it cost: None for its price in the policy's file."""
+
+    answer: Any
+    readings: Mapping[str, Told] = field(default_factory=lambda: NOTHING)
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A reading that was bought: the confidence, or one vote; what it cost; and of a sample the new answer."""
+
+    confidence: float | None
+    cost: float | None = None
+    answer: Any = SAME
+
+
+class Failure(Exception):  # noqa: N818 - it fails, which is no error of the caller
+    """Raised by a callable to say why nothing came of it, and what that cost.
+
+    Whatever else is raised is taken for "error", and charged with the dearest price: it may have been billed.
+    """
+
+    def __init__(self, reason: str = "error", cost: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.cost = cost
+
+
+class Router:
+    """Routes requests with a policy, sync by `route` and in asyncio by `aroute`.
+
+    Args:
+        policy: the policy, or a store that reloads it; a request keeps the one that it began with.
+        call: (tier, request) -> `Reply`.
+        verify: (tier, reading, request, answers by tier) -> `Look`; needed where readings are bought.
+        timeouts: seconds by tier, for its call, or by (tier, reading), of votes for each.  `aroute` cancels what takes
+            longer; `route` stops waiting for it, in which case its thread goes on and what it brings is dropped.
+        guard: what may be spent.
+        monitor: counts, and looks for drift.
+        log: where decisions are written.
+
+    **What fails.**  A reading that fails is missing, and takes the branch that was solved for that.  A call that fails
+    has no answer: the walk goes on as if it had answered and every reading of it were missing, so what the policy does
+    in ignorance comes next.  What a guard forbids fails in the same way, at no cost.  Where the walk ends with an
+    answer that is not there, the latest answer in hand is returned: the policy bought it last because it expected
+    most of it.  Where none is in hand the tiers that did not fail are called, cheapest first, until one answers, and
+    the request is handed over if none does.  A failed purchase is charged with what its `Failure` says, else with
+    the dearest price.
+
+    Callables of `aroute` may be coroutine functions.  Cancelling it, or a `KeyboardInterrupt`, ends the request: what
+    was pending is charged as failed, the guard settled, the log written, and the exception goes on.
+
+    Example:
+        >>> from metaverify.policies.graph import Ask, Stop
+        >>> from metaverify.policies.policy import Vertex
+        >>> from metaverify.policies.tiers import Tier
+        >>> nodes = (Ask("small", 1), Stop(Accept("small")))
+        >>> policy = Policy((Tier("small", 1.0),), nodes, (Vertex(0.0, 1.0, 0.7, 0),), OperatingPoint(0, 0, 0.0))
+        >>> router = Router(policy, lambda tier, request: Reply(f"{tier} says {request}"))
+        >>> routed = router.route("hello", key="request-17")
+        >>> routed.answer, routed.cost
+        ('small says hello', 1.0)
+    """
+
+    def __init__(
+        self,
+        policy: Policy | PolicyStore,
+        call: Callable[[str, Any], Any],
+        verify: Callable[[str, str, Any, Mapping[str, Any]], Any] | None = None,
+        *,
+        timeouts: Prices = NO_PRICES,
+        guard: Guard | None = None,
+        monitor: Monitor | None = None,
+        log: DecisionLog | None = None,
+    ) -> None:
+        self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
+        first = self._snapshot()
+        known = dearest_prices(first.policy, guard.dearest if guard else NO_PRICES)
+        for name, seconds in timeouts.items():
+            if name not in known:
+                named = ", ".join(map(repr, known))
+                raise ValueError(f"a timeout of {name!r}, which the policy does not buy; it knows {named}")
+            if not 0.0 < seconds < math.inf:
+                raise ValueError(f"the timeout of {name!r} is {seconds}; give seconds above 0, or leave it out")
+        self._call = call
+        self._verify = verify
+        self._timeouts = dict(timeouts)
+        self._guard = guard or Guard()
+        self._monitor = monitor
+        self._log = log
+        self._plan = _Plan(first, self._guard)
+
+    def route(
+        self, request: Any, *, key: str | bytes | int | None = None, context: str | Mapping[str, Any] | None = None
+    ) -> Routed:
+        """The answer to a request, and how it was come to.
+
+        Raises:
+            ValueError: a context without one of its columns, or no key where the policy mixes two graphs.
+        """
+        run = self._begin(key, context)
+        try:
+            while run.pending is not None:
+                run.tell(self._buy(run.pending, request, run))
+        except BaseException:
+            self._end(run.broken_off())
+            raise
+        return self._end(run.routed())
+
+    async def aroute(
+        self, request: Any, *, key: str | bytes | int | None = None, context: str | Mapping[str, Any] | None = None
+    ) -> Routed:
+        """`route` in asyncio."""
+        run = self._begin(key, context)
+        try:
+            while run.pending is not None:
+                run.tell(await self._abuy(run.pending, request, run))
+        except BaseException:
+            self._end(run.broken_off())
+            raise
+        return self._end(run.routed())
+
+    def _begin(self, key: str | bytes | int | None, context: str | Mapping[str, Any] | None) -> _Run:
+        snapshot = self._snapshot()
+        plan = self._plan
+        if plan.snapshot is not snapshot:
+            self._plan = plan = _Plan(snapshot, self._guard)
+        label = None if context is None else snapshot.policy.context_of(context)
+        return _Run(plan, self._guard, key, label)
+
+    def _end(self, routed: Routed) -> Routed:
+        if self._monitor is not None:
+            self._monitor.record(routed)
+        if self._log is not None:
+            self._log.put(routed)
+        return routed
+
+    def _job(self, action: Call | Verify, request: Any, run: _Run) -> tuple[Callable[[], Any], float | None]:
+        """What buys this, and how long it may take."""
+        if isinstance(action, Call):
+            return lambda: self._call(action.tier, request), self._timeouts.get(action.tier)
+        verify = self._verify
+        if verify is None:
+            raise Failure("no verifier", 0.0)
+        answers = MappingProxyType(run.answers)
+        seconds = self._timeouts.get((action.tier, action.reading))
+        return lambda: verify(action.tier, action.reading, request, answers), seconds
+
+    def _buy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
+        try:
+            job, seconds = self._job(action, request, run)
+            return job() if seconds is None else _within(seconds, job)
+        except Exception as error:
+            return _as_failure(error)
+
+    async def _abuy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
+        import asyncio  # only where it is used, and slow to import
+
+        try:
+            job, seconds = self._job(action, request, run)
+            async with asyncio.timeout(seconds):
+                result = job()
+                return await result if inspect.isawaitable(result) else result
+        except Exception as error:
+            return _as_failure(error)
+
+
+class _Plan:
+    """What a router knows of one policy beforehand."""
+
+    def __init__(self, snapshot: Snapshot, guard: Guard) -> None:
+        policy = snapshot.policy
+        self.snapshot = snapshot
+        self.listed = dearest_prices(policy)
+        # The next policy may have other tiers than the guard knows.
+        self.dearest = dearest_prices(policy, {n: p for n, p in guard.dearest.items() if n in self.listed})
+        self.ahead = dearest_path(policy, self.dearest)
+        self.needs = {tier.name: (tier.name,) if tier.answer else tier.needs for tier in policy.tiers}
+        self.votes = {(tier.name, r.name) for tier in policy.tiers for r in tier.readings if r.votes}
+        self._graphs: dict[int, Policy] = {}
+
+    def graph(self, vertex: int) -> Policy:
+        """The policy with only this vertex in use."""
+        found = self._graphs.get(vertex)
+        if found is None:
+            found = self._graphs[vertex] = replace(self.snapshot.policy, point=OperatingPoint(vertex, vertex, 0.0))
+        return found
+
+    def bound(self, vertex: int, context: str | None) -> float:
+        """The most that a request can cost that follows this vertex."""
+        of = self.snapshot.policy.vertices[vertex]
+        return self.ahead[of.root if context is None else of.context_roots.get(context, of.root)]
+
+
+class _Run:
+    """One request on its way, without input or output: `pending` is to be bought, and `tell` says what came of it."""
+
+    def __init__(self, plan: _Plan, guard: Guard, key: str | bytes | int | None, context: str | None) -> None:
+        policy = plan.snapshot.policy
+        self.answers: dict[str, Any] = {}
+        self.pending: Call | Verify | None = None
+        self._plan, self._guard, self._key, self._context = plan, guard, key, context
+        self._failed: set[str] = set()
+        self._steps: list[Step] = []
+        self._tier: str | None = None
+        self._allowance = Allowance(guard)
+        drawn = policy.arm(key)
+        bounds = ((v, plan.bound(v, context)) for v in range(drawn, -1, -1))
+        admitted = next((v for v, bound in bounds if self._allowance.admit(bound)), None)
+        self._vertex = admitted or 0
+        self._propensity: float | None = 1.0
+        self._other: Policy | None = None
+        if admitted != drawn:
+            self._propensity = None
+        elif policy.point.low != policy.point.high and 0.0 < policy.point.share < 1.0:
+            self._other = plan.graph(policy.point.low + policy.point.high - drawn)
+        self._episode = Episode(plan.graph(self._vertex), context=context)
+        self._fallback = False
+        if admitted is None and not guard.fail_open:
+            self._finish(None, "budget")
+        else:
+            self._go_on()
+
+    def tell(self, came: Any) -> None:
+        """What came of the pending purchase: a `Reply` or a `Look`, or the `Failure`."""
+        action, self.pending = self.pending, None
+        assert action is not None
+        wanted = Reply if isinstance(action, Call) else Look
+        if not isinstance(came, (wanted, Failure)):
+            self._charge(action, None, failed=True)
+            raise TypeError(f"{action} came back as {came!r}, not as a {wanted.__name__}")
+        cost = self._charge(action, came.cost, failed=isinstance(came, Failure))
+        if isinstance(came, Failure):
+            self._failed |= {action.tier} if isinstance(action, Call) else set()
+            self._fail(action, came.reason, cost)
+        elif isinstance(came, Reply):
+            self.answers[action.tier] = came.answer
+            readings, reason = self._readable(action.tier, came.readings)
+            self._note(action, readings, cost, "fallback" if self._fallback else reason)
+            if self._fallback:
+                self._finish(action.tier)
+                return
+            self._episode.answered(readings)
+        else:
+            assert isinstance(action, Verify)
+            if came.answer is not SAME:
+                self.answers[action.tier] = came.answer
+            self._read(action, came.confidence, cost)
+        self._go_on()
+
+    def routed(self) -> Routed:
+        """How it ended."""
+        plan = self._plan
+        answer = None if self._tier is None else self.answers[self._tier]
+        return Routed(answer, self._tier, tuple(self._steps), plan.snapshot, self._vertex, self._key, self._context)
+
+    def broken_off(self) -> Routed:
+        """How it ended where it was not let go on: what is pending may have been billed."""
+        if self.pending is not None:
+            self._note(self.pending, NOTHING, self._charge(self.pending, None, failed=True), "cancelled")
+            self.pending = None
+        self._finish(None, "cancelled")
+        return self.routed()
+
+    def _go_on(self) -> None:
+        """To what can be bought next, or to the end; past what cannot be bought."""
+        while self.pending is None:
+            action = self._episode.action
+            if isinstance(action, Abstain):
+                return self._finish(None)
+            if isinstance(action, Accept):
+                return self._accept(action.tier)
+            self._compare(action)
+            reason = self._obstacle(action)
+            if reason:
+                self._fail(action, reason, 0.0)
+            else:
+                self.pending = action
+        return None
+
+    def _accept(self, tier: str) -> None:
+        if tier in self.answers:
+            self._compare(Accept(tier))
+            return self._finish(tier)
+        if self.answers:
+            return self._finish(next(reversed(self.answers)), "unanswered")
+        self._fallback = True
+        for other in self._plan.snapshot.policy.tiers:
+            if other.answer and other.name not in self._failed:
+                price = self._plan.dearest[other.name]
+                if not self._allowance.refusal(price) or self._guard.fail_open:
+                    self.pending = Call(other.name)
+                    return None
+        return self._finish(None, "unanswered")
+
+    def _obstacle(self, action: Call | Verify) -> str:
+        """Why this cannot be bought; "" where it can."""
+        if isinstance(action, Verify) and any(need not in self.answers for need in self._plan.needs[action.tier]):
+            return "unanswered"
+        return self._allowance.refusal(self._plan.dearest[_bought(action)])
+
+    def _fail(self, action: Call | Verify, reason: str, cost: float) -> None:
+        self._note(action, NOTHING, cost, reason)
+        if isinstance(action, Verify):
+            self._episode.read(None)
+            return
+        if not self._fallback:
+            self._episode.answered()
+
+    def _read(self, action: Verify, confidence: Any, cost: float) -> None:
+        reason = ""
+        try:
+            self._episode.read(confidence)
+        except TypeError:
+            confidence, reason = None, "invalid"
+            self._episode.read(None)
+        self._note(action, {action.reading: confidence}, cost, reason)
+
+    def _readable(self, tier: str, given: Any) -> tuple[dict[str, Told], str]:
+        """The readings that came with an answer, and "invalid" where one is none and is taken as missing."""
+        if not isinstance(given, Mapping):
+            return {}, "invalid"
+        readings, reason = dict(given), ""
+        for name, value in given.items():
+            try:
+                (as_votes if (tier, name) in self._plan.votes else as_confidence)(value, tier, name)
+            except (TypeError, ValueError):
+                readings[name], reason = None, "invalid"
+        return readings, reason
+
+    def _charge(self, action: Call | Verify, cost: float | None, *, failed: bool) -> float:
+        """What a purchase cost: as told, else by the policy's file; by its dearest price where it failed."""
+        if cost is None or not 0.0 <= cost < math.inf:
+            known = self._plan.dearest if failed or cost is not None else self._plan.listed
+            cost = known[_bought(action)]
+        self._allowance.spent += cost
+        return cost
+
+    def _compare(self, action: Action) -> None:
+        """Whether the graph that was not drawn would do the same."""
+        if self._other is not None:
+            other = self._other.decide(self._episode.readings, context=self._context)
+            if other != action:
+                point = self._plan.snapshot.policy.point
+                self._propensity = point.share if self._vertex == point.high else 1.0 - point.share
+                self._other = None
+
+    def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
+        self._steps.append(Step(action, readings, cost, self._allowance.spent, self._propensity, reason))
+
+    def _finish(self, tier: str | None, reason: str = "") -> None:
+        self._tier = tier
+        self._note(Abstain() if tier is None else Accept(tier), NOTHING, 0.0, reason)
+        self._allowance.close()
+
+
+def _bought(action: Call | Verify) -> str | tuple[str, str]:
+    return action.tier if isinstance(action, Call) else (action.tier, action.reading)
+
+
+def _fixed(policy: Policy) -> Callable[[], Snapshot]:
+    snapshot = Snapshot(policy, policy_id(policy))
+    return lambda: snapshot
+
+
+def _as_failure(error: Exception) -> Failure:
+    if isinstance(error, Failure):
+        return error
+    return Failure("timeout" if isinstance(error, TimeoutError) else "error")
+
+
+def _within(seconds: float, job: Callable[[], Any]) -> Any:
+    """What the job returns or raises, `TimeoutError` where it takes longer; it then goes on unheard."""
+    box: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            box.put((context.run(job), None))
+        except BaseException as error:
+            box.put((None, error))
+
+    threading.Thread(target=run, name="metaverify-call", daemon=True).start()
+    try:
+        value, error = box.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return value

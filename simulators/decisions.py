@@ -1,0 +1,104 @@
+"""What a router decided, read back as rows of a log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from metaverify.simulators.log import LogError
+
+__all__ = ["read_decisions"]
+
+_SCHEMA = {
+    "query_id": pl.String,
+    "context": pl.String,
+    "tier": pl.String,
+    "reading": pl.String,
+    "confidence": pl.Float64,
+    "cost": pl.Float64,
+    "verify_cost": pl.Float64,
+    "propensity": pl.Float64,
+}
+
+
+def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
+    """A decision log (`DecisionLog`) in the long form that `read_log` reads, and how many lines were skipped.
+
+    One row for each reading, and one for each answer or signal without any: ``query_id`` (the request's key),
+    ``context``, ``tier``, ``reading``, ``confidence``, ``cost`` of the answer, ``verify_cost`` of the reading, and
+    ``propensity``.
+    A router does not know what was right: join ``correct`` on (query_id, tier), and write the rows to a file.
+    `read_log` wants every tier's answer to every query, which a router buys only where the policy calls them all.
+
+    Purchases that failed are left out, readings that failed are missing.  Votes become the share of those that were
+    asked for.  Of a key that came several times the last request counts.  Lines that a crash cut short are skipped
+    and counted.
+
+    Raises:
+        LogError: the file cannot be read, a line is none of a decision log, or a request has no key.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError as error:
+        raise LogError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+    requests: dict[str, list[dict[str, Any]]] = {}
+    skipped = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            step = json.loads(line)
+        except ValueError:
+            skipped += bool(line.strip())
+            continue
+        key = _key(step, f"{file.name} line {number}")
+        if step["step"] == 0:
+            requests[key] = []
+        requests.setdefault(key, []).append(step)
+    rows = [row for key, steps in requests.items() for row in _rows(key, steps)]
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row"), skipped
+
+
+def _key(step: Any, place: str) -> str:
+    needed = ("key", "step", "action", "tier", "reading", "confidence", "cost", "propensity", "reason")
+    if not isinstance(step, dict) or not all(name in step for name in needed):
+        raise LogError(f"{place}: is no step of a decision log; give the file that DecisionLog wrote")
+    if step["key"] is None:
+        raise LogError(f"{place}: the request has no key, so nothing can be joined; route with key=<the request's id>")
+    return str(step["key"])
+
+
+def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    """A request's rows of the long form."""
+    costs: dict[str, float] = {}
+    readings: dict[tuple[str, str], list[Any]] = {}  # confidences, or votes one by one, and what they cost in all
+    read: set[str] = set()
+    for step in steps:
+        tier, reading = step["tier"], step["reading"]
+        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid"):
+            costs[tier] = step["cost"]
+            for name, confidence in step["confidence"].items():
+                readings[tier, name] = [_share(confidence), 1, 0.0]
+        elif step["action"] == "verify":
+            told = _share(step["confidence"].get(reading))
+            before, asked, paid = readings.get((tier, reading), [0.0, 0, 0.0])
+            mean = None if told is None or before is None else (before * asked + told) / (asked + 1)
+            readings[tier, reading] = [mean, asked + 1, paid + step["cost"]]
+    last = steps[-1]
+    context, propensity = last.get("context"), last["propensity"]
+    for (tier, name), (confidence, _, paid) in readings.items():
+        read.add(tier)
+        yield key, context, tier, name, confidence, costs.get(tier), paid, propensity
+    for tier in costs.keys() - read:
+        yield key, context, tier, None, None, costs[tier], None, propensity
+
+
+def _share(told: Any) -> float | None:
+    """A confidence, or the share of votes that were yes."""
+    if isinstance(told, list):
+        return told[0] / told[1] if told[1] else None
+    return None if told is None else float(told)

@@ -1,0 +1,422 @@
+"""The router does what the decision loop says, and comes to an answer where one can be had, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.file import load_policy, save_policy
+from metaverify.policies.guards import Guard, TokenBucket
+from metaverify.policies.policy import Policy
+from metaverify.policies.routed import Routed
+from metaverify.policies.router import Failure, Look, Reply, Router
+from metaverify.policies.store import PolicyStore
+
+from .strategies import confidences, examples, policies
+from .test_guards import HIGH, LOW, MIDDLE, cascade
+from .test_store import Clock, revision
+
+World = Mapping[str, Mapping[str, Any]]  # tier -> reading -> confidence, of votes a list of them
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "policy.json"
+
+
+class Callables:
+    """A world to buy from, in which what stands in ``failing`` fails, and the list of what was bought."""
+
+    def __init__(self, world: World, failing: frozenset[Any] = frozenset()) -> None:
+        self.world, self.failing = world, failing
+        self.bought: list[Action] = []
+        self.asked: dict[tuple[str, str], int] = {}
+
+    def call(self, tier: str, request: Any) -> Reply:
+        self.bought.append(Call(tier))
+        if tier in self.failing:
+            raise Failure("down", 0.0)
+        return Reply((tier, request))
+
+    def verify(self, tier: str, reading: str, request: Any, answers: Mapping[str, Any]) -> Look:
+        self.bought.append(Verify(tier, reading))
+        if (tier, reading) in self.failing:
+            raise OSError
+        told = self.world[tier][reading]
+        if isinstance(told, list):
+            told = told[self.asked.setdefault((tier, reading), 0)]
+            self.asked[tier, reading] += 1
+        return Look(told)
+
+    async def acall(self, tier: str, request: Any) -> Reply:
+        await asyncio.sleep(0)
+        return self.call(tier, request)
+
+    async def averify(self, *asked: Any) -> Look:
+        await asyncio.sleep(0)
+        return self.verify(*asked)
+
+
+@st.composite
+def worlds(draw: st.DrawFn, policy: Policy) -> World:
+    votes = st.lists(st.booleans(), min_size=9, max_size=9)
+    return {
+        t.name: {r.name: draw(votes if r.votes else confidences(policy.nodes)) for r in t.readings}
+        for t in policy.tiers
+    }
+
+
+def loop(policy: Policy, world: World, failing: frozenset[Any], context: str | None, key: Any) -> list[Action]:
+    """What the decision loop asks for: a failed tier has answered and all of its readings are missing."""
+    readings: dict[str, dict[str, Any]] = {}
+    needs = {tier.name: (tier.name,) if tier.answer else tier.needs for tier in policy.tiers}
+    actions = []
+    while True:
+        action = policy.decide(readings, context=context, key=key)
+        match action:
+            case Call(tier):
+                readings[tier] = {}
+            case Verify(tier, reading):
+                told = world[tier][reading]
+                if isinstance(told, list):
+                    yes, asked = readings.get(tier, {}).get(reading, (0, 0))
+                    told = (yes + told[asked], asked + 1)
+                gone = (tier, reading) in failing or failing & set(needs[tier])
+                readings.setdefault(tier, {})[reading] = None if gone else told
+                if failing & set(needs[tier]):
+                    continue  # not asked for: there is nothing to verify
+            case _:
+                return [*actions, action]
+        actions.append(action)
+
+
+@examples(80)
+@given(data=st.data())
+def test_a_request_takes_the_steps_of_the_decision_loop_whatever_fails(data: st.DataObject) -> None:
+    policy = data.draw(policies(votes=True))
+    world = data.draw(worlds(policy))
+    things = [t.name for t in policy.tiers] + [(t.name, r.name) for t in policy.tiers for r in t.readings]
+    failing = frozenset(data.draw(st.sets(st.sampled_from(things), max_size=3)))
+    context = data.draw(st.none() | st.sampled_from(["?", *policy.vertices[0].context_roots]))
+    key = data.draw(st.integers() | st.text() | st.binary())
+    *planned, end = loop(policy, world, failing, context, key)
+
+    sold = Callables(world, failing)
+    routed = Router(policy, sold.call, sold.verify).route("?", key=key, context=context)
+    assert sold.bought[: len(planned)] == planned
+    assert routed.vertex == policy.arm(key)
+    answered = [a.tier for a in sold.bought if isinstance(a, Call) and a.tier not in failing]
+    assert routed.action == routed.steps[-1].action
+    if isinstance(end, Abstain) or end.tier in answered:
+        assert (routed.action, sold.bought) == (end, planned)
+    elif any(isinstance(a, Call) and a.tier not in failing for a in planned):
+        latest = [a.tier for a in planned if isinstance(a, Call) and a.tier not in failing][-1]
+        assert (routed.action, sold.bought) == (Accept(latest), planned)
+    else:  # no answer is in hand: the cheapest of the others, as the file lists them
+        called = {a.tier for a in planned if isinstance(a, Call)}
+        others = [t.name for t in policy.tiers if t.answer and t.name not in called]
+        up = next((at for at, name in enumerate(others) if name not in failing), None)
+        assert sold.bought[len(planned) :] == [Call(name) for name in others[: None if up is None else up + 1]]
+        assert routed.action == (Abstain() if up is None else Accept(others[up]))
+    assert routed.answer == (None if routed.tier is None else (routed.tier, "?"))
+
+    again = Callables(world, failing)
+    assert asyncio.run(Router(policy, again.acall, again.averify).aroute("?", key=key, context=context)) == routed
+    assert again.bought == sold.bought
+
+
+def doubted(tier: str, _: object) -> Reply:
+    return Reply(tier, {"conf": 0.1})
+
+
+def test_a_reading_that_fails_takes_the_missing_branch() -> None:
+    def verify(*_: object) -> Look:
+        raise Failure("down", 0.2)
+
+    routed = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify).route("?")
+    assert (routed.answer, routed.cost, routed.reasons) == ("small", 1.2, ("down",))
+
+
+def test_without_a_verifier_what_it_would_read_is_missing() -> None:
+    routed = Router(cascade(low=MIDDLE, high=MIDDLE), doubted).route("?")
+    assert (routed.answer, routed.cost, routed.reasons) == ("small", 1.0, ("no verifier",))
+
+
+def test_where_the_dear_tier_fails_the_answer_in_hand_is_returned_and_the_failure_charged() -> None:
+    def call(tier: str, _: object) -> Reply:
+        if tier == "large":
+            raise ConnectionError
+        return Reply(tier, {"conf": 0.1})
+
+    routed = Router(cascade(), call).route("?")
+    assert (routed.answer, routed.cost, routed.reasons) == ("small", 11.0, ("error", "unanswered"))
+
+
+def test_where_the_first_tier_fails_the_policy_goes_on_without() -> None:
+    def call(tier: str, _: object) -> Reply:
+        if tier == "small":
+            raise Failure("rate limit", 0.0)
+        return Reply(tier)
+
+    routed = Router(cascade(), call).route("?")
+    assert (routed.answer, routed.cost, routed.reasons) == ("large", 10.0, ("rate limit", "unanswered"))
+    lowest = Router(cascade(low=LOW, high=LOW), call).route("?")
+    assert (lowest.answer, lowest.reasons) == ("large", ("rate limit", "fallback"))
+
+
+@pytest.mark.parametrize("reason", ["error", "cap", "budget"])
+def test_where_everything_fails_the_request_is_handed_over(reason: str) -> None:
+    def call(*_: object) -> Reply:
+        raise Failure(reason, 0.25)
+
+    for fail_open in (False, True):
+        routed = Router(cascade(low=LOW, high=LOW), call, guard=Guard(fail_open=fail_open)).route("?")
+        assert (routed.action, routed.answer, routed.cost) == (Abstain(), None, 0.5)
+
+
+@pytest.mark.parametrize("nonsense", ["0.5", [0.5], b"1", object()])
+def test_a_reading_that_is_no_number_is_missing_and_said_so(nonsense: Any) -> None:
+    routed = Router(cascade(), lambda tier, _: Reply(tier, {"conf": nonsense} if tier == "small" else {})).route("?")
+    assert (routed.answer, routed.reasons, dict(routed.steps[0].readings)) == ("large", ("invalid",), {"conf": None})
+    bought = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, lambda *_: Look(nonsense)).route("?")
+    assert (bought.answer, bought.reasons) == ("small", ("invalid",))
+    no_mapping = Router(cascade(), lambda tier, _: Reply(tier, nonsense)).route("?")
+    assert "invalid" in no_mapping.reasons
+
+
+@pytest.mark.parametrize("cost", [math.nan, math.inf, -1.0])
+def test_a_cost_that_is_none_is_the_dearest(cost: float) -> None:
+    routed = Router(cascade(), lambda tier, _: Reply(tier, {"conf": 0.9}, cost), guard=Guard(dearest={"small": 3.0}))
+    assert routed.route("?").cost == 3.0
+
+
+def test_what_is_no_reply_is_an_error_of_the_caller_and_is_charged() -> None:
+    bucket = TokenBucket(1.0, 100.0, Clock())
+    router = Router(cascade(), lambda *_: "an answer", guard=Guard(bucket=bucket))
+    with pytest.raises(TypeError, match="'an answer', not as a Reply"):
+        router.route("?")
+    assert bucket.level == 99.0
+
+
+def test_a_sample_changes_the_answer() -> None:
+    router = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, lambda *_: Look(0.9, answer="majority"))
+    assert router.route("?").answer == "majority"
+
+
+def test_a_verifier_is_shown_the_answers() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def verify(tier: str, reading: str, request: Any, answers: Mapping[str, Any]) -> Look:
+        seen.append({**answers, "of": (tier, reading, request)})
+        return Look(0.9, 0.1)
+
+    routed = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify).route("hello")
+    assert (seen, routed.cost) == ([{"small": "small", "of": ("small", "judge", "hello")}], 1.1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
+def test_timeouts_that_are_none_are_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="timeout of 'small'"):
+        Router(cascade(), doubted, timeouts={"small": seconds})
+
+
+def test_names_that_the_policy_does_not_have_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"timeout of 'lagre'.*'small', .*'large'"):
+        Router(cascade(), doubted, timeouts={"lagre": 1.0})
+    with pytest.raises(ValueError, match="dearest price of 'lagre'"):
+        Router(cascade(), doubted, guard=Guard(dearest={"lagre": 1.0}))
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE")
+
+
+def test_a_call_that_takes_too_long_is_given_up_and_its_answer_dropped() -> None:
+    late, seen = threading.Event(), []
+
+    def call(tier: str, _: object) -> Reply:
+        seen.append(VARIABLE.get())
+        if tier == "large":
+            assert late.wait(10)
+        return Reply(tier, {"conf": 0.1})
+
+    VARIABLE.set("here")
+    routed = Router(cascade(), call, timeouts={"large": 0.02, "small": 10.0}).route("?")
+    late.set()
+    assert (routed.answer, routed.cost, routed.reasons) == ("small", 11.0, ("timeout", "unanswered"))
+    assert seen == ["here", "here"]
+
+
+def test_an_error_in_time_is_that_error() -> None:
+    def call(tier: str, _: object) -> Reply:
+        raise Failure("refused", 0.5)
+
+    assert Router(cascade(), call, timeouts={"small": 10.0, "large": 10.0}).route("?").cost == 1.0
+
+
+def test_asyncio_cancels_what_takes_too_long() -> None:
+    cancelled = []
+
+    async def call(tier: str, _: object) -> Reply:
+        if tier == "large":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(tier)
+                raise
+        return Reply(tier, {"conf": 0.1})
+
+    routed = asyncio.run(Router(cascade(), call, timeouts={"large": 0.02}).aroute("?"))
+    assert (routed.answer, routed.reasons, cancelled) == ("small", ("timeout", "unanswered"), ["large"])
+
+
+def test_a_reading_that_takes_too_long_is_missing() -> None:
+    async def verify(*_: object) -> Look:
+        await asyncio.sleep(60)
+        return Look(0.0)
+
+    policy = cascade(low=MIDDLE, high=MIDDLE)
+    routed = asyncio.run(Router(policy, doubted, verify, timeouts={("small", "judge"): 0.02}).aroute("?"))
+    assert (routed.answer, routed.reasons) == ("small", ("timeout",))
+
+
+class Ends:
+    """Stands where a monitor does."""
+
+    def __init__(self) -> None:
+        self.routed: list[Routed] = []
+
+    def record(self, routed: Routed) -> None:
+        self.routed.append(routed)
+
+
+def test_a_cancelled_request_is_charged_settled_and_told() -> None:
+    bucket, ends = TokenBucket(1.0, 100.0, Clock()), Ends()
+
+    async def call(tier: str, _: object) -> Reply:
+        await asyncio.sleep(60 if tier == "large" else 0)
+        return Reply(tier, {"conf": 0.1})
+
+    async def main() -> None:
+        router = Router(cascade(), call, guard=Guard(bucket=bucket), monitor=ends)  # type: ignore[arg-type]
+        task = asyncio.create_task(router.aroute("?", key=7))
+        await asyncio.sleep(0.02)
+        assert bucket.level == 100.0 - 11.0  # set aside
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    (routed,) = ends.routed
+    assert (routed.action, routed.cost, routed.reasons) == (Abstain(), 11.0, ("cancelled", "cancelled"))
+    assert bucket.level == 100.0 - 11.0
+
+
+def test_an_interrupt_goes_on_to_the_caller() -> None:
+    ends, bucket = Ends(), TokenBucket(1.0, 100.0, Clock())
+
+    def call(*_: object) -> Reply:
+        raise KeyboardInterrupt
+
+    router = Router(cascade(), call, guard=Guard(bucket=bucket), monitor=ends)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        router.route("?")
+    assert (ends.routed[0].cost, bucket.level) == (1.0, 99.0)
+
+
+def test_many_requests_at_once_in_asyncio_keep_to_themselves() -> None:
+    async def call(tier: str, request: Any) -> Reply:
+        await asyncio.sleep(0.001 * (request % 3))
+        return Reply((tier, request), {"conf": request % 10 / 10})
+
+    async def main() -> list[Routed]:
+        router = Router(cascade(0.4, LOW, HIGH), call)
+        return await asyncio.gather(*(router.aroute(request, key=request) for request in range(200)))
+
+    policy = cascade(0.4, LOW, HIGH)
+    for request, routed in enumerate(asyncio.run(main())):
+        tier = "large" if policy.arm(request) == HIGH and request % 10 < 5 else "small"
+        assert routed.answer == (tier, request)
+
+
+def test_a_request_keeps_the_policy_that_it_began_with(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    save_policy(cascade(), path)
+    store = PolicyStore(path, every=0.0)
+
+    def call(tier: str, _: object) -> Reply:
+        save_policy(revision(1), path)
+        store.reload()
+        return Reply(tier, {"conf": 0.1} if tier == "small" else {})
+
+    router = Router(store, call, guard=Guard(dearest={"large": 12.0}))
+    first = router.route("?")
+    assert (first.answer, first.snapshot.number) == ("large", 0)
+    assert (router.route("?").answer, router.route("?").snapshot.number) == ("tier1", 1)
+
+
+def test_the_propensity_is_the_chance_of_a_graph_that_would_have_done_the_same() -> None:
+    policy = cascade(0.25, LOW, HIGH)
+    for key in range(40):
+        routed = Router(policy, doubted).route("?", key=key)
+        share = 0.25 if routed.vertex == HIGH else 0.75
+        assert [step.propensity for step in routed.steps] == [1.0, *[share] * (len(routed.steps) - 1)]
+        sure = Router(policy, lambda tier, _: Reply(tier, {"conf": 0.9})).route("?", key=key)
+        assert [step.propensity for step in sure.steps] == [1.0, 1.0]
+
+
+def test_a_mixture_wants_a_key() -> None:
+    with pytest.raises(ValueError, match="pass key="):
+        Router(cascade(0.5, LOW, HIGH), doubted).route("?")
+
+
+def test_the_share_of_a_mixture_is_kept_and_two_policies_draw_apart() -> None:
+    check_shares(20_000)
+
+
+@pytest.mark.slow
+def test_the_share_of_a_mixture_is_kept_over_a_million_keys() -> None:
+    check_shares(1_000_000)
+
+
+def check_shares(keys: int) -> None:
+    share = 0.3
+    one, other = (Policy(*_parts(cascade(share, LOW, HIGH)), salt=salt) for salt in ("one", "other"))
+    a = b = both = 0
+    for key in range(keys):
+        first, second = one.arm(key) == HIGH, other.arm(key) == HIGH
+        a, b, both = a + first, b + second, both + (first and second)
+    sigma = math.sqrt(share * (1 - share) * keys)
+    assert abs(a - share * keys) < 4 * sigma
+    assert abs(b - share * keys) < 4 * sigma
+    correlation = (both / keys - a * b / keys**2) / (share * (1 - share))
+    assert abs(correlation) < max(0.01, 4 / math.sqrt(keys))
+
+
+def _parts(policy: Policy) -> tuple[Any, ...]:
+    return policy.tiers, policy.nodes, policy.vertices, policy.point
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_the_same_key_takes_the_same_graph_in_every_process(seed: str) -> None:
+    script = (
+        "import sys; from metaverify import load_policy; policy = load_policy(sys.argv[1]); "
+        "print(''.join(str(policy.arm(key)) for n in range(300) for key in (n, str(n), f'r-{n}', bytes([n % 256]))))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(GOLDEN)],
+        env={"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    policy = load_policy(GOLDEN)
+    keys = (key for n in range(300) for key in (n, str(n), f"r-{n}", bytes([n % 256])))
+    assert ran.stdout.strip() == "".join(str(policy.arm(key)) for key in keys)
