@@ -46,7 +46,7 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
     try:
         text = file.read_text("utf-8", errors="replace")
     except OSError as error:
-        raise LogError(f"{file.name}: cannot be read: {error.strerror or error}") from error
+        raise LogError("E_FILE", f"{file.name}: cannot be read: {error.strerror or error}") from error
     requests: dict[str, list[dict[str, Any]]] = {}
     skipped = 0
     for number, line in enumerate(text.split("\n"), start=1):
@@ -66,9 +66,11 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
 def _key(step: Any, place: str) -> str:
     needed = ("key", "step", "action", "tier", "reading", "confidence", "cost", "propensity", "reason")
     if not isinstance(step, dict) or not all(name in step for name in needed):
-        raise LogError(f"{place}: is no step of a decision log; give the file that DecisionLog wrote")
+        raise LogError("E_SYNTAX", f"{place}: is no step of a decision log; give the file that DecisionLog wrote")
     if step["key"] is None:
-        raise LogError(f"{place}: the request has no key, so nothing can be joined; route with key=<the request's id>")
+        raise LogError(
+            "E_MISSING", f"{place}: the request has no key, so nothing can be joined; route with key=<the request's id>"
+        )
     return str(step["key"])
 
 

@@ -101,7 +101,7 @@ def test_whatever_the_loader_raises_leaves_the_last_good_policy(path: Path) -> N
     store = PolicyStore(path, load=lambda file: load_policy(file).at(budget=3.0))
     assert store.policy.point.budget == 3.0
     save_policy(revision(7), path)
-    assert "BudgetError: budget 3 is below 8" in str(store.reload().error)
+    assert "E_BUDGET: budget 3 is below 8" in str(store.reload().error)
     assert store.policy == revision(0).at(budget=3.0)
 
 
