@@ -30,6 +30,7 @@ from metaverify.policies.file import dump_policy, load_policy, parse_policy, pol
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Tier
+from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
@@ -355,7 +356,8 @@ def test_fit_says_what_the_library_says(run: Run, shop: Shop, tmp_path: Path) ->
     found = run("fit", shop.full_log, *FULL, "--seed", "3", "-o", file, "--json").json()
     log = read_log(shop.full_log, context="context")
     expected = fit(log, budget=3.0, folds=2, seed=3, bins=4, abstain=0.3)
-    assert found == {**plain(expected.to_json()), "out": str(file)}
+    warnings = [warning.slug for warning in inspect_log(log).warnings]
+    assert found == {**plain(expected.to_json()), "out": str(file), "warnings": warnings}
     assert file.read_text("utf-8") == dump_policy(expected.policy)
 
 
