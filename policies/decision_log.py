@@ -49,7 +49,7 @@ class DecisionLog:
     def __init__(self, path: str | os.PathLike[str], *, size: int = 10_000, clock: Callable[[], float] = time.time):
         if size < 1:
             raise ValueError(f"size is {size}; at least one request must be able to wait")
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the process goes
         self._size = size
         self._clock = clock
         self._renew()

@@ -93,7 +93,7 @@ class PolicyStore:
     ) -> None:
         if every is not None and not 0.0 <= every < float("inf"):
             raise ValueError(f"every is {every}; give seconds of at least 0, or None to look on call only")
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the process goes
         self._every = every
         self._load = load
         self._clock = clock

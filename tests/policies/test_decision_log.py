@@ -146,6 +146,16 @@ def test_a_forked_child_writes_to_the_same_file(tmp_path: Path) -> None:
     assert sorted(keys) == ["child"] * 3 + ["parent"] * 3
 
 
+def test_a_process_that_goes_elsewhere_writes_where_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    log = DecisionLog("log.jsonl")
+    monkeypatch.chdir(tmp_path / "other")
+    Router(cascade(), doubted, log=log).route("?", key=1)
+    log.close()
+    assert len(lines(tmp_path / "log.jsonl")) == 3
+
+
 def test_a_log_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size is 0"):
         DecisionLog(tmp_path / "log.jsonl", size=0)
