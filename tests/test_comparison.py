@@ -92,6 +92,12 @@ def test_a_clear_winner_is_told(found: Comparison) -> None:
     )
 
 
+def test_where_the_winner_earns_what_the_exact_solution_does_nothing_is_said_against_that(found: Comparison) -> None:
+    told = said(ranked(found, {"default": 0.03, "lattice": 0.03, "chain": 0.01}, 0.0, 1.0))
+    assert "does not win" not in told
+    assert told.endswith("lattice, which solves the POMDP, earns as much.")
+
+
 def test_a_tie_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"default": 0.012, "lattice": 0.03, "chain": 0.029}, 0.005, 0.4)) == (
         "lattice gains most: +3.00 ±0.50 points over mixing fixed tiers at random. "

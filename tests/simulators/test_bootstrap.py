@@ -84,6 +84,13 @@ def test_what_never_differs_is_sure() -> None:
     assert p_value(np.full(10, 0.2), 50) == 0.0
 
 
+def test_what_differs_by_rounding_only_does_not_differ() -> None:
+    dust = np.array([0.1 + 0.2 - 0.3, *(np.arange(9) % 2 * 2e-16)])
+    assert dust[0] > 0.0
+    assert p_value(dust, 50) == 1.0
+    assert p_value(1e-6 * (1.0 + dust), 50) == 0.0
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_holms_p_is_that_of_the_closed_test_with_bonferronis(seed: int) -> None:
     p = np.random.default_rng(seed).beta(0.4, 2.0, 5).round(2).tolist()
