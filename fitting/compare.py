@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise, product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from metaverify.fitting.comparison import (
+    Adherence,
+    CalibrationBin,
+    Comparison,
+    Differences,
+    FixedTier,
+    MethodScores,
+    Point,
+    ReadingCalibration,
+    Region,
+)
 from metaverify.fitting.methods import LEARNERS, USUAL, Method, Way, named_methods
 from metaverify.fitting.trial import Failed, Fold, Trial, run_trial
 from metaverify.policies.policy import BudgetError
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.bootstrap import RESAMPLES, estimate, group_members, holm, p_value, resample
-from metaverify.simulators.inspection import LogReport, inspect_log
+from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint
 from metaverify.simulators.outcome import LEVEL, Estimate, mean_with_interval
-from metaverify.simulators.references import HullPoint, no_information_hull, oracle
+from metaverify.simulators.references import no_information_hull, oracle
 from metaverify.simulators.scores import Curve, Tiers, aiq, apgr, area, gain, ibc
 
-__all__ = [
-    "Adherence",
-    "CalibrationBin",
-    "Comparison",
-    "Differences",
-    "FixedTier",
-    "MethodScores",
-    "Point",
-    "ReadingCalibration",
-    "Region",
-    "compare",
-]
+__all__ = ["compare"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,193 +46,6 @@ end, where routing has most to gain."""
 
 REGIONS = 5  # of equal width, over which AutoMix averages its lift
 BINS = 10  # of a calibration curve
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What a method cost and earned on unseen queries when asked for a budget.
-
-    ``gain`` is over the no-information hull at what was really spent, or at 95 % of the budget where that is more, and
-    ``optimism`` how much larger it was on the queries that were learnt from.  ``calls`` and ``accepts`` are shares of
-    queries by tier.
-    """
-
-    budget: float
-    cost: Estimate
-    quality: Estimate
-    gain: Estimate
-    calls: Mapping[str, float]
-    accepts: Mapping[str, float]
-    optimism: float
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """AutoMix's incremental benefit per cost in the middle of a range of costs, and its lift over the base.
-
-    None where it is undefined: the interval of what it is divided by touches 0.
-    """
-
-    low: float
-    high: float
-    ibc: Estimate | None
-    lift: Estimate | None
-
-
-@dataclass(frozen=True, slots=True)
-class Adherence:
-    """What was spent beyond a budget as a share of it: mean and standard deviation over budgets and folds."""
-
-    mean: float
-    sd: float
-
-
-@dataclass(frozen=True, slots=True)
-class MethodScores:
-    """One method's scores on unseen queries; see `metaverify.simulators.scores` for what defines each.
-
-    Attributes:
-        gain: over the no-information hull, in the mean over budgets.
-        area: the same in the mean over all costs of the range.
-        ibc_lift: in the mean over the regions; None where one of them has none.
-        apgr: None where the gap between the tiers is not clear, or the range ends before the better one's cost.
-        optimism: in the mean over budgets.
-        seconds: of one core, that learning took without one fold, in the mean over folds.
-    """
-
-    name: str
-    label: str
-    describe: Mapping[str, Any] | None
-    curve: tuple[Point, ...]
-    gain: Estimate
-    area: Estimate
-    adherence: Adherence
-    regions: tuple[Region, ...]
-    ibc_lift: Estimate | None
-    aiq: Estimate
-    apgr: Estimate | None
-    optimism: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """Gain of the row's method less that of the column's, paired query by query, with two-sided p and Holm's."""
-
-    names: tuple[str, ...]
-    mean: tuple[tuple[float, ...], ...]
-    low: tuple[tuple[float, ...], ...]
-    high: tuple[tuple[float, ...], ...]
-    p: tuple[tuple[float, ...], ...]
-    holm: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """Answers of like confidence: their share of those that were read, mean confidence, mean quality."""
-
-    low: float
-    high: float
-    share: float
-    confidence: float
-    quality: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingCalibration:
-    """How good a tier's answers are, by what a reading said of them."""
-
-    tier: str
-    reading: str
-    bins: tuple[CalibrationBin, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FixedTier:
-    """A tier that is always called and never read."""
-
-    name: str
-    cost: Estimate
-    quality: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Methods side by side on the same unseen queries.
-
-    Attributes:
-        fingerprint: of the log.
-        cost_range: from the cheapest tier to the largest budget, over which areas are taken.
-        methods: in the order in which they were given; ``failed`` has the errors of those that could not be compared.
-    """
-
-    fingerprint: str
-    rows: int
-    groups: int
-    context: tuple[str, ...]
-    tiers: tuple[FixedTier, ...]
-    inspection: LogReport
-    folds: int
-    repeats: int
-    seed: int
-    level: float
-    resamples: int
-    budgets: tuple[float, ...]
-    cost_range: tuple[float, float]
-    hull: tuple[HullPoint, ...]
-    oracle: HullPoint
-    methods: tuple[MethodScores, ...]
-    failed: Mapping[str, str]
-    differences: Differences
-    calibration: tuple[ReadingCalibration, ...]
-
-    @property
-    def ranking(self) -> tuple[MethodScores, ...]:
-        """The methods by their gain, the best first."""
-        return tuple(sorted(self.methods, key=lambda method: -method.gain.mean))
-
-    def difference(self, one: str, other: str) -> tuple[Estimate, float]:
-        """The gain of one method less another's, and Holm's p of its being none."""
-        d = self.differences
-        i, j = d.names.index(one), d.names.index(other)
-        return Estimate(d.mean[i][j], d.low[i][j], d.high[i][j]), d.holm[i][j]
-
-    def to_json(self, *, seconds: bool = True) -> dict[str, Any]:
-        """Plain types, numbers to nine significant digits.
-
-        Everything but ``seconds`` is the same for the same log, methods and seed, on however many cores; without them
-        those are null.
-        """
-        methods = [asdict(method) for method in self.methods]
-        if not seconds:
-            methods = [{**method, "seconds": None} for method in methods]
-        return _nine(  # type: ignore[no-any-return]
-            {
-                "format": "metaverify-comparison",
-                "version": 1,
-                "log": {
-                    "fingerprint": self.fingerprint,
-                    "rows": self.rows,
-                    "groups": self.groups,
-                    "context": self.context,
-                    "tiers": [asdict(tier) for tier in self.tiers],
-                },
-                "inspection": self.inspection.to_json(),
-                "folds": self.folds,
-                "repeats": self.repeats,
-                "seed": self.seed,
-                "level": self.level,
-                "resamples": self.resamples,
-                "budgets": self.budgets,
-                "cost_range": self.cost_range,
-                "hull": [asdict(point) for point in self.hull],
-                "oracle": {"cost": self.oracle.cost, "quality": self.oracle.quality},
-                "methods": methods,
-                "failed": [{"name": name, "error": error} for name, error in self.failed.items()],
-                "differences": asdict(self.differences),
-                "calibration": [asdict(each) for each in self.calibration],
-            }
-        )
 
 
 def compare(
@@ -361,6 +173,7 @@ class _Record:
     accepts: Floats  # [budgets, tiers]
     known_gain: list[Floats] = field(default_factory=list)  # a fold: [budgets]
     over: list[Floats] = field(default_factory=list)  # a fold: [budgets], spent beyond the budget, a share of it
+    readings: set[str] = field(default_factory=set)
     seconds: list[float] = field(default_factory=list)  # a fold
 
 
@@ -410,6 +223,7 @@ class _Sums:
             record.accepts += tried.accepts / self.repeats
             record.known_gain.append(tried.known_gain)
             record.over.append(np.average(tried.cost, axis=1, weights=unseen) / np.array(self.budgets) - 1.0)
+            record.readings.update(tried.readings.tolist())
             record.seconds.append(float(tried.seconds))
 
     def _put(self, start: int, rows: Ints, values: Floats) -> None:
@@ -461,6 +275,7 @@ class _Drawn:
             aiq=self._estimate(aiq(curve, self._tiers, *self.cost_range)),
             apgr=self._ratio(recovered, gap) if within else None,
             optimism=float(optimism.mean()),
+            readings=tuple(sorted(record.readings)),
             seconds=float(np.mean(record.seconds)),
         )
 
@@ -554,12 +369,3 @@ def _calibration(log: ReplayLog) -> tuple[ReadingCalibration, ...]:
                 bins.append(CalibrationBin(low, high, share, here.mean(reading.confidence[rows]), bounded))
         found.append(ReadingCalibration(tier.name, reading.name, tuple(bins)))
     return tuple(found)
-
-
-def _nine(value: Any) -> Any:
-    """Numbers to nine significant digits, tuples as lists; what differs between machines beyond that is rounding."""
-    if isinstance(value, Mapping):
-        return {str(key): _nine(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nine(item) for item in value]
-    return float(f"{value:.9g}") + 0.0 if isinstance(value, float) else value

@@ -138,7 +138,7 @@ def fit(
     if folds < 2 or seed < 0:
         raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
     if readings is not None:
-        log = _named_readings(log, readings)
+        log = log.with_readings(readings)
     rows = (log if learner is None or readings is not None else log.with_usual_readings()).by_id()
     tried: tuple[Candidate, ...]
     if learner is not None:
@@ -146,7 +146,7 @@ def fit(
     else:
         tried = candidates(rows, model=model, abstain=abstain, bins=bins, budget=budget, pooling=pooling)
     _check_budget(rows, budget, tried[0].learner.abstain)
-    groups = len(np.unique(rows.group_ids))
+    groups = rows.group_count
     if groups < 2:
         raise LogError("E_FEW", "the log has a single group: nothing is left to check a policy on")
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
@@ -383,14 +383,6 @@ def _reference(name: str, outcome: Outcome) -> Reference:
 
 def _exactly(value: float) -> Estimate:
     return Estimate(value, value, value)
-
-
-def _named_readings(log: ReplayLog, names: Sequence[str]) -> ReplayLog:
-    known = {reading.name for source in log.sources for reading in source.readings}
-    for name in names:
-        if name not in known:
-            raise LogError("E_OPTION", f"the log has no reading {name!r}; it has {', '.join(sorted(known)) or 'none'}")
-    return log.with_readings(names)
 
 
 def _finish(chosen: _Learnt, job: _Job) -> Policy:

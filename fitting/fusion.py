@@ -47,7 +47,7 @@ def cross_fused(log: ReplayLog, *, aim: float = 0.0) -> tuple[ReplayLog, Cards]:
     cards = {name: draft.card(log.weights) for name, draft in drafts.items()}
     if not cards:
         return log, cards
-    fold = log.folds(min(FOLDS, len(np.unique(log.group_ids))), seed=0)
+    fold = log.folds(min(FOLDS, log.group_count), seed=0)
     columns = {name: np.empty(len(log)) for name in cards}
     for at in range(int(fold.max()) + 1):
         here = np.flatnonzero(fold == at)

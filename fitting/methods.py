@@ -66,10 +66,10 @@ class Calibrated:
         """The learner's policy, each vertex at the cost and quality that cross-fitting found for it.
 
         Raises:
-            LogError: fewer groups than folds.
+            LogError: there is one group only.
         """
         rows = log.by_id()
-        crossed = cross_fit(self.learner, rows, folds=self.folds, seed=self.seed)
+        crossed = cross_fit(self.learner, rows, folds=min(self.folds, rows.group_count), seed=self.seed)
         return calibrate(self.learner.policy(rows, near=near), crossed)[0]
 
 
@@ -192,13 +192,25 @@ def named_methods(names: Iterable[str]) -> dict[str, Way]:
                 raise ValueError(f"{foreign[name].value} calls its method {name!r}, which is taken; rename it there")
             found[name] = LEARNERS[name]()
         elif name in foreign:
-            loaded = foreign[name].load()
-            found[name] = loaded() if isinstance(loaded, type) else loaded
+            found[name] = _load(foreign[name])
         else:
             near = difflib.get_close_matches(name, known_methods(), 1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"no method is called {name!r}{hint} There are {', '.join(known_methods())}")
     return found
+
+
+def _load(point: EntryPoint) -> Way:
+    """What an entry point names; where that cannot be had, a way that fails when it is tried, as any other may."""
+    try:
+        loaded = point.load()
+        return cast("Way", loaded() if isinstance(loaded, type) else loaded)
+    except Exception as error:  # whatever another package may raise, the other methods are still to be compared
+        return partial(_absent, f"{point.value} cannot be loaded: {type(error).__name__}: {error}")
+
+
+def _absent(reason: str, log: ReplayLog) -> Policy:
+    raise ValueError(reason)
 
 
 def _foreign() -> dict[str, EntryPoint]:

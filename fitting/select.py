@@ -147,7 +147,8 @@ class Selected:
         """The chosen candidate's frontier, each vertex at the cost and quality that cross-fitting found for it."""
         rows = log.by_id()
         tried = candidates(rows, model=self.model)
-        crossed = cross_fit_all([c.learner for c in tried], rows, folds=self.folds, seed=self.seed)
+        folds = min(self.folds, rows.group_count)
+        crossed = cross_fit_all([c.learner for c in tried], rows, folds=folds, seed=self.seed)
         at, _ = choose(tried, crossed, budget_grid(rows))
         return calibrate(tried[at].learner.policy(rows, near=near), crossed[at])[0]
 

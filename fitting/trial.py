@@ -8,7 +8,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -20,17 +20,18 @@ from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.methods import Method
 from metaverify.policies.file import write_atomically
+from metaverify.policies.graph import Poll, Read
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
-from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
-from metaverify.simulators.scores import MET
+from metaverify.simulators.scores import Curve, Tiers, gain
 
 __all__ = ["Failed", "Fold", "Trial", "run_trial"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Strings = NDArray[np.str_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Trial:
     calls: Floats  # [budgets, tiers], weights of the queries that called each of the log's tiers
     accepts: Floats  # [budgets, tiers]
     known_gain: Floats  # [budgets], over the hull, on the queries that it learnt from
+    readings: Strings  # "tier.reading" of each that its policies look at
     seconds: Floats  # [], of one core, that learning took
 
 
@@ -97,21 +99,38 @@ def _run(method: Method, log: ReplayLog, fold: Fold) -> Trial:
     policies = method.policies(known, fold.budgets)
     seconds = time.process_time() - start
     ledgers, before = _ledgers(policies, unseen), _ledgers(policies, known)
-    hull = no_information_hull(known)
     return Trial(
         rows,
         np.stack([ledger.cost for ledger in ledgers]),
         np.stack([ledger.quality for ledger in ledgers]),
         np.array([[ledger.calls.get(name, 0.0) for name in log.tier_names] for ledger in ledgers]),
         np.array([[ledger.accepts.get(name, 0.0) for name in log.tier_names] for ledger in ledgers]),
-        np.array([_gain(ledger, known, hull, budget) for ledger, budget in zip(before, fold.budgets, strict=True)]),
+        _gain(before, known, fold.budgets),
+        _readings(policies),
         np.array(seconds),
     )
 
 
-def _gain(ledger: Ledger, log: ReplayLog, hull: Hull, budget: float) -> float:
-    """The gain over the hull, as `metaverify.simulators.scores.gain` has it."""
-    return log.mean(ledger.quality) - hull.quality(max(log.mean(ledger.cost), MET * budget))
+def _gain(ledgers: Sequence[Ledger], log: ReplayLog, budgets: Sequence[float]) -> Floats:
+    """The gain over the hull at each budget, [budgets]."""
+
+    def means(values: Iterable[Floats]) -> Floats:
+        return np.array([[log.mean(each) for each in values]])
+
+    tiers = Tiers(means(tier.cost for tier in log.tiers), means(tier.correct for tier in log.tiers))
+    curve = Curve(means(ledger.cost for ledger in ledgers), means(ledger.quality for ledger in ledgers))
+    return np.asarray(gain(curve, tiers, np.array(budgets))[0])
+
+
+def _readings(policies: Iterable[Policy]) -> Strings:
+    """What the policies read, as "tier.reading"; of a fused reading, its parts."""
+    names = set[str]()
+    for policy in policies:
+        used = {(node.tier, node.reading) for node in policy.nodes if isinstance(node, Read | Poll)}
+        for tier, reading in used:
+            parts = next(r.parts for t in policy.tiers if t.name == tier for r in t.readings if r.name == reading)
+            names.update(f"{tier}.{name}" for name in [part.reading for part in parts] or [reading])
+    return np.array(sorted(names), dtype=np.str_)
 
 
 def _ledgers(policies: Sequence[Policy], log: ReplayLog) -> list[Ledger]:

@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaverify.fitting.compare import Comparison as Comparison
     from metaverify.fitting.compare import compare as compare
+    from metaverify.fitting.comparison import Comparison as Comparison
     from metaverify.fitting.fit import Fit as Fit
     from metaverify.fitting.fit import fit as fit
     from metaverify.fitting.learner import TableLearner as TableLearner
@@ -62,7 +62,8 @@ _HOMES = {
     "simulators.log": ("LogError", "ReplayLog"),
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.reader": ("read_log",),
-    "fitting.compare": ("Comparison", "compare"),
+    "fitting.compare": ("compare",),
+    "fitting.comparison": ("Comparison",),
     "fitting.fit": ("Fit", "fit"),
     "fitting.learner": ("TableLearner",),
 }

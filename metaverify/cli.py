@@ -219,6 +219,8 @@ def _compare(options: argparse.Namespace) -> None:
     if options.plots is not None:
         pathlib.Path(options.plots).mkdir(parents=True, exist_ok=True)
     log = _read(options)
+    if (readings := _names(options.readings)) is not None:
+        log = log.with_readings(readings)
     resume, names = options.resume, _names(options.methods)
     try:
         with _progress() as tell, parallel_config(n_jobs=options.jobs or cpu_count()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from metaverify.report import signed, table
 
 if TYPE_CHECKING:
-    from metaverify.fitting.compare import Comparison, MethodScores
+    from metaverify.fitting.comparison import Comparison, MethodScores
     from metaverify.simulators.outcome import Estimate
 
 __all__ = ["comparison_text", "verdict"]
@@ -54,9 +54,11 @@ def verdict(found: Comparison) -> list[str]:
         lines = [f"{best.name} gains most: {_points(best.gain)} points {over}."]
     else:
         lines = [f"No method clearly gains {over}: the best, {best.name}, gains {_points(best.gain)} points."]
+    count = len(found.methods) * (len(found.methods) - 1) // 2
+    at_once = "" if count < 2 else f"; all {count} pairs are tested at once"
     close = [m.name for m in others if found.difference(best.name, m.name)[1] > CLEAR]
     if close:
-        lines.append(f"It is not clearly ahead of {', '.join(close)} (Holm's p > {CLEAR:g}).")
+        lines.append(f"It is not clearly ahead of {', '.join(close)} (Holm's p > {CLEAR:g}{at_once}).")
     elif others:
         lines.append(f"It is clearly ahead of every other method (Holm's p <= {CLEAR:g}).")
     solved = [method for method in found.ranking if method.name in POMDPS]
@@ -97,13 +99,26 @@ def _row(method: MethodScores) -> list[str]:
 def _notes(found: Comparison) -> list[str]:
     low, high = found.cost_range
     return [
-        "gain: quality above mixing fixed tiers at random, at what was spent or, where that is less, at 95 %",
-        "of the budget; mean over budgets, in points",
+        "gain: quality above mixing fixed tiers at random, in points, at exactly the budget; money left",
+        "idle earns nothing; mean over budgets",
         "spent: beyond the budget, mean and standard deviation over budgets and folds",
         f"area: the mean gain over all costs from {low:.4g} to {high:.4g}; AIQ: RouterBench's, over the same",
         "IBC lift: AutoMix's, mean over 5 cost regions; APGR: RouteLLM's; undefined: divided by what may be 0",
         "optimism: gain on the queries learnt from less that on unseen ones; s: of one core, a fit",
+        *_readings(found),
     ]
+
+
+def _readings(found: Comparison) -> list[str]:
+    """What the methods read, where they do not all read the same."""
+    by_readings: dict[tuple[str, ...], list[str]] = {}
+    for method in found.ranking:
+        if method.readings:
+            by_readings.setdefault(method.readings, []).append(method.name)
+    if len(by_readings) < 2:
+        return []
+    told = [f"{', '.join(names)}: {', '.join(readings)}" for readings, names in by_readings.items()]
+    return _wrapped(f"Not all read the same, --readings makes them: {'; '.join(told)}")
 
 
 def _by_budget(found: Comparison) -> list[str]:

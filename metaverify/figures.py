@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from metaverify.fitting.compare import Comparison, MethodScores
+    from metaverify.fitting.comparison import Comparison, MethodScores
     from metaverify.simulators.outcome import Estimate
 
 __all__ = ["write_figures"]

@@ -148,6 +148,9 @@ def _compare(commands: Any, run: Run) -> None:
         help="mean costs per query, separated by commas (default: ten from the cheapest tier to the dearest)",
     )
     compare.add_argument(
+        "--readings", help="readings to use, by name (default: what each method usually does with all of them)"
+    )
+    compare.add_argument(
         "--folds", type=_whole("folds", 2), default=5, help="of the log's groups (default: %(default)s)"
     )
     compare.add_argument(

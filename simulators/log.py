@@ -169,6 +169,11 @@ class ReplayLog:
         return self.group_ids is self.query_ids
 
     @property
+    def group_count(self) -> int:
+        """How many groups there are."""
+        return len(self) if self.ungrouped else len(np.unique(self.group_ids))
+
+    @property
     def tier_names(self) -> tuple[str, ...]:
         """The tiers' names, by mean cost."""
         return tuple(tier.name for tier in self.tiers)
@@ -226,8 +231,13 @@ class ReplayLog:
         """The same queries, with only the readings of these names; a signal that is left with none is left out.
 
         Raises:
-            LogError: a sample is kept, and one before it is not, without which its answer was never seen.
+            LogError: the log has no reading of a name; or a sample is kept, and one before it is not, without which its
+                answer was never seen.
         """
+        known = sorted({reading.name for source in self.sources for reading in source.readings})
+        for name in names:
+            if name not in known:
+                raise LogError("E_OPTION", f"the log has no reading {name!r}; it has {', '.join(known) or 'none'}")
         for tier in self.tiers:
             samples = [reading.name for reading in tier.readings if reading.correct is not None]
             for before, sample in pairwise(samples):

@@ -137,7 +137,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
     cost = mean_with_interval(ledger.cost, log)
     return Outcome(
         n=len(log),
-        groups=_group_count(log),
+        groups=log.group_count,
         quality=mean_with_interval(ledger.quality, log),
         cost=cost,
         hull=hull.quality(cost.mean),
@@ -206,7 +206,3 @@ def _columns(log: ReplayLog, tier: str | None, abstain: float | None) -> tuple[F
         return np.full(len(log), abstain or 0.0), np.zeros(len(log))
     column = log.tier(tier)
     return column.correct, column.cost
-
-
-def _group_count(log: ReplayLog) -> int:
-    return len(log) if log.ungrouped else len(np.unique(log.group_ids))

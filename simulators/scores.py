@@ -13,12 +13,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MET", "Curve", "Tiers", "aiq", "apgr", "area", "envelope", "gain", "ibc", "mean_over"]
+__all__ = ["Curve", "Tiers", "aiq", "apgr", "area", "envelope", "gain", "ibc", "mean_over"]
 
 Floats = NDArray[np.float64]
-
-MET = 0.95
-"""The share of a budget from which on it counts as spent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,37 +92,39 @@ def mean_over(x: Floats, y: Floats, low: float, high: float) -> Floats:
     return np.asarray(((end - start) * value).sum(axis=1) / (high - low))
 
 
-def value_at(x: Floats, y: Floats, at: float) -> Floats:
-    """What is linear between points (x [S, P] rising, y [S, P]) and flat beyond, at one place, [S]."""
-    after = np.minimum((x <= at).sum(axis=1), x.shape[1] - 1)[:, None]
+def value_at(x: Floats, y: Floats, at: Floats) -> Floats:
+    """What is linear between points (x [S, P] rising, y [S, P]) and flat beyond, at places [S, Q], [S, Q]."""
+    after = np.minimum((x[:, None, :] <= at[:, :, None]).sum(axis=2), x.shape[1] - 1)
     before = np.maximum(after - 1, 0)
-    (x0, y0), (x1, y1) = (
-        (np.take_along_axis(x, i, axis=1)[:, 0], np.take_along_axis(y, i, axis=1)[:, 0]) for i in (before, after)
-    )
+    (x0, y0), (x1, y1) = ((np.take_along_axis(x, i, axis=1), np.take_along_axis(y, i, axis=1)) for i in (before, after))
     run = np.where(x1 > x0, x1 - x0, 1.0)
     share = np.clip(np.where(x1 > x0, (at - x0) / run, 1.0), 0.0, 1.0)
     return np.asarray((1.0 - share) * y0 + share * y1)
 
 
-def gain(curve: Curve, tiers: Tiers, budgets: Floats) -> Floats:
-    """Quality above the no-information hull at each budget [budgets], [S, budgets].
+def gain(curve: Curve, tiers: Tiers, cost: Floats) -> Floats:
+    """Quality above the no-information hull at exactly each cost [Q], [S, Q].
 
-    The hull is taken at the cost that was really spent, or at `MET` of the budget where that is more: money that a
-    method leaves idle earns it nothing.  At the real cost alone a method could gain by spending little, where the hull
-    is steep.  What is unspent by chance is no loss, since the same chance overspends elsewhere and is charged for it.
+    Each point's gain is what it earns above the hull at the cost that it really had.  The gain curve is linear between
+    the points, in order of those costs, and begins at the cheapest tier alone, with none.  Beyond the dearest point a
+    method stands still while the hull goes on: money that is left idle earns nothing.  So spending beyond a budget, or
+    less, moves a method along its own curve and is neither a gain nor a loss in itself.
     """
-    return np.asarray(curve.quality - tiers.hull(np.maximum(curve.cost, MET * budgets)))
+    return _gain(curve.from_cheapest(tiers), tiers, np.broadcast_to(cost, (len(curve.cost), len(cost))))
+
+
+def _gain(own: Curve, tiers: Tiers, at: Floats) -> Floats:
+    """The gain at places [S, Q] of a curve that begins at the cheapest tier."""
+    above = value_at(own.cost, own.quality - tiers.hull(own.cost), at)
+    return np.where(at <= own.cost[:, -1:], above, own.quality[:, -1:] - tiers.hull(at))
 
 
 def area(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:
-    """The mean over costs in [low, high] of the gain over the hull, [S].
-
-    The curve begins at the cheapest tier, is linear between budgets in order of what they really cost, and flat beyond
-    the last: money that a method leaves unspent earns nothing, while the hull goes on.
-    """
+    """The mean of the gain over costs in [low, high], [S]."""
     own = curve.from_cheapest(tiers)
-    knots = np.sort(tiers.cost, axis=1)
-    return mean_over(own.cost, own.quality, low, high) - mean_over(knots, tiers.hull(knots), low, high)
+    beyond = np.maximum(np.sort(tiers.cost, axis=1), own.cost[:, -1:])
+    knots = np.concatenate([own.cost, beyond], axis=1)
+    return mean_over(knots, _gain(own, tiers, knots), low, high)
 
 
 def ibc(curve: Curve, tiers: Tiers, cost: float) -> tuple[Floats, Floats]:
@@ -135,10 +134,10 @@ def ibc(curve: Curve, tiers: Tiers, cost: float) -> tuple[Floats, Floats]:
     that of the base, less 1.  With two tiers, the larger one better, the hull's slope is the paper's base
     (P_LLM - P_SLM) / (C_LLM - C_SLM); with more it is the best that any pair has to offer, the paper's recipe.
     """
-    own, at = curve.from_cheapest(tiers), tiers.cheapest
-    run, start = cost - tiers.cost[:, at], tiers.quality[:, at]
-    base = tiers.hull(np.full((len(run), 1), cost))[:, 0]
-    return (value_at(own.cost, own.quality, cost) - start) / run, (base - start) / run
+    at = tiers.cheapest
+    run = cost - tiers.cost[:, at]
+    base = tiers.hull(np.full((len(run), 1), cost))[:, 0] - tiers.quality[:, at]
+    return (base + gain(curve, tiers, np.array([cost]))[:, 0]) / run, base / run
 
 
 def aiq(curve: Curve, tiers: Tiers, low: float, high: float) -> Floats:
@@ -158,8 +157,11 @@ def apgr(curve: Curve, tiers: Tiers) -> tuple[Floats, Floats]:
     costs between the two models'.  Weak is the cheapest tier, strong the one with the best quality; cost stands for the
     paper's share of calls to the strong model, which is the same where prices are constant.
     """
-    own, weak, strong = curve.from_cheapest(tiers), tiers.cheapest, tiers.best
+    weak, strong = tiers.cheapest, tiers.best
     gap = tiers.quality[:, strong] - tiers.quality[:, weak]
     low, high = float(tiers.cost[0, weak]), float(tiers.cost[0, strong])
-    recovered = mean_over(own.cost, own.quality, low, high) if high > low else tiers.quality[:, weak]
-    return np.asarray(recovered - tiers.quality[:, weak]), gap
+    if not high > low:
+        return np.zeros(len(gap)), gap
+    knots = np.sort(tiers.cost, axis=1)
+    base = mean_over(knots, tiers.hull(knots), low, high)
+    return base + area(curve, tiers, low, high) - tiers.quality[:, weak], gap

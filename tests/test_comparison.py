@@ -15,7 +15,8 @@ from metaverify.cli import main
 from metaverify.comparison import comparison_text, verdict
 from metaverify.fitting import compare as engine
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.compare import Adherence, Comparison, Differences, compare
+from metaverify.fitting.compare import compare
+from metaverify.fitting.comparison import Adherence, Comparison, Differences
 from metaverify.simulators.outcome import Estimate
 from metaverify.simulators.reader import read_log
 from metaverify.simulators.worlds import shared_difficulty
@@ -101,7 +102,7 @@ def test_where_the_winner_earns_what_the_exact_solution_does_nothing_is_said_aga
 def test_a_tie_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"default": 0.012, "lattice": 0.03, "chain": 0.029}, 0.005, 0.4)) == (
         "lattice gains most: +3.00 ±0.50 points over mixing fixed tiers at random. "
-        "It is not clearly ahead of chain, default (Holm's p > 0.1)."
+        "It is not clearly ahead of chain, default (Holm's p > 0.1; all 3 pairs are tested at once)."
     )
 
 

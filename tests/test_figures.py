@@ -11,7 +11,8 @@ import pytest
 
 from metaverify.figures import COLOURS, _style, write_figures
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.compare import Comparison, compare
+from metaverify.fitting.compare import compare
+from metaverify.fitting.comparison import Comparison
 from metaverify.simulators.worlds import shared_difficulty
 
 NAMES = ("cost_quality", "gain", "calibration", "calls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from joblib import parallel_config
 
 from metaverify.fitting.chain import Thresholds
-from metaverify.fitting.compare import Comparison, compare
+from metaverify.fitting.compare import compare
+from metaverify.fitting.comparison import Comparison
+from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.methods import Calibrated, Way
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Read, Stop
@@ -20,8 +23,8 @@ from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vert
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint
-from metaverify.simulators.outcome import replay
-from metaverify.simulators.references import no_information_hull, oracle
+from metaverify.simulators.outcome import Outcome, replay
+from metaverify.simulators.references import Hull, no_information_hull, oracle
 from metaverify.simulators.worlds import World, independent, shared_difficulty, token_prices, useless_verifier
 
 BUDGETS = (2.0, 3.0, 4.0)
@@ -61,18 +64,28 @@ def plain(found: Comparison) -> str:
     return json.dumps(found.to_json(seconds=False), allow_nan=False)
 
 
+def gain_at(budget: float, outcomes: Sequence[Outcome], hull: Hull) -> float:
+    """The gain at exactly a budget, read off the gains at the costs of what was run."""
+    by_cost = sorted((each.cost.mean, each.quality.mean) for each in outcomes)
+    costs = [hull.points[0].cost, *(cost for cost, _ in by_cost)]
+    gains = [0.0, *(quality - hull.quality(cost) for cost, quality in by_cost)]
+    if budget > costs[-1]:
+        return by_cost[-1][1] - hull.quality(budget)
+    return float(np.interp(budget, costs, gains))
+
+
 def test_a_rule_that_learns_nothing_earns_what_it_earns_on_the_whole_log() -> None:
     log = token_prices(2, 8).draw(300, 1)
     found = compare(log, {"rule": rule}, budgets=BUDGETS, resamples=20)
     hull = no_information_hull(log)
-    for point in found.methods[0].curve:
-        outcome = replay(fixed().at(budget=point.budget), log)
+    outcomes = [replay(fixed().at(budget=budget), log) for budget in BUDGETS]
+    assert outcomes[-1].cost.mean < BUDGETS[-1]  # the rule cannot spend that much
+    for point, outcome in zip(found.methods[0].curve, outcomes, strict=True):
         assert (point.cost.mean, point.quality.mean) == (
             pytest.approx(outcome.cost.mean),
             pytest.approx(outcome.quality.mean),
         )
-        beyond = max(outcome.cost.mean, 0.95 * point.budget)
-        assert point.gain.mean == pytest.approx(outcome.quality.mean - hull.quality(beyond))
+        assert point.gain.mean == pytest.approx(gain_at(point.budget, outcomes, hull))
         assert point.calls == pytest.approx(outcome.calls)
         assert point.accepts == pytest.approx(outcome.accepts)
         assert abs(point.optimism) < 0.02  # folds differ, the rule does not
@@ -87,12 +100,12 @@ def test_methods_learn_and_set_their_dials_without_the_fold_that_they_route() ->
         for fold in range(3):
             learnt_from, unseen = log.take(member != fold), log.take(member == fold)
             policy = Calibrated(Thresholds()).policy(learnt_from)
-            dial = policy.at(budget=max(point.budget, policy.vertices[0].cost))
-            outcome, before = replay(dial, unseen), replay(dial, learnt_from)
+            dials = [policy.at(budget=max(budget, policy.vertices[0].cost)) for budget in BUDGETS]
+            outcome = replay(dials[BUDGETS.index(point.budget)], unseen)
             cost += outcome.cost.mean * len(unseen) / 400
             quality += outcome.quality.mean * len(unseen) / 400
-            spent = max(before.cost.mean, 0.95 * point.budget)
-            known += (before.quality.mean - no_information_hull(learnt_from).quality(spent)) / 3
+            before = [replay(dial, learnt_from) for dial in dials]
+            known += gain_at(point.budget, before, no_information_hull(learnt_from)) / 3
         assert (point.cost.mean, point.quality.mean) == (pytest.approx(cost), pytest.approx(quality))
         assert point.optimism == pytest.approx(known - point.gain.mean)
 
@@ -246,7 +259,7 @@ def test_json_has_every_key_that_readers_rely_on_and_no_more() -> None:
     method = told["methods"][0]
     assert set(method) == {
         *("name", "label", "describe", "curve", "gain", "area", "adherence", "regions", "ibc_lift", "aiq", "apgr"),
-        *("optimism", "seconds"),
+        *("optimism", "readings", "seconds"),
     }
     assert set(method["gain"]) == set(method["area"]) == set(method["aiq"]) == interval
     assert set(method["adherence"]) == {"mean", "sd"}
@@ -259,6 +272,22 @@ def test_json_has_every_key_that_readers_rely_on_and_no_more() -> None:
     assert set(told["differences"]) == {"names", "mean", "low", "high", "p", "holm"}
     assert set(told["calibration"][0]) == {"tier", "reading", "bins"}
     assert set(told["calibration"][0]["bins"][0]) == {"low", "high", "share", "confidence", "quality"}
+
+
+def test_with_few_groups_methods_divide_what_there_is() -> None:
+    log = shared_difficulty(2).draw(200, 1, per_group=40)
+    found = compare(log, ["default", "chain"], budgets=BUDGETS, folds=5, resamples=20)
+    assert [method.name for method in found.methods] == ["default", "chain"]
+    assert found.failed == {}
+
+
+def test_what_a_method_reads_is_told() -> None:
+    plain = shared_difficulty(2).draw(300, 1)
+    tier = plain.tiers[0]
+    other = replace(tier.readings[0], name="other", confidence=np.roll(tier.readings[0].confidence, 1))
+    log = replace(plain, tiers=(replace(tier, readings=(*tier.readings, other)), plain.tiers[1]))
+    found = compare(log, {"rule": rule, "both": TableLearner()}, budgets=BUDGETS, resamples=20)
+    assert [method.readings for method in found.methods] == [("tier1.conf",), ("tier1.conf", "tier1.other")]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from metaverify.fitting import methods
 from metaverify.fitting.chain import Thresholds
+from metaverify.fitting.compare import compare
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.methods import LEARNERS, USUAL, Calibrated, Method, known_methods, named_methods
 from metaverify.policies.actions import Accept
@@ -147,6 +148,21 @@ def test_another_package_cannot_take_a_name_of_this_one(install: Callable[..., N
     install(Point("chain", mixing))
     with pytest.raises(ValueError, match=r"other.package:thing calls its method 'chain', which is taken"):
         named_methods(["chain"])
+
+
+class Absent:
+    """What an import of another package may raise."""
+
+    def __init__(self) -> None:
+        raise ImportError("no module named 'torch'")
+
+
+def test_an_entry_point_that_cannot_be_loaded_fails_alone(install: Callable[..., None]) -> None:
+    install(Point("their-class", Absent))
+    found = compare(shared_difficulty(2).draw(60, 1), ["their-class", "chain"], folds=2, resamples=20)
+    assert [method.name for method in found.methods] == ["chain"]
+    told = "ValueError: other.package:thing cannot be loaded: ImportError: no module named 'torch'"
+    assert found.failed == {"their-class": told}
 
 
 def test_the_usual_methods_have_labels() -> None:

@@ -52,8 +52,8 @@ def test_means_and_values_of_a_polyline_are_those_of_a_fine_grid() -> None:
         grid = np.union1d(np.linspace(low, high, 11), np.clip(x[0], low, high))
         exact = np.trapezoid(np.interp(grid, x[0], y[0]), grid) / (high - low)
         assert mean_over(x, y, low, high)[0] == pytest.approx(exact, abs=1e-12)
-        for place in (*grid, *x[0]):
-            assert value_at(x, y, place)[0] == pytest.approx(np.interp(place, x[0], y[0]), abs=1e-12)
+        places = np.concatenate([grid, x[0]])
+        assert value_at(x, y, places[None])[0] == pytest.approx(np.interp(places, x[0], y[0]), abs=1e-12)
 
 
 def test_a_polyline_with_a_jump_has_the_mean_of_its_parts() -> None:
@@ -82,9 +82,9 @@ def test_mixing_fixed_tiers_at_random_has_no_gain_no_area_no_lift_and_half_of_th
     assert aiq(curve, TIERS, 1.0, 5.0)[0] == pytest.approx(0.7)
 
 
-def test_money_that_is_left_idle_earns_nothing_and_money_spent_beyond_is_charged() -> None:
-    idle, lavish = at_random(0.5), at_random(1.25)
-    assert gain(idle, TIERS, BUDGETS)[0] == pytest.approx(-0.1 * (0.95 * BUDGETS - 1.0 - (BUDGETS - 1.0) / 2))
+def test_money_that_is_left_idle_earns_nothing_where_nothing_dearer_is_to_be_had() -> None:
+    idle, lavish = at_random(0.5), at_random(1.25)  # half of what a budget adds, and a quarter too much
+    assert gain(idle, TIERS, BUDGETS)[0] == pytest.approx([0.0, 0.0, -0.1, -0.2])
     assert gain(lavish, TIERS, BUDGETS)[0] == pytest.approx(np.zeros(4), abs=1e-15)
     assert area(idle, TIERS, 1.0, 5.0)[0] == pytest.approx(-0.05)  # it ends at 3, half way: a triangle of .2 x 2 / 2
 
@@ -93,7 +93,7 @@ def test_a_curve_above_the_hull_has_the_scores_worked_out_by_hand() -> None:
     """Points (2, .8) and (4, .7), from the cheapest tier at (1, .5) on; the hull rises by .1 a unit of cost."""
     curve, budgets = Curve(np.array([[2.0, 4.0]]), np.array([[0.8, 0.7]])), np.array([2.0, 4.0])
     assert gain(curve, TIERS, budgets)[0] == pytest.approx([0.2, -0.1])
-    assert gain(curve, TIERS, np.array([2.1, 5.0]))[0] == pytest.approx([0.2, 0.7 - (0.5 + 0.1 * (4.75 - 1.0))])
+    assert gain(curve, TIERS, np.array([1.5, 3.0, 5.0]))[0] == pytest.approx([0.1, 0.05, 0.7 - 0.9])
     own = (0.65 * 1 + 0.75 * 2 + 0.7 * 1) / 4
     assert area(curve, TIERS, 1.0, 5.0)[0] == pytest.approx(own - 0.7)
     assert aiq(curve, TIERS, 1.0, 5.0)[0] == pytest.approx((0.65 * 1 + 0.8 * 3) / 4)
@@ -101,6 +101,34 @@ def test_a_curve_above_the_hull_has_the_scores_worked_out_by_hand() -> None:
     assert (slope[0], base[0]) == (pytest.approx(0.25 / 2), pytest.approx(0.1))
     recovered, gap = apgr(curve, TIERS)
     assert (recovered[0], gap[0]) == (pytest.approx(own - 0.5), pytest.approx(0.4))
+
+
+BENT = Tiers(np.array([[1.0, 2.0, 9.0]]), np.array([[0.2, 0.7, 0.9]]))  # a hull that is steep first
+
+
+def test_few_budgets_cut_no_corner_of_the_hull() -> None:
+    """Mixing at random at two budgets only, beyond the corner of the hull: nothing is gained, and nothing lost."""
+    spent = np.array([[5.0, 9.0]])
+    curve = Curve(spent, BENT.hull(spent))
+    assert area(curve, BENT, 1.0, 9.0)[0] == pytest.approx(0.0, abs=1e-15)
+    recovered, gap = apgr(curve, BENT)
+    assert recovered[0] == pytest.approx((0.25 * 1 + 0.6 * 7) / 8)
+    assert gap[0] == pytest.approx(0.7)
+    for cost in (1.5, 2.0, 4.0):
+        own, base = ibc(curve, BENT, cost)
+        assert own == pytest.approx(base)
+
+
+@pytest.mark.parametrize("low", [1.0, 2.5])
+def test_the_area_is_the_mean_of_the_gain(low: float) -> None:
+    rng = np.random.default_rng(8)
+    cost, quality = points(rng, 30, 4)
+    cost[:, 0] = 0.0  # the cheapest is the same in all
+    tiers = Tiers(1.0 + 4.0 * cost, quality)
+    curve = Curve(1.0 + 3.0 * rng.random((30, 3)), rng.random((30, 3)))
+    fine = np.linspace(low, 4.5, 20_001)
+    mean = np.trapezoid(gain(curve, tiers, fine), fine, axis=1) / (4.5 - low)
+    assert area(curve, tiers, low, 4.5) == pytest.approx(mean, abs=1e-4)
 
 
 def test_the_base_of_the_lift_is_the_papers_slope_between_two_tiers() -> None:
