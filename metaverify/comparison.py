@@ -68,8 +68,10 @@ def verdict(found: Comparison) -> list[str]:
         if behind.mean < VISIBLE:  # the default, too, solves it where that earns more
             lines.append(f"{solved[0].name}, which solves the POMDP, earns as much.")
         else:
+            other = "" if solved[0].readings == best.readings else ", which reads other things,"
             lines.append(
-                f"Solving the POMDP does not win here: {solved[0].name} is {_points(behind)} points behind, {sure} so."
+                f"Solving the POMDP does not win here: {solved[0].name}{other} is {_points(behind)} points behind, "
+                f"{sure} so."
             )
     for name, error in found.failed.items():
         lines.append(f"{name} failed and is left out: {error}")

@@ -27,8 +27,8 @@ class Tiers:
 
     @property
     def cheapest(self) -> int:
-        """The tier that costs least in the sample."""
-        return int(self.cost[0].argmin())
+        """The tier that costs least in the sample, the better one of equals."""
+        return min(range(self.cost.shape[1]), key=lambda at: (self.cost[0, at], -self.quality[0, at]))
 
     @property
     def best(self) -> int:

@@ -119,6 +119,14 @@ def test_few_budgets_cut_no_corner_of_the_hull() -> None:
         assert own == pytest.approx(base)
 
 
+def test_of_two_cheapest_tiers_the_better_one_is_to_be_had_without_any_method() -> None:
+    tiers = Tiers(np.array([[1.0, 1.0, 5.0]]), np.array([[0.3, 0.5, 0.9]]))
+    spent = np.array([[2.0, 5.0]])
+    curve = Curve(spent, tiers.hull(spent))
+    assert area(curve, tiers, 1.0, 5.0)[0] == pytest.approx(0.0, abs=1e-15)
+    assert apgr(curve, tiers)[1][0] == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize("low", [1.0, 2.5])
 def test_the_area_is_the_mean_of_the_gain(low: float) -> None:
     rng = np.random.default_rng(8)
