@@ -78,9 +78,9 @@ class TunedChains:
     RandomSampler do.  One that draws on more (GPSampler on what torch's threads round) does not permit that, and one
     that keeps what it has learnt to itself begins anew with every batch.
 
-    With a storage a study goes on where it stopped.  Its name is a hash of the log and of all that sets the trials, so
-    each fold of a cross-fit has a study of its own in the one file.  A trial is stored in one write when it is told; a
-    killed run loses only what was not finished.  Let one run at a time work on a study.
+    With a storage a study goes on where it stopped, and ends as if it had not.  Its name is a hash of the log and of
+    all that sets the trials, so each fold of a cross-fit has a study of its own in the one file.  A trial is stored in
+    one write when it is told; a killed run loses only what was not finished.  Let one run at a time work on a study.
 
     Args:
         budget: a mean cost: trials maximise quality, and are feasible where they cost no more; without one they have
@@ -154,7 +154,7 @@ class TunedChains:
         space = ChainSpace(ChainLog(log), self.cuts)
         directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if self.budget is None else [])]
         with _quiet():
-            study, archive = create_study(directions=directions), None
+            study, archive, stored = create_study(directions=directions), None, 0
             if self.storage is not None:
                 archive = create_study(
                     storage=open_storage(self.storage),
@@ -162,13 +162,15 @@ class TunedChains:
                     directions=directions,
                     load_if_exists=True,
                 )
-                study.add_trials(_finished(archive))
+                kept = _finished(archive)
+                stored = len(kept)
+                study.add_trials(kept if stored >= self._wanted else kept[: stored - stored % self.batch])
         try:
             done = len(study.trials)
             starts = [] if done >= self._wanted else [space.params(chain) for chain in self._starts(log, space)]
             while (done := len(study.trials)) < self._wanted:
                 study.sampler = self.sampler(_seed(self.seed, done))
-                self._batch(study, archive, space, starts[done : min(done + self.batch, self._wanted)])
+                self._batch(study, archive, stored, space, starts[done : min(done + self.batch, self._wanted)])
         except KeyboardInterrupt:
             finished = len(_finished(study))
             if finished == 0:
@@ -176,8 +178,11 @@ class TunedChains:
             self.watch.most = finished
         return study
 
-    def _batch(self, study: Study, archive: Study | None, space: ChainSpace, starts: Sequence[Params]) -> None:
-        """Ask, run, tell, store."""
+    def _batch(
+        self, study: Study, archive: Study | None, stored: int, space: ChainSpace, starts: Sequence[Params]
+    ) -> None:
+        """Ask, run, tell, store; of a batch that was cut short, trials that are ``stored`` already are run again, so
+        that the sampler draws as if it had not been."""
         done = len(study.trials)
         for params in starts:
             study.enqueue_trial(dict(params))
@@ -189,9 +194,10 @@ class TunedChains:
             if self.budget is not None:
                 trial.set_constraint("budget", valued.cost - self.budget)
             told = study.tell(trial, valued.quality if self.budget is not None else (valued.quality, valued.cost))
-            if archive is not None:
-                archive.add_trial(told)
-            self.watch.tell(number, self._wanted)
+            if number > stored:
+                if archive is not None:
+                    archive.add_trial(told)
+                self.watch.tell(number, self._wanted)
 
     def _starts(self, log: ReplayLog, space: ChainSpace) -> list[WindowChain]:
         """Where a search begins, half of its trials at the most: fixed tiers, the best chains on a grid of quantiles,

@@ -233,8 +233,17 @@ def test_a_journal_whose_last_line_was_torn_goes_on_without_it(tmp_path: Path) -
     whole = trials(learner.study(SMALL))
     where.write_bytes(where.read_bytes()[:-30])
     again = trials(learner.study(SMALL))
-    assert len(again) == 10
-    assert again[:9] == whole[:9]
+    assert again == whole
+
+
+@pytest.mark.parametrize("name", ["study.log", "study.db"])
+@pytest.mark.parametrize("at", [4, 10, 17])
+def test_a_study_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path: Path, name: str, at: int) -> None:
+    learner = replace(SEARCH, storage=str(tmp_path / name))
+    learner_until = replace(learner, watch=interrupting(at))
+    assert len(learner_until.tried(SMALL)) == at
+    assert trials(learner.study(SMALL)) == trials(SEARCH.study(SMALL))
+    assert trials(learner.study(SMALL)) == trials(SEARCH.study(SMALL))  # and nothing is stored twice
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.db"])
