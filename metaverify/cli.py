@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -18,6 +18,7 @@ from metaverify.options import build_parser
 if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
     from metaverify.policies.policy import Policy
+    from metaverify.simulators.log import LogWarning
 
 __all__ = ["main"]
 
@@ -197,8 +198,7 @@ def _fit(options: argparse.Namespace) -> None:
         _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
     print(fit_table(fitted))
-    for warning in warnings:
-        print(f"warning {warning.slug}: {warning.text}")
+    _print_warnings(warnings)
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:
@@ -249,6 +249,7 @@ def _compare(options: argparse.Namespace) -> None:
         print(_json(told))
         return
     print(comparison_text(found), end="")
+    _print_warnings(found.inspection.warnings)
     wrote = [text for text in (options.out, options.plots) if text is not None]
     print(f"\nwrote {' and '.join(wrote)}" if wrote else "\nno file was written; -o comparison.json writes one")
     peak = peak_memory()
@@ -261,6 +262,12 @@ def _budgets(text: str | None) -> list[float] | None:
         return None if text is None else [float(budget) for budget in _names(text) or ()]
     except ValueError:
         raise ValueError(f"--budgets {text}: write them as numbers, for example --budgets 1,2.5,4") from None
+
+
+def _print_warnings(warnings: Iterable[LogWarning]) -> None:
+    """What is odd about a log, a line each."""
+    for warning in warnings:
+        print(f"warning {warning.slug}: {warning.text}")
 
 
 def _say_interrupted(learner: Learner | None) -> None:
@@ -297,6 +304,7 @@ def _pomdp(options: argparse.Namespace) -> None:
 def _replay(options: argparse.Namespace) -> None:
     from metaverify.policies.file import load_policy
     from metaverify.report import outcome_table
+    from metaverify.simulators.inspection import inspect_log
     from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
     from metaverify.simulators.reader import log_columns
@@ -328,10 +336,12 @@ def _replay(options: argparse.Namespace) -> None:
         )
     if seen:
         notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
+    warnings = inspect_log(log).warnings
     if options.json:
-        _print_json({**outcome.to_json(), "in_sample": seen, "notes": notes})
+        _print_json({**outcome.to_json(), "in_sample": seen, "notes": notes, "warnings": [w.slug for w in warnings]})
         return
     print(outcome_table(outcome))
+    _print_warnings(warnings)
     for note in notes:
         print(f"note: {note}")
 

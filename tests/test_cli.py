@@ -367,7 +367,9 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
     policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
     if dial:
         policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
-    assert {**found, "notes": []} == {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": []}
+    expected = {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": [], "warnings": ["few-values"]}
+    assert {**found, "notes": []} == expected
+    assert "warning few-values: " in run("replay", shop.full_policy, shop.full_log, *dial).out
     assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
 
 
@@ -890,6 +892,8 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
 
     cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
     expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "notes": []}
+    expected["warnings"] = [warning.slug for warning in inspect_log(cut).warnings]
+    assert expected["warnings"]
     assert run("replay", file, other, "--json").json() == expected
     assert run("replay", file, other, "--context", "task,tokens:9", "--json").json() == expected
     assert run("replay", file, log, "--json").json()["in_sample"] is True
