@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from metaverify.fitting.comparison import Comparison, MethodScores
     from metaverify.simulators.outcome import Estimate
 
-__all__ = ["comparison_text", "verdict"]
+__all__ = ["comparison_text", "score_table", "verdict"]
 
 WIDTH = 100  # columns of a terminal
 VISIBLE = 5e-5  # a difference in quality that two digits of points show
@@ -30,7 +30,7 @@ def comparison_text(found: Comparison) -> str:
         [
             f"{found.rows:,} queries{groups}; {budgets}; {found.folds} folds{repeats}, every figure on unseen queries",
             "",
-            *_scores(found),
+            score_table(found),
             "",
             *_notes(found),
             "",
@@ -78,10 +78,11 @@ def verdict(found: Comparison) -> list[str]:
     return [part for line in lines for part in _wrapped(line)]
 
 
-def _scores(found: Comparison) -> list[str]:
+def score_table(found: Comparison) -> str:
+    """Every method's scores, the best first."""
     head = ["90 % intervals", "gain, points", "spent, %", "area", "IBC lift", "AIQ", "APGR", "optimism", "s"]
     rows = [_row(method) for method in found.ranking]
-    return _narrow(head, rows)
+    return "\n".join(_narrow(head, rows))
 
 
 def _row(method: MethodScores) -> list[str]:
