@@ -208,7 +208,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from joblib import cpu_count, parallel_config
 
-    from metaverify.comparison import comparison_text
+    from metaverify.comparison import comparison_json, comparison_text
     from metaverify.fitting.compare import compare
     from metaverify.fitting.methods import known_methods
     from metaverify.policies.file import write_atomically
@@ -236,7 +236,7 @@ def _compare(options: argparse.Namespace) -> None:
         if resume is None:
             raise
         raise ValueError(f"interrupted; the same command goes on where it was, with what is in {resume}") from None
-    told = found.to_json(seconds=not options.no_seconds)
+    told = comparison_json(found, log, seconds=not options.no_seconds)
     if options.out is not None:
         write_atomically(options.out, (_json(told) + "\n").encode())
     if options.plots is not None:

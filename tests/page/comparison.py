@@ -14,7 +14,7 @@ from typing import Any
 
 from metaverify.simulators.digits import load_digits_log
 from metaverify.simulators.inspection import inspect_log
-from metaverify.simulators.log import ReplayLog, fingerprint
+from metaverify.simulators.log import ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import mean_with_interval
 from metaverify.simulators.references import no_information_hull, oracle
 
@@ -50,6 +50,7 @@ def comparison(log: ReplayLog, budgets: int = 9) -> dict[str, Any]:
         "version": 1,
         "log": {
             "fingerprint": fingerprint(log),
+            "queries": fingerprint_queries(log),
             "rows": len(log),
             "groups": len(log),
             "context": list(log.context_names),
