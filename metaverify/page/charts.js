@@ -63,14 +63,13 @@ function rangeOf(values, air = 0.06) {
   return [low - room, high + room];
 }
 
-const WIDE = 20;
+const WIDE = 10;
 
-/** The range of costs, and whether it, or that of `all` that there are, is so wide that it is shown in logarithms. */
-function costRange(values, all = []) {
+/** The range of costs, and whether it is so wide that it is shown in logarithms. */
+function costRange(values) {
   const known = values.filter(isNumber);
   const [low, high] = [Math.min(...known), Math.max(...known)];
-  const every = [...known, ...all];
-  const log = Math.min(...every) > 0 && Math.max(...every) / Math.min(...every) > WIDE;
+  const log = low > 0 && high > WIDE * low;
   const room = (high - low) * 0.03 || 0.5;
   return log ? { range: [low / 1.15, high * 1.15], log } : { range: [Math.max(low - room, 0), high + room], log };
 }

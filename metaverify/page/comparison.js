@@ -206,10 +206,8 @@ function drawCurves() {
     ),
   );
   if (drawn.length === 0) return;
-  const { range, log } = costRange(
-    [...comparison.budgets, ...curves.flatMap((each) => each.line.map(([cost]) => cost))],
-    comparison.log.tiers.map((tier) => tier.cost.mean),
-  );
+  const costs = curves.flatMap((each) => each.line.map(([cost]) => cost));
+  const { range, log } = costRange([...comparison.budgets, ...costs]);
   const mark = matching ? standing(state.policy).cost : null;
   const whole = comparison.hull.map((point) => [point.cost, point.quality]);
   const inside = whole.filter(([cost]) => cost > range[0] && cost < range[1]);
