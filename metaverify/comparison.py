@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from metaverify.fitting.compare import Comparison, MethodScores
     from metaverify.simulators.log import ReplayLog
 
-__all__ = ["CLEAR", "comparison_json", "comparison_text", "terms", "verdict"]
+__all__ = ["CLEAR", "TELLING", "comparison_json", "comparison_text", "terms", "verdict"]
 
 WIDTH = 100  # columns of a terminal
 VISIBLE = 5e-5  # a difference in quality that two digits of points show
 CLEAR = 0.1  # Holm's p up to which a difference is called clear
+TELLING = 0.1  # of what knowing the best tier of each query would gain; methods gain that and more where readings help
 STARS = ((0.01, "***"), (0.05, "**"), (CLEAR, "*"))
 
 POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
@@ -71,10 +72,11 @@ def verdict(told: Mapping[str, Any]) -> list[str]:
         return float(holm[names.index(best["name"])][names.index(other)])
 
     lines = []
-    if high - low >= _most_to_gain(told):
+    telling = TELLING * _most_to_gain(told)
+    if low <= 0.0 <= high and high - mean > telling:
         lines.append(
-            "Too few queries to tell: the interval of the best is as wide as all that could be gained by knowing the "
-            f"best tier of each query, {signed(_most_to_gain(told))} points."
+            f"Too few queries to tell: a gain of {signed(telling)} points, a tenth of what knowing the best tier of "
+            "each query would bring, would not be seen."
         )
     if low > 0.0:
         lines.append(f"{best['name']} gains most: {_points(mean, high)} points {over}.")
@@ -101,7 +103,7 @@ def _pomdp_stands(differences: Mapping[str, Any], best: str, solved: str, *, cle
 
 
 def _most_to_gain(told: Mapping[str, Any]) -> float:
-    """The oracle's quality less the hull's, in the mean over budgets: no method gains more."""
+    """The oracle's quality less the hull's, in the mean over budgets."""
     above = [told["oracle"]["quality"] - _hull_quality(told["hull"], budget) for budget in told["budgets"]]
     return float(sum(above) / len(above))
 

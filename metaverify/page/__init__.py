@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metaverify.comparison import CLEAR, terms, verdict
+from metaverify.comparison import CLEAR, TELLING, terms, verdict
 from metaverify.policies.document import parse_document
 from metaverify.policies.file import dump_policy
 from metaverify.policies.policy import Policy
@@ -67,6 +67,7 @@ def report_page(policy: Policy, comparison: Mapping[str, Any] | None = None) -> 
         "style": style,
         "policy": _data(json.loads(dump_policy(policy))),
         "comparison": _data(None if comparison is None else _told(comparison)),
+        "levels": _data({"clear": CLEAR, "telling": TELLING}),
         "script": script,
     }
     page = _file("page.html")
@@ -101,7 +102,7 @@ def load_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _told(comparison: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return {**comparison, "verdict": verdict(comparison), "terms": terms(comparison), "clear": CLEAR}
+        return {**comparison, "verdict": verdict(comparison), "terms": terms(comparison)}
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
             f"the comparison has something missing or out of place ({type(error).__name__}: {error}); write it again"

@@ -216,7 +216,7 @@ function drawCurves() {
   curvesChart(first, gains, {
     label: `Gain against budget: ${names}`,
     yTitle: "gain, points",
-    yForm: (v) => (100 * v).toFixed(1),
+    yForm: (v) => decimal(100 * v, 1),
     xTitle: "budget",
     range,
     log,
@@ -250,7 +250,7 @@ function drawDifferences() {
       el("th", { scope: "row" }, label(row)),
       places.map((column) => {
         if (row === column) return el("td", {}, "");
-        const sure = isNumber(holm[row][column]) && holm[row][column] <= comparison.clear;
+        const sure = isNumber(holm[row][column]) && holm[row][column] <= levels.clear;
         const sureness = `p ${amount(p[row][column], 2)}, ${amount(holm[row][column], 2)} after Holm`;
         const told = `${between(low[row][column], high[row][column], points)}; ${sureness}`;
         return el(
@@ -276,7 +276,7 @@ function drawDifferences() {
           el(
             "span",
             { class: "muted" },
-            `points; bold where clear: p of at most ${amount(comparison.clear)} after Holm’s correction for all pairs of methods`,
+            `points; bold where clear: p of at most ${amount(levels.clear)} after Holm’s correction for all pairs of methods`,
           ),
         ),
         el(

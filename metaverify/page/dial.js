@@ -2,6 +2,7 @@
 
 const filed = JSON.parse(byId("policy-data").textContent);
 const comparison = JSON.parse(byId("comparison-data").textContent);
+const levels = JSON.parse(byId("levels").textContent);
 const state = { policy: filed, context: null, chosen: null, sort: { key: "gain", falling: true }, compared: null };
 
 const ends = [filed.vertices[0].cost, filed.vertices.at(-1).cost];
@@ -88,11 +89,11 @@ const hullAt = (cost) =>
     cost,
   );
 
-/** Whether an interval is as wide as all that could be gained, by knowing the best tier of each query; where no
-    comparison says how much that is, by being right always. */
+/** Whether a gain of a telling part of all that there is to gain would not be seen; all that is what knowing the best
+    tier of each query would bring or, where no comparison says, being right always. */
 function tooFew(gain, cost) {
   const most = matching ? matching.oracle.quality - hullAt(cost) : 1 - filed.evidence.hull;
-  return isNumber(gain.low) && isNumber(gain.high) && gain.high - gain.low >= most;
+  return gain.low <= 0 && gain.high >= 0 && gain.high - gain.mean > levels.telling * most;
 }
 
 function turnTo(budget) {
@@ -145,7 +146,7 @@ function drawReadout(policy, at, gain) {
       gain ? points(gain.mean) : dash,
       gain ? between(gain.low, gain.high, points) : "",
       gain ? `points, by ${gain.from}` : "known as filed, or with a comparison on the same log",
-      gain && tooFew(gain, at.cost) ? "too few queries to tell" : "",
+      gain && isNumber(gain.low) && tooFew(gain, at.cost) ? "too few queries to tell" : "",
     ),
   );
   byId("frontier-caption").textContent = [

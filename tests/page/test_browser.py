@@ -198,11 +198,14 @@ def test_a_budget_beyond_the_range_is_explained_and_the_dial_stands_at_the_end(s
     assert (told.inner_text(), field.get_attribute("aria-invalid")) == ("", "false")
 
 
-@pytest.mark.parametrize(("half", "few"), [(0.01, False), (0.2, True)])
+@pytest.mark.parametrize(
+    ("mean", "half", "few"), [(0.05, 0.04, False), (0.004, 0.012, False), (0.004, 0.02, True), (-0.05, 0.07, True)]
+)
 def test_a_gain_that_so_few_queries_cannot_tell_is_called_so(
-    half: float, few: bool, show: Open, digits: Policy
+    mean: float, half: float, few: bool, show: Open, digits: Policy
 ) -> None:
-    gain = {"mean": 0.05, "low": 0.05 - half, "high": 0.05 + half}  # of 1 - hull, some 0.16, at most
+    assert 0.012 < (1 - digits.evidence["hull"]) / 10 < 0.02
+    gain = {"mean": mean, "low": mean - half, "high": mean + half}
     page = show(replace(digits, evidence={**digits.evidence, "gain": gain}))
     assert ("too few queries to tell" in page.locator("#readout").inner_text()) == few
 
@@ -733,7 +736,7 @@ def test_hostile_names_are_shown_and_do_nothing(show: Open, compared: dict[str, 
     methods = [{**method, "label": MARKUP + TURNED + method["label"]} for method in compared["methods"]]
     page = show(policy, {**compared, "methods": methods}, PHONE)
     counted = page.evaluate("['script', 'img', 'b'].map((name) => document.querySelectorAll(name).length)")
-    assert counted == [3, 0, 0]
+    assert counted == [4, 0, 0]
     seen = page.locator("body").inner_text()
     assert MARKUP in seen
     assert "\\u{202e}gnp.exe\\u{2066}" in seen
