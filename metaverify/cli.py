@@ -57,7 +57,13 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
+DEMO_METHODS = ("default", "chain", "thresholds", "automix-threshold", "random")
+DEMO_BUDGETS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 20.0, 50.0)
+
+
 def _demo(options: argparse.Namespace) -> None:
+    from metaverify.comparison import comparison_json, verdict
+    from metaverify.fitting.compare import compare
     from metaverify.fitting.fit import fit
     from metaverify.page import report_page
     from metaverify.policies.drawing import draw_text
@@ -69,13 +75,17 @@ def _demo(options: argparse.Namespace) -> None:
     _check_out(options.out)
     log = load_digits_log()
     if not options.json:
-        print("Four classifiers of handwritten digits; a price is thousands of multiply-adds per prediction.\n")
+        print("Inspects a log of four classifiers of handwritten digits, fits a policy to it, compares it with other")
+        print("ways, and explains a decision. A price is thousands of multiply-adds per prediction.\n")
         print(render(inspect_log(log)))
     with _progress() as tell:
         fitted = fit(log, budget=options.budget, seed=options.seed, progress=tell)
+    with _progress() as tell:
+        found = compare(log, DEMO_METHODS, budgets=DEMO_BUDGETS, folds=3, seed=options.seed, progress=tell)
+    compared = comparison_json(found, log)
     save_policy(fitted.policy, options.out)
     page = pathlib.Path(options.out).with_name("report.html")
-    write_atomically(page, report_page(fitted.policy).encode())
+    write_atomically(page, report_page(fitted.policy, compared).encode())
     if options.json:
         _print_json({**fitted.to_json(), "out": str(options.out), "page": str(page)})
         return
@@ -87,7 +97,8 @@ def _demo(options: argparse.Namespace) -> None:
     unsure = {policy.tiers[1].name: 0.5}
     print(f"decide({unsure}, key='request 1'):")
     print(explain(policy, unsure, key="request 1"))
-    print(f"\nwrote {page}, to be opened in a browser: the dial, the tree, decisions by hand")
+    print("\n" + "\n".join(verdict(compared)))
+    print(f"\nwrote {page}, to be opened in a browser: the dial, the tree, decisions by hand, methods side by side")
     print(f"wrote {options.out}; try\n  metaverify decide {options.out} '{json.dumps(unsure)}' --key 7 --explain")
 
 
@@ -208,7 +219,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from joblib import cpu_count, parallel_config
 
-    from metaverify.comparison import comparison_text
+    from metaverify.comparison import comparison_json, comparison_text
     from metaverify.fitting.compare import compare
     from metaverify.fitting.methods import known_methods
     from metaverify.policies.file import write_atomically
@@ -238,7 +249,7 @@ def _compare(options: argparse.Namespace) -> None:
         if resume is None:
             raise
         raise ValueError(f"interrupted; the same command goes on where it was, with what is in {resume}") from None
-    told = found.to_json(seconds=not options.no_seconds)
+    told = comparison_json(found, log, seconds=not options.no_seconds)
     if options.out is not None:
         write_atomically(options.out, (_json(told) + "\n").encode())
     if options.plots is not None:

@@ -227,7 +227,12 @@ def test_demo_goes_the_whole_road(demo: tuple[Ran, Path]) -> None:
     assert load_policy(file).tiers[0].name == "tiny"
     page = file.with_name("report.html")
     assert f"wrote {page}" in ran.out
-    assert page.read_text("utf-8") == report_page(load_policy(file))
+    text = page.read_text("utf-8")
+    (told,) = re.findall(r'id="comparison-data">(.*?)</script>', text)
+    compared = json.loads(told)
+    assert compared["log"]["queries"] == load_policy(file).provenance["queries"]
+    assert all(line in ran.out for line in compared["verdict"])
+    assert text == report_page(load_policy(file), compared)
 
 
 def test_the_command_that_demo_tells_to_try_works_as_it_stands(demo: tuple[Ran, Path], run: Run) -> None:

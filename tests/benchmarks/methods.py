@@ -100,7 +100,9 @@ def main() -> None:
         with parallel_config(n_jobs=cpu_count()):
             found[case] = compare(case.log(options.folder), methods, resume=options.resume)
     parts = [summary(found, False), summary(found, True)]
-    parts += [f"{case.title}\n\n{score_table(each)}\n\n" + "\n".join(verdict(each)) for case, each in found.items()]
+    parts += [
+        "\n".join([case.title, "", score_table(each), "", *verdict(each.to_json())]) for case, each in found.items()
+    ]
     text = "\n\n\n".join(parts)
     if options.out is None:
         print(text)
