@@ -62,7 +62,7 @@ DEMO_BUDGETS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 20.0, 50.0)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from metaverify.comparison import comparison_json, verdict
+    from metaverify.comparison import verdict
     from metaverify.fitting.compare import compare
     from metaverify.fitting.fit import fit
     from metaverify.page import report_page
@@ -82,7 +82,7 @@ def _demo(options: argparse.Namespace) -> None:
         fitted = fit(log, budget=options.budget, seed=options.seed, progress=tell)
     with _progress() as tell:
         found = compare(log, DEMO_METHODS, budgets=DEMO_BUDGETS, folds=3, seed=options.seed, progress=tell)
-    compared = comparison_json(found, log)
+    compared = found.to_json()
     save_policy(fitted.policy, options.out)
     page = pathlib.Path(options.out).with_name("report.html")
     write_atomically(page, report_page(fitted.policy, compared).encode())
@@ -219,7 +219,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from joblib import cpu_count, parallel_config
 
-    from metaverify.comparison import comparison_json, comparison_text
+    from metaverify.comparison import comparison_text
     from metaverify.fitting.compare import compare
     from metaverify.fitting.methods import known_methods
     from metaverify.policies.file import write_atomically
@@ -249,7 +249,7 @@ def _compare(options: argparse.Namespace) -> None:
         if resume is None:
             raise
         raise ValueError(f"interrupted; the same command goes on where it was, with what is in {resume}") from None
-    told = comparison_json(found, log, seconds=not options.no_seconds)
+    told = found.to_json(seconds=not options.no_seconds)
     if options.out is not None:
         write_atomically(options.out, (_json(told) + "\n").encode())
     if options.plots is not None:

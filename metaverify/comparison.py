@@ -11,9 +11,8 @@ from metaverify.report import signed, table
 
 if TYPE_CHECKING:
     from metaverify.fitting.comparison import Comparison, MethodScores
-    from metaverify.simulators.log import ReplayLog
 
-__all__ = ["CLEAR", "TELLING", "comparison_json", "comparison_text", "score_table", "terms", "verdict"]
+__all__ = ["CLEAR", "TELLING", "comparison_text", "score_table", "terms", "verdict"]
 
 WIDTH = 100  # columns of a terminal
 VISIBLE = 5e-5  # a difference in quality that two digits of points show
@@ -23,17 +22,6 @@ STARS = ((0.01, "***"), (0.05, "**"), (CLEAR, "*"))
 
 POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
 """Methods that solve a POMDP; the default does so where that earns clearly more."""
-
-
-def comparison_json(found: Comparison, log: ReplayLog, *, seconds: bool = True) -> dict[str, Any]:
-    """What `metaverify compare` writes: the comparison's JSON, and which queries they were.
-
-    By those a page knows the log again that a policy was fitted on, whichever contexts and readings either was told.
-    """
-    from metaverify.simulators.log import fingerprint_queries
-
-    told = found.to_json(seconds=seconds)
-    return {**told, "log": {**told["log"], "queries": fingerprint_queries(log)}}
 
 
 def comparison_text(found: Comparison) -> str:
