@@ -155,6 +155,7 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
             "spent": step.spent,
             "propensity": step.propensity,
             "reason": step.reason,
+            "without": list(step.without),
         }
 
 
