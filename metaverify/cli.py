@@ -17,6 +17,7 @@ from metaverify.options import build_parser
 
 if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
+    from metaverify.fitting.outages import Outages
     from metaverify.policies.policy import Policy
 
 __all__ = ["main"]
@@ -187,6 +188,7 @@ def _fit(options: argparse.Namespace) -> None:
             pooling=options.pooling,
             folds=options.folds,
             seed=options.seed,
+            outages=_outages(options.outages, log.tier_names),
             progress=tell,
         )
     _say_interrupted(learner)
@@ -316,7 +318,7 @@ def _replay(options: argparse.Namespace) -> None:
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
     known = context or policy.context
     log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
-    outcome = replay(_dial(policy, options), log)
+    outcome = replay(_in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     notes, most = [], policy.vertices[-1].cost
     if options.budget is not None and options.budget > most * (1 + 1e-9):
@@ -361,7 +363,7 @@ def _decide(options: argparse.Namespace) -> None:
     from metaverify.policies.explain import action_json, action_text, explain
     from metaverify.policies.file import load_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(load_policy(options.policy), options)
     readings = _readings(options.readings)
     known = {"context": _context(options.context, policy), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
@@ -386,10 +388,12 @@ def _show(options: argparse.Namespace) -> None:
     from metaverify.policies.drawing import draw_mermaid, draw_text
     from metaverify.policies.file import dump_policy, load_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(load_policy(options.policy), options)
     if options.json:
         sys.stdout.write(dump_policy(policy))
     else:
+        if options.without and options.format == "text":
+            print(f"without {options.without}; what is expected is so while all tiers are up")
         print((draw_mermaid if options.format == "mermaid" else draw_text)(policy), end="")
 
 
@@ -549,10 +553,18 @@ def _check_out(path: str | None) -> None:
         raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
 
 
-def _dial(policy: Any, options: argparse.Namespace) -> Any:
-    if options.budget is None and options.price is None:
-        return policy
-    return policy.at(budget=options.budget, price=options.price)
+def _in_use(policy: Policy, options: argparse.Namespace) -> Policy:
+    """The policy with its dial where the options set it, and without the tiers that they say are down."""
+    if options.budget is not None or options.price is not None:
+        policy = policy.at(budget=options.budget, price=options.price)
+    return policy.without(*(_names(options.without) or ()))
+
+
+def _outages(text: str | None, tiers: Sequence[str]) -> Outages:
+    """Outages as they were named; a tier may have a + in its own name."""
+    if not text:
+        return () if text is None else "each"
+    return [[name] if name in tiers else [part.strip() for part in name.split("+")] for name in _names(text) or ()]
 
 
 def _print_json(value: object) -> None:

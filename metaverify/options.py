@@ -122,6 +122,14 @@ def _fit(commands: Any, run: Run) -> None:
         help="worth of handing a query over, in quality (default: never)",
     )
     fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
+    fit.add_argument(
+        "--outages",
+        nargs="?",
+        const="",
+        metavar="TIER,TIER+TIER",
+        help="also learn what is best while a tier is down, or several that are joined by + and fail together "
+        "(default where nothing is named: each tier alone)",
+    )
     _seed(fit)
 
 
@@ -225,7 +233,7 @@ def _replay(commands: Any, run: Run) -> None:
     )
     replay.add_argument("policy", help="a policy file")
     _log(replay)
-    _dials(replay)
+    _in_use(replay)
 
 
 def _decide(commands: Any, run: Run) -> None:
@@ -247,14 +255,14 @@ def _decide(commands: Any, run: Run) -> None:
     )
     decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
     decide.add_argument("--explain", action="store_true", help="also say why")
-    _dials(decide)
+    _in_use(decide)
 
 
 def _show(commands: Any, run: Run) -> None:
     show = _command(commands, "show", run, "draw a policy", "metaverify show policy.json --format mermaid")
     show.add_argument("policy", help="a policy file")
     show.add_argument("--format", choices=("text", "mermaid"), default="text", help="default: %(default)s")
-    _dials(show)
+    _in_use(show)
 
 
 def _report(commands: Any, run: Run) -> None:
@@ -350,7 +358,9 @@ def _log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight", help="column of how many queries a row stands for (default: weight)")
 
 
-def _dials(parser: argparse.ArgumentParser) -> None:
+def _in_use(parser: argparse.ArgumentParser) -> None:
+    """How the policy stands: its dial, and what is down."""
+    parser.add_argument("--without", help="tiers that are down, separated by commas (see fit --outages)")
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--budget", type=float, help="turn the dial to this mean cost per query")
     goal.add_argument("--price", type=_number("price", 0.0), help="turn the dial to this quality per unit of cost")
