@@ -365,7 +365,7 @@ class _Run:
     def _obstacle(self, action: Call | Verify) -> str:
         """Why this cannot be bought; "" where it can."""
         if isinstance(action, Call) and action.tier in self._down:
-            return "down"
+            return "known down"
         if isinstance(action, Verify) and any(need not in self.answers for need in self._plan.needs[action.tier]):
             return "unanswered"
         return self._allowance.refusal(self._plan.dearest[_bought(action)])

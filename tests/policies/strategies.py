@@ -140,7 +140,7 @@ def needed(tier: Tier) -> tuple[str, ...]:
 
 
 @st.composite
-def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
+def cascades(draw: st.DrawFn, *, votes: bool = False, least: int = 1) -> tuple[Tier, ...]:
     """1 to 4 tiers with 0 to 2 readings each, some of them votes, and perhaps a signal that needs some of them."""
 
     def reading(name: str) -> Reading:
@@ -148,7 +148,7 @@ def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
         counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
         return Reading(name, draw(amounts), cuts, tuple(counts), votes=draw(st.sampled_from([0, 1, 3])) if votes else 0)
 
-    tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    tier_names = draw(st.lists(names, min_size=least, max_size=4, unique=True))
     tiers = [
         Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
         for name in tier_names
@@ -172,8 +172,9 @@ def policies(
     solved for outages."""
     tiers = draw(cascades(votes=votes) if over is None else over)
     abstain = draw(st.none() | shares)
-    contexts = draw(st.lists(words, max_size=2, unique=True))
-    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
+    most = 1 if outages else 2  # outages multiply the graphs
+    contexts = draw(st.lists(words, max_size=most, unique=True))
+    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=most + 1, unique=True)))
     grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     answering = [tier.name for tier in tiers if tier.answer]
     some = (
