@@ -8,9 +8,11 @@ import io
 import json
 import os
 import pathlib
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -169,10 +171,18 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.fit import fit
     from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
+    from metaverify.policies.signatures import sign
+    from metaverify.policies.storage import signature_path
     from metaverify.report import fit_table
     from metaverify.simulators.inspection import inspect_log
 
     _check_out(options.out)
+    for name in ("serial", "expires", "key_file"):
+        if getattr(options, name) and options.out is None:
+            raise ValueError(f"--{name.replace('_', '-')} is of a file, and none is to be written: give -o policy.json")
+    key = _key(options)
+    if key is not None:
+        sign(b"", key)  # refused before the work, where it cannot sign
     log = _read(options)
     with _progress() as tell:
         learner = _learner(options, tell)
@@ -194,7 +204,8 @@ def _fit(options: argparse.Namespace) -> None:
     _say_interrupted(learner)
     warnings = inspect_log(log).warnings
     if options.out is not None:
-        save_policy(fitted.policy, options.out)
+        fitted = replace(fitted, policy=replace(fitted.policy, serial=options.serial, expires=options.expires))
+        save_policy(fitted.policy, options.out, key=key)
     if options.json:
         _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
@@ -204,7 +215,9 @@ def _fit(options: argparse.Namespace) -> None:
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:
-        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
+        signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
+        size = pathlib.Path(options.out).stat().st_size
+        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -295,13 +308,12 @@ def _pomdp(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from metaverify.policies.file import load_policy
     from metaverify.report import outcome_table
     from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
     from metaverify.simulators.reader import log_columns
 
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
     tiers, context = _names(options.tiers), _names(options.context) or ()
     samples = {r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*(_names(options.samples) or ())}
@@ -361,9 +373,8 @@ def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> No
 
 def _decide(options: argparse.Namespace) -> None:
     from metaverify.policies.explain import action_json, action_text, explain
-    from metaverify.policies.file import load_policy
 
-    policy = _in_use(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     readings = _readings(options.readings)
     known = {"context": _context(options.context, policy), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
@@ -386,9 +397,9 @@ def _decide(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from metaverify.policies.drawing import draw_mermaid, draw_text
-    from metaverify.policies.file import dump_policy, load_policy
+    from metaverify.policies.file import dump_policy
 
-    policy = _in_use(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     if options.json:
         sys.stdout.write(dump_policy(policy))
     else:
@@ -399,10 +410,10 @@ def _show(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from metaverify.page import load_comparison, report_page
-    from metaverify.policies.file import load_policy, write_atomically
+    from metaverify.policies.file import write_atomically
 
     _check_out(options.out)
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     comparison = None if options.comparison is None else load_comparison(options.comparison)
     page = report_page(policy, comparison).encode()
     write_atomically(options.out, page)
@@ -551,6 +562,30 @@ def _check_out(path: str | None) -> None:
         raise ValueError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
     if not os.access(target.parent, os.W_OK):
         raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
+
+
+def _policy(options: argparse.Namespace) -> Policy:
+    """The policy that is named, signed with the key where one is given."""
+    from metaverify.policies.file import load_policy
+
+    return load_policy(options.policy, key=_key(options))
+
+
+def _key(options: argparse.Namespace) -> bytes | None:
+    """What is in the key file, None where none is named.
+
+    Raises:
+        ValueError: it is a secret that anybody can read.
+    """
+    from metaverify.policies.signatures import is_secret
+
+    if options.key_file is None:
+        return None
+    path = pathlib.Path(options.key_file)
+    key = path.read_bytes()
+    if os.name == "posix" and is_secret(key) and path.stat().st_mode & stat.S_IROTH:
+        raise ValueError(f"{path} is a secret that everybody on this machine can read: chmod o-rwx {path}")
+    return key
 
 
 def _in_use(policy: Policy, options: argparse.Namespace) -> Policy:

@@ -20,6 +20,7 @@ from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
     "PolicyFileError",
+    "check_serial",
     "dump_policy",
     "load_policy",
     "parse_policy",
@@ -51,11 +52,13 @@ def dump_policy(policy: Policy) -> str:
 def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | None = None) -> str:
     """Write the policy file and return its id; a reader sees the old file or the new one, whole.
 
-    With a key of at least 16 bytes its signature, HMAC-SHA256, is written beside it (``policy.json.sig``).
+    With a key its signature is written beside it (``policy.json.sig``): HMAC-SHA256 of a shared secret of at least 16
+    bytes, or ed25519 where the key is the text of a PEM file, which needs the extra ``ed25519``.
 
     Raises:
+        ImportError: the extra is not installed.
         PolicyFileError: the policy would not load again; nothing is written.
-        ValueError: the key is too short.
+        ValueError: the key is too short, or public, or none.
     """
     try:
         data = dump_policy(policy).encode()
@@ -203,7 +206,8 @@ def load_policy(
 
     Args:
         path: the file.
-        key: what its signature beside it was made with; without, none is asked for.
+        key: what its signature beside it was made with, as in `save_policy`, or the public half of it, again the text
+            of a PEM file; without, none is asked for.
         tiers: what the router can call and read; the file may name nothing else.
         at_least: the lowest serial that is taken, to which an older file cannot be put back.
         now: the time in seconds since 1970, as `time.time()`; without, no file is too old.
@@ -211,7 +215,8 @@ def load_policy(
     Raises:
         PolicyFileError: anything unknown, missing, duplicate, not finite, out of range, cyclic, unreachable, too
             large, or with a wrong id; or what was asked for above is not so.  The codes are in docs/policy-file.md.
-        ValueError: the key is too short.
+        ImportError: the key is ed25519, and the extra is not installed.
+        ValueError: the key is too short, or none.
     """
     try:
         data = read_at_most(path, SIZE_LIMIT, "`metaverify fit LOG -o FILE` writes one")
@@ -231,12 +236,21 @@ def _check_use(policy: Policy, tiers: Iterable[str] | None, at_least: int, now: 
         if known is not None and tier.name not in known:
             message = f"is {shown(tier.name)}, which the router does not have{did_you_mean(tier.name, known)}"
             raise PolicyFileError("E_TIERS", f"tiers[{at}].name", message)
-    if policy.serial < at_least:
-        message = f"is {policy.serial}, before {at_least}: an older file was put back; export a new one"
-        raise PolicyFileError("E_ROLLBACK", "serial", message)
+    check_serial(policy, at_least)
     if now is not None and policy.expires is not None and not now < policy.expires:
         message = f"was {now - policy.expires:,.0f} seconds ago; export a new one"
         raise PolicyFileError("E_EXPIRED", "expires", message)
+
+
+def check_serial(policy: Policy, at_least: int) -> None:
+    """Make sure that a policy is no older edition than that.
+
+    Raises:
+        PolicyFileError: E_ROLLBACK.
+    """
+    if policy.serial < at_least:
+        message = f"is {policy.serial}, before {at_least}: an older file was put back; export a new one"
+        raise PolicyFileError("E_ROLLBACK", "serial", message)
 
 
 def parse_policy(data: bytes) -> Policy:

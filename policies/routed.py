@@ -67,6 +67,11 @@ class Routed:
         return self.steps[-1].spent
 
     @property
+    def serial(self) -> int:
+        """Which edition of the policy's file was followed."""
+        return self.snapshot.serial
+
+    @property
     def without(self) -> tuple[str, ...]:
         """The tiers that were down, where the request ended in a graph that was solved for that."""
         return self.steps[-1].without
