@@ -11,7 +11,7 @@ from typing import Any
 
 from metaverify.policies.actions import Action
 from metaverify.policies.context import context_label, interval_label
-from metaverify.policies.graph import Ask, Graph, GraphError, check_graph, compact, compile_graph, walk
+from metaverify.policies.graph import Ask, Graph, GraphError, check_graph, compact, compile_graph, successors, walk
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.tiers import Tier
 
@@ -329,13 +329,19 @@ def _check_point(policy: Policy) -> None:
 
 def _check_outages(policy: Policy) -> None:
     """Make sure that no walk in an outage calls a tier that is down; what it reads and accepts it must call before."""
+    if not any(vertex.outages for vertex in policy.vertices):
+        return
+    called = [frozenset[str]()] * len(policy.nodes)  # from each node on
+    for at in range(len(policy.nodes) - 1, -1, -1):
+        node = policy.nodes[at]
+        own = {node.tier} if isinstance(node, Ask) else set[str]()
+        called[at] = frozenset(own).union(*(called[child] for child in successors(node)))
     for at, vertex in enumerate(policy.vertices):
         for number, outage in enumerate(vertex.outages):
-            for node in compact(policy.nodes, outage.roots)[0]:
-                if isinstance(node, Ask) and node.tier in outage.without:
-                    raise GraphError(
-                        f"vertices[{at}].outages[{number}]", f"calls {node.tier!r}, without which it is to do"
-                    )
+            for tier in sorted(
+                frozenset[str]().union(*(called[root] for root in outage.roots)).intersection(outage.without)
+            ):
+                raise GraphError(f"vertices[{at}].outages[{number}]", f"calls {tier!r}, without which it is to do")
 
 
 def _in_outage(policy: Policy, down: frozenset[str]) -> Policy:
