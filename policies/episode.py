@@ -106,14 +106,17 @@ class Episode:
         """
         if not isinstance(self._action, Call):
             raise EpisodeError(f"no call is awaited: the pending action is {self._action}")
-        failed, readings = self._failed | {self._action.tier}, self._readings
+        failed = self._failed | {self._action.tier}
         try:
-            self.policy = self.policy.without(*failed)
-            self._without = failed
-        except ValueError:
-            readings = {**readings, self._action.tier: {}}
-        self._failed = failed
-        return self._advance(readings)
+            policy, without, readings = self.policy.without(*failed), failed, self._readings
+        except ValueError:  # it was not solved for that
+            policy, without = self.policy, self._without
+            readings = {**self._readings, self._action.tier: {}}
+        following = policy.decide(readings, context=self._context, key=self._key)  # may read what was not read before
+        self.policy, self._without, self._failed = policy, without, failed
+        self._steps.append(self._action)
+        self._readings, self._action = readings, following
+        return following
 
     def read(self, confidence: float | None) -> Action:
         """The reading that was to be bought came out as this, None where it failed; returns the next action.

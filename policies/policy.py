@@ -338,10 +338,10 @@ def _check_outages(policy: Policy) -> None:
         called[at] = frozenset(own).union(*(called[child] for child in successors(node)))
     for at, vertex in enumerate(policy.vertices):
         for number, outage in enumerate(vertex.outages):
-            for tier in sorted(
-                frozenset[str]().union(*(called[root] for root in outage.roots)).intersection(outage.without)
-            ):
-                raise GraphError(f"vertices[{at}].outages[{number}]", f"calls {tier!r}, without which it is to do")
+            for tier in outage.without:
+                if any(tier in called[root] for root in outage.roots):
+                    place = f"vertices[{at}].outages[{number}]"
+                    raise GraphError(place, f"calls {tier!r}, without which it is to do")
 
 
 def _in_outage(policy: Policy, down: frozenset[str]) -> Policy:

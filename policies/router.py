@@ -263,7 +263,7 @@ class _Run:
         self, plan: _Plan, guard: Guard, key: str | bytes | int | None, context: str | None, without: Collection[str]
     ) -> None:
         policy = plan.snapshot.policy
-        self._down = plan.answering.intersection(without)
+        self._down = plan.answering.intersection([without] if isinstance(without, str) else without)
         whole, plan = plan, plan.without(self._down)
         self._known = self._down if plan is not whole else frozenset()  # without which it decides from the start
         self.answers: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from metaverify.policies.actions import Accept, Call
 from metaverify.policies.decision_log import decision_lines
 from metaverify.policies.episode import Episode, EpisodeError
 from metaverify.policies.file import load_policy
-from metaverify.policies.graph import Ask, GraphError, Stop, compact
+from metaverify.policies.graph import Ask, GraphError, Read, Stop, compact
 from metaverify.policies.guards import Guard, TokenBucket
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import OperatingPoint, Outage, Policy, Vertex
@@ -159,6 +159,27 @@ def test_where_no_graph_was_solved_for_the_outage_the_tier_has_answered_and_noth
     assert (episode.without, episode.readings["medium"]) == ({"large"}, {})
 
 
+def test_where_the_outage_reads_what_is_no_number_nothing_changes() -> None:
+    """In the graph before nobody looked at it."""
+    nodes = (
+        Ask("small", 1),
+        Ask("large", 5),
+        Ask("small", 3),
+        Read("small", "conf", (0.5,), (4, 6), 4),
+        Ask("medium", 7),
+        Stop(Accept("large")),
+        Stop(Accept("small")),
+        Stop(Accept("medium")),
+    )
+    vertex = Vertex(0.0, 1.0, 0.5, 0, outages=(Outage(("large",), 2),))
+    episode = Episode(replace(PLAIN, nodes=nodes, vertices=(vertex,)))
+    assert episode.answered({"conf": "nonsense"}) == Call("large")  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="'conf' of 'small' is 'nonsense'"):
+        episode.failed()
+    assert (episode.action, episode.without, episode.steps) == (Call("large"), frozenset(), (Call("small"),))
+    assert episode.answered() == Accept("large")
+
+
 def test_failing_is_not_heard_where_no_call_is_pending() -> None:
     episode = Episode(LOW)
     assert episode.answered({"conf": 0.9}) == Accept("small")
@@ -198,6 +219,7 @@ def test_a_tier_that_is_known_to_be_down_is_not_called_and_costs_nothing() -> No
     unsolved = routed(bare(LOW), without=("large",))
     assert (unsolved.answer, unsolved.cost, unsolved.reasons) == ("small", 1.0, ("known down", "unanswered"))
     assert unsolved.without == ()
+    assert routed(LOW, without="large") == found
     alone = routed(LOW, without=("large", "medium"))  # solved for each of them, and not for both
     assert (alone.answer, alone.reasons, alone.without) == (
         "small",
