@@ -8,15 +8,18 @@ import io
 import json
 import os
 import pathlib
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
 
 if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
+    from metaverify.fitting.outages import Outages
     from metaverify.policies.policy import Policy
     from metaverify.simulators.log import LogWarning
 
@@ -180,10 +183,18 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.fit import fit
     from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
+    from metaverify.policies.signatures import sign
+    from metaverify.policies.storage import signature_path
     from metaverify.report import fit_table
     from metaverify.simulators.inspection import inspect_log
 
     _check_out(options.out)
+    for name in ("serial", "expires", "key_file"):
+        if getattr(options, name) and options.out is None:
+            raise ValueError(f"--{name.replace('_', '-')} is of a file, and none is to be written: give -o policy.json")
+    key = _key(options)
+    if key is not None:
+        sign(b"", key)  # refused before the work, where it cannot sign
     log = _read(options)
     with _progress() as tell:
         learner = _learner(options, tell)
@@ -199,12 +210,14 @@ def _fit(options: argparse.Namespace) -> None:
             pooling=options.pooling,
             folds=options.folds,
             seed=options.seed,
+            outages=_outages(options.outages, log.tier_names),
             progress=tell,
         )
     _say_interrupted(learner)
     warnings = inspect_log(log).warnings
     if options.out is not None:
-        save_policy(fitted.policy, options.out)
+        fitted = replace(fitted, policy=replace(fitted.policy, serial=options.serial, expires=options.expires))
+        save_policy(fitted.policy, options.out, key=key)
     if options.json:
         _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
@@ -213,7 +226,9 @@ def _fit(options: argparse.Namespace) -> None:
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:
-        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
+        signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
+        size = pathlib.Path(options.out).stat().st_size
+        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -313,14 +328,13 @@ def _pomdp(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from metaverify.policies.file import load_policy
     from metaverify.report import outcome_table
     from metaverify.simulators.inspection import inspect_log
     from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
     from metaverify.simulators.reader import log_columns
 
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
     tiers, context = _names(options.tiers), _names(options.context) or ()
     samples = {r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*(_names(options.samples) or ())}
@@ -337,7 +351,7 @@ def _replay(options: argparse.Namespace) -> None:
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
     known = context or policy.context
     log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
-    outcome = replay(_dial(policy, options), log)
+    outcome = replay(_in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     notes, most = [], policy.vertices[-1].cost
     if options.budget is not None and options.budget > most * (1 + 1e-9):
@@ -382,9 +396,8 @@ def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> No
 
 def _decide(options: argparse.Namespace) -> None:
     from metaverify.policies.explain import action_json, action_text, explain
-    from metaverify.policies.file import load_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     readings = _readings(options.readings)
     known = {"context": _context(options.context, policy), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
@@ -407,21 +420,23 @@ def _decide(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from metaverify.policies.drawing import draw_mermaid, draw_text
-    from metaverify.policies.file import dump_policy, load_policy
+    from metaverify.policies.file import dump_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     if options.json:
         sys.stdout.write(dump_policy(policy))
     else:
+        if options.without and options.format == "text":
+            print(f"without {options.without}; what is expected is so while all tiers are up")
         print((draw_mermaid if options.format == "mermaid" else draw_text)(policy), end="")
 
 
 def _report(options: argparse.Namespace) -> None:
     from metaverify.page import load_comparison, report_page
-    from metaverify.policies.file import load_policy, write_atomically
+    from metaverify.policies.file import write_atomically
 
     _check_out(options.out)
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     comparison = None if options.comparison is None else load_comparison(options.comparison)
     page = report_page(policy, comparison).encode()
     write_atomically(options.out, page)
@@ -572,10 +587,42 @@ def _check_out(path: str | None) -> None:
         raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
 
 
-def _dial(policy: Any, options: argparse.Namespace) -> Any:
-    if options.budget is None and options.price is None:
-        return policy
-    return policy.at(budget=options.budget, price=options.price)
+def _policy(options: argparse.Namespace) -> Policy:
+    """The policy that is named, signed with the key where one is given."""
+    from metaverify.policies.file import load_policy
+
+    return load_policy(options.policy, key=_key(options))
+
+
+def _key(options: argparse.Namespace) -> bytes | None:
+    """What is in the key file, None where none is named.
+
+    Raises:
+        ValueError: it is a secret that anybody can read.
+    """
+    from metaverify.policies.signatures import is_secret
+
+    if options.key_file is None:
+        return None
+    path = pathlib.Path(options.key_file)
+    key = path.read_bytes()
+    if os.name == "posix" and is_secret(key) and path.stat().st_mode & stat.S_IROTH:
+        raise ValueError(f"{path} is a secret that everybody on this machine can read: chmod o-rwx {path}")
+    return key
+
+
+def _in_use(policy: Policy, options: argparse.Namespace) -> Policy:
+    """The policy with its dial where the options set it, and without the tiers that they say are down."""
+    if options.budget is not None or options.price is not None:
+        policy = policy.at(budget=options.budget, price=options.price)
+    return policy.without(*(_names(options.without) or ()))
+
+
+def _outages(text: str | None, tiers: Sequence[str]) -> Outages:
+    """Outages as they were named; a tier may have a + in its own name."""
+    if not text:
+        return () if text is None else "each"
+    return [[name] if name in tiers else [part.strip() for part in name.split("+")] for name in _names(text) or ()]
 
 
 def _print_json(value: object) -> None:
