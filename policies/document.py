@@ -51,12 +51,17 @@ def parse_document(data: bytes) -> dict[str, Any]:
         raise PolicyFileError("E_SYNTAX", place, f"{error.msg}; truncated? write the file again") from None
     if not isinstance(document, dict):
         raise PolicyFileError("E_SCHEMA", "document", "is not a JSON object: not a policy file")
+    if "\\u" in text:  # only an escape can bring one in
+        _no_lone_surrogate(document)
+    return document
+
+
+def _no_lone_surrogate(document: dict[str, Any]) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         text = error.object[max(error.start - 20, 0) : error.start + 1]
         raise PolicyFileError("E_ENCODING", repr(text), "has a lone surrogate") from None
-    return document
 
 
 def _check_depth(text: str) -> None:
