@@ -108,7 +108,7 @@ def tried(name: str, share: float, seed: int, until: float, anew: bool) -> dict[
     if left and time.monotonic() < until:
         run_mutmut(stage, left, until)
     codes = verdicts(stage)
-    return {mutant: codes[mutant] for mutant in chosen}
+    return {mutant: codes[mutant] for mutant in chosen if mutant in codes}  # the file may have changed meanwhile
 
 
 def main() -> None:

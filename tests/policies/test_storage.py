@@ -337,6 +337,26 @@ def test_a_stale_file_that_another_writer_removes_first_is_no_error(
 
 
 @posix
+def test_a_file_that_fails_to_close_after_the_exchange_says_so_and_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.fdopen
+
+    @contextmanager
+    def fdopen(handle: int, mode: str, **options: Any) -> Iterator[Any]:
+        with opened(handle, mode, **options) as file:
+            yield file
+        if mode == "wb":
+            raise OSError(errno.EIO, "late")
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    with pytest.raises(OSError, match="late"):
+        write_atomically(tmp_path / "p.json", b"whole")
+    assert inside(tmp_path) == ["p.json"]
+    assert (tmp_path / "p.json").read_bytes() == b"whole"
+
+
+@posix
 def test_an_interrupt_before_the_lock_goes_on_though_the_temporary_file_was_taken_for_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
