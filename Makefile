@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROOMS := policies simulators fitting
+WORKERS ?= 2
+SHARE ?= 1
+SEED ?= 1
+MINUTES ?= 120
 
-.PHONY: demo test test-slow lint format fuzz bench docs-check links clean
+.PHONY: demo test test-slow lint format coverage mutation fuzz bench docs-check links clean
 
 demo: $(STAMP)
 	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
@@ -26,8 +30,16 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+coverage: $(STAMP)
+	$(BIN)/coverage run -m pytest tests/policies -m "not slow"
+	$(BIN)/coverage report
+
+# A part of the mutants: make mutation SHARE=0.2 SEED=2 FILES="store guards"
+mutation: $(STAMP)
+	$(BIN)/python -m tests.policies.mutation $(FILES) --share $(SHARE) --seed $(SEED) --minutes $(MINUTES)
+
 fuzz: $(STAMP)
-	$(BIN)/python -m tests.policies.fuzzing
+	$(BIN)/python -m tests.policies.fuzzing --workers $(WORKERS)
 	$(BIN)/python -m tests.policies.guided
 
 bench: $(STAMP)

@@ -15,7 +15,8 @@ __all__ = ["Fields", "PolicyFileError", "check_number", "parse_document"]
 DEPTH_LIMIT = 12
 WHOLE_LIMIT = 1 << 63
 LONGEST = 300  # letters of a message
-QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+QUOTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class PolicyFileError(ValueError):
@@ -41,7 +42,7 @@ def parse_document(data: bytes) -> dict[str, Any]:
         raise PolicyFileError("E_ENCODING", f"byte {error.start}", "is not UTF-8") from None
     if text.startswith("\ufeff"):
         raise PolicyFileError("E_ENCODING", "byte 0", "is a byte-order mark; save the file without one")
-    _check_depth(text)
+    _check_depth(data)
     try:
         document = json.loads(
             text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite, parse_int=_whole
@@ -51,18 +52,23 @@ def parse_document(data: bytes) -> dict[str, Any]:
         raise PolicyFileError("E_SYNTAX", place, f"{error.msg}; truncated? write the file again") from None
     if not isinstance(document, dict):
         raise PolicyFileError("E_SCHEMA", "document", "is not a JSON object: not a policy file")
+    if "\\u" in text:  # only an escape can bring one in
+        _no_lone_surrogate(document)
+    return document
+
+
+def _no_lone_surrogate(document: dict[str, Any]) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         text = error.object[max(error.start - 20, 0) : error.start + 1]
         raise PolicyFileError("E_ENCODING", repr(text), "has a lone surrogate") from None
-    return document
 
 
-def _check_depth(text: str) -> None:
+def _check_depth(data: bytes) -> None:
     depth = 0
-    for bracket in re.findall(r"[\[\]{}]", QUOTED.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
+    for bracket in QUOTED.sub(b"", data).translate(None, NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
         if depth > DEPTH_LIMIT:
             raise PolicyFileError("E_DEPTH", "", f"nested deeper than {DEPTH_LIMIT} levels")
 

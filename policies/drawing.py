@@ -256,7 +256,8 @@ def _flow(graph: _Drawn, start: str) -> list[str]:
             text = "<br/>".join(_escape(step) for step in [*steps, _stop_text(policy, node, branch)])
             style = f":::tier{_place(policy, node.action.tier)}" if isinstance(node.action, Accept) else ""
             lines.append(f'  {parent} {arrow} {name}(["{text}"]){style}')
-        elif isinstance(node, Read | Poll):
+        else:
+            assert isinstance(node, Read | Poll), "calls are passed over"
             text = "<br/>".join(_escape(step) for step in [*steps, _look_text(node)])
             lines.append(f'  {parent} {arrow} {name}["{text}"]')
             for child in reversed(_branches(graph.vertex, _landing(policy, at), node)):

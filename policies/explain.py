@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.actions import Accept, Action, Call, Verify
 from metaverify.policies.graph import (
     Ask,
     Poll,
@@ -174,7 +174,7 @@ def _open_action(action: Action, readings: Mapping[str, Any], policy: Policy) ->
             return _going_on(next(tier for tier in policy.tiers if tier.name == name), readings)
         case Accept(name):
             return f"accept {name}"
-        case Abstain():
+        case _:
             return "abstain"
 
 
@@ -187,7 +187,7 @@ def action_json(action: Action) -> dict[str, str]:
             return {"action": "verify", "tier": tier, "reading": reading}
         case Accept(tier):
             return {"action": "accept", "tier": tier}
-        case Abstain():
+        case _:
             return {"action": "abstain"}
 
 
@@ -200,7 +200,7 @@ def action_text(action: Action) -> str:
             return f"read {reading} of {tier}"
         case Accept(tier):
             return f"accept the answer of {tier}"
-        case Abstain():
+        case _:
             return "abstain"
 
 

@@ -166,9 +166,9 @@ def _encode_node(node: Node) -> dict[str, Any]:
         case Read(tier, reading, cuts, then, missing):
             cut_points = [_float(c) for c in cuts]
             return {"read": reading, "of": tier, "cuts": cut_points, "then": list(then), "missing": missing}
-        case Poll(tier, reading, tallies, missing):
-            rows = [{"cuts": list(tally.cuts), "then": list(tally.then)} for tally in tallies]
-            return {"poll": reading, "of": tier, "tallies": rows, "missing": missing}
+        case poll:
+            rows = [{"cuts": list(tally.cuts), "then": list(tally.then)} for tally in poll.tallies]
+            return {"poll": poll.reading, "of": poll.tier, "tallies": rows, "missing": poll.missing}
 
 
 def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:

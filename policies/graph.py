@@ -125,7 +125,7 @@ def successors(node: Node) -> tuple[int, ...]:
             return (*then, missing)
         case Poll(_, _, tallies, missing):
             return (*(child for tally in tallies for child in tally.then if child is not None), missing)
-        case Stop(_):
+        case _:
             return ()
 
 
@@ -139,7 +139,7 @@ def renumbered(node: Node, place: Mapping[int, int]) -> Node:
         case Poll(tier, reading, tallies, missing):
             moved = (Tally(t.cuts, tuple(None if c is None else place[c] for c in t.then)) for t in tallies)
             return Poll(tier, reading, tuple(moved), place[missing])
-        case Stop(_):
+        case _:
             return node
 
 
@@ -225,11 +225,9 @@ def _gain(
 ) -> frozenset[tuple[str, str]]:
     """What a walk has after this node that it may not have had before; the answer itself is the reading ""."""
     match node:
-        case Stop(Abstain()):
-            return frozenset()
-        case Stop(Accept(tier)):
-            if (tier, "") not in always:
-                raise GraphError(place, f"accepts {tier!r}, whose answer is not in hand on every path")
+        case Stop(Accept(tier)) if (tier, "") not in always:
+            raise GraphError(place, f"accepts {tier!r}, whose answer is not in hand on every path")
+        case Stop(_):
             return frozenset()
         case Ask(tier, _):
             wanted = (tier, "")
@@ -237,16 +235,16 @@ def _gain(
                 raise GraphError(place, f"calls {tier!r}, which is not one of the tiers")
             if tier in needs:
                 raise GraphError(place, f"calls {tier!r}, which has no answer")
-        case Read(tier, reading, _, _, _) | Poll(tier, reading, _, _):
-            wanted = (tier, reading)
+        case look:
+            tier, reading = wanted = (look.tier, look.reading)
             if reading not in readings.get(tier, ()):
                 raise GraphError(place, f"reads {reading!r} of {tier!r}, which the tiers do not list")
             for need in needs.get(tier, (tier,)):
                 if (need, "") not in always:
                     whose = "whose answer" if need == tier else f"though the answer of {need!r}"
                     raise GraphError(place, f"reads {tier!r}, {whose} is not in hand on every path")
-            if isinstance(node, Read):
-                _check_read(node, place)
+            if isinstance(look, Read):
+                _check_read(look, place)
     if wanted in ever:
         raise GraphError(place, f"buys {wanted[1] or 'the answer'} of {wanted[0]!r} a second time")
     return frozenset({wanted})
@@ -311,10 +309,11 @@ def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked,
                 first = known[tier].readings[0].name == reading
                 fused = known[tier] if listed.parts else None
                 linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading), fused)
-            case Poll(tier, reading, _, missing) as poll:
+            case poll:
+                tier, reading = poll.tier, poll.reading
                 first = known[tier].readings[0].name == reading
                 branches = _table(poll, linked)
-                linked[at] = (tier, reading, first, None, branches, linked[missing], Verify(tier, reading), None)
+                linked[at] = (tier, reading, first, None, branches, linked[poll.missing], Verify(tier, reading), None)
     return tuple(linked)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from metaverify.policies.forks import renew_in_children
-from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
+from metaverify.policies.graph import Ask, Read, Stop, successors
 from metaverify.policies.policy import Policy
 
 __all__ = ["Allowance", "Guard", "Prices", "TokenBucket", "dearest_path", "dearest_prices"]
@@ -65,10 +65,8 @@ class TokenBucket:
             self._level = min(self._fill() + (taken - spent), self.burst)
 
     def _fill(self) -> float:
-        now = self._clock()
-        if now > self._filled:
-            self._level = min(self._level + self.rate * (now - self._filled), self.burst)
-            self._filled = now
+        before, self._filled = self._filled, max(self._filled, self._clock())
+        self._level = min(self._level + self.rate * (self._filled - before), self.burst)
         return self._level
 
 
@@ -113,10 +111,8 @@ class Allowance:
     def admit(self, dearest: float) -> bool:
         """Set aside what the whole request may cost at most, the cap if that is less; False where it is not there."""
         amount = min(dearest, self._guard.cap)
-        if self._guard.bucket is None:
-            return True
-        granted = self._guard.bucket.take(amount)
-        self._taken += amount if granted else 0.0
+        granted = self._guard.bucket is None or self._guard.bucket.take(amount)
+        self._taken = amount if granted else 0.0
         return granted
 
     def refusal(self, price: float) -> str:
@@ -160,8 +156,7 @@ def dearest_path(policy: Policy, prices: Prices) -> tuple[float, ...]:
     """The most that a walk from each node can cost, one entry a node."""
     listed = {(tier.name, reading.name): reading for tier in policy.tiers for reading in tier.readings}
     ahead = [0.0] * len(policy.nodes)
-    for at in range(len(policy.nodes) - 1, -1, -1):
-        node = policy.nodes[at]
+    for at, node in reversed([*enumerate(policy.nodes)]):
         match node:
             case Stop(_):
                 continue
@@ -170,7 +165,7 @@ def dearest_path(policy: Policy, prices: Prices) -> tuple[float, ...]:
             case Read(tier, reading, _, _, _):
                 of = listed[tier, reading]
                 own = prices[tier, reading] * max(of.votes, 1) + sum(prices[tier, part.reading] for part in of.parts)
-            case Poll(tier, reading, tallies, _):
-                own = prices[tier, reading] * len(tallies)
+            case poll:
+                own = prices[poll.tier, poll.reading] * len(poll.tallies)
         ahead[at] = own + max(ahead[child] for child in successors(node))
     return tuple(ahead)

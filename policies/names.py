@@ -43,5 +43,5 @@ def did_you_mean(wanted: str, known: Iterable[object]) -> str:
     """The end of a message about a name that is not known: the one that was meant, or nothing."""
     import difflib  # only for messages, and slow to import
 
-    near = difflib.get_close_matches(wanted[:LONGEST], sorted(map(str, known)), 1)
+    near = difflib.get_close_matches(wanted[:LONGEST], sorted(map(str, known)))
     return f"; did you mean {near[0]!r}?" if near else ""

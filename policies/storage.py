@@ -14,7 +14,9 @@ __all__ = ["check_signature", "read_at_most", "signature_path", "write_atomicall
 
 SIGNATURES_LIMIT = 1 << 12
 POSIX = os.name == "posix"
-_OPENED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_TO_READ = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
+_TO_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 
 def read_at_most(path: str | os.PathLike[str], limit: int, way_out: str) -> bytes:
@@ -37,7 +39,7 @@ def read_at_most(path: str | os.PathLike[str], limit: int, way_out: str) -> byte
 
 def _read(path: str | os.PathLike[str], most: int) -> bytes | None:
     """What a file begins with; None where it is no plain file."""
-    handle = os.open(path, os.O_RDONLY | _OPENED | getattr(os, "O_NONBLOCK", 0))  # a pipe is not waited for
+    handle = os.open(path, _TO_READ)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return None
@@ -73,7 +75,7 @@ def _make_temporary(target: Path) -> tuple[int, Path]:
     """A new file beside the target, locked for as long as its writer lives."""
     while True:
         temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPENED, 0o666)
+        handle = os.open(temporary, _TO_MAKE, 0o666)
         try:
             if not POSIX or _lock(handle, wait=True) is None or os.fstat(handle).st_nlink:
                 return handle, temporary
@@ -104,7 +106,7 @@ def _remove_stale(target: Path) -> None:
     name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
     for left in [entry.path for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
         try:
-            handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | _OPENED)
+            handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW)
         except OSError:  # gone, or not ours
             continue
         try:

@@ -25,7 +25,9 @@ from metaverify.fitting.table import JointTable
 from metaverify.policies.actions import Accept, Call
 from metaverify.policies.file import dump_policy, parse_policy
 from metaverify.policies.graph import Ask, Stop
+from metaverify.policies.guards import Guard, TokenBucket
 from metaverify.policies.policy import BudgetError, OperatingPoint
+from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.simulators.log import LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.replay import route
@@ -380,6 +382,30 @@ def a_request_fares_as_its_row_in_the_replay(data: Data) -> None:
         assert routes.cost[row] == pytest.approx(paid, rel=CLOSE)
 
 
+def no_token_bucket_is_an_infinite_one(data: Data) -> None:
+    log = a_log(data, 30)
+    policy = count_policy(log)
+    failing = data.draw(st.sets(st.sampled_from([tier.name for tier in log.tiers])))
+    cap = data.draw(st.sampled_from([np.inf, float(np.mean([tier.price for tier in policy.tiers]))]))
+
+    def call(name: str, row: int) -> Reply:
+        if name in failing and row % 3 == 0:
+            raise Failure("down", None if row % 2 else 0.5)
+        tier = log.tier(name)
+        return Reply((name, row), {r.name: float(r.confidence[row]) for r in tier.readings if r.free}, tier.cost[row])
+
+    def verify(name: str, reading: str, row: int, _: object) -> Look:
+        bought = next(r for r in log.tier(name).readings if r.name == reading)
+        return Look(float(bought.confidence[row]), float(bought.price[row]))
+
+    bucket = TokenBucket(0.0, 1e300, lambda: 0.0)
+    off, infinite = (Router(policy, call, verify, guard=Guard(cap, b)) for b in (None, bucket))
+    for row in range(len(log)):
+        one, other = off.route(row, key=row), infinite.route(row, key=row)
+        assert (one.answer, one.vertex, one.reasons) == (other.answer, other.vertex, other.reasons)
+        assert repr(one.steps) == repr(other.steps)  # NaN is NaN
+
+
 RELATIONS: dict[str, Callable[[Data], None]] = {
     relation.__name__: relation
     for relation in (
@@ -407,6 +433,7 @@ RELATIONS: dict[str, Callable[[Data], None]] = {
         replay_is_the_closed_form,
         the_order_of_keys_in_readings_is_irrelevant,
         a_request_fares_as_its_row_in_the_replay,
+        no_token_bucket_is_an_infinite_one,
     )
 }
 

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -110,7 +110,7 @@ def resealed(data: bytes) -> bytes:
 def mutated_document(rng: random.Random, document: Document) -> bytes:
     """One to three changes of the structure, sealed anew nine times in ten."""
     for _ in range(rng.choice((1, 1, 2, 3))):
-        places = list(places_of(document))
+        places = places_of(document)
         if not places:
             break
         holder, key = rng.choice(places)
@@ -138,12 +138,15 @@ def mutated_document(rng: random.Random, document: Document) -> bytes:
     return sealed(document) if rng.random() < 0.9 else json.dumps(document).encode()
 
 
-def places_of(value: Any) -> Iterator[tuple[Any, Any]]:
+def places_of(document: Document) -> list[tuple[Any, Any]]:
     """Every place of a document: what holds it, and its key or position there."""
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield value, key
-        yield from places_of(inner)
+    found: list[tuple[Any, Any]] = []
+    holders: list[Any] = [document]
+    for holder in holders:
+        keys, values = (holder, holder.values()) if type(holder) is dict else (range(len(holder)), holder)
+        found += [(holder, key) for key in keys]
+        holders += [value for value in values if type(value) is dict or type(value) is list]
+    return found
 
 
 def nudged(rng: random.Random, value: Any) -> Any:
@@ -308,11 +311,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     parts = 100
     run: Callable[[int], tuple[Counter[str], float]] = partial(fire, count=math.ceil(options.count / parts))
     found, slowest, started = Counter[str](), 0.0, time.monotonic()
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(options.workers) as pool:
         for part, took in pool.map(run, range(options.seed * parts, (options.seed + 1) * parts)):
             found, slowest = found + part, max(slowest, took)
     for kind, number in found.most_common():

@@ -18,13 +18,20 @@ def canonical(value: Any) -> str:
 
 def identity(document: Mapping[str, Any]) -> str:
     """The id that a document's content has."""
-    body = canonical({key: value for key, value in document.items() if key != "id"})
+    return hashed(canonical({key: value for key, value in document.items() if key != "id"}))
+
+
+def hashed(body: str) -> str:
+    """The id of a canonical body."""
     return "sha256:" + hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
     """The document as a file, with the id that its content has."""
-    return json.dumps({**document, "id": identity(document)}).encode()
+    body = canonical({key: value for key, value in document.items() if key != "id"})
+    if len(body) == 2 or not body.isascii():  # has nothing, or letters that are escaped in the file
+        return json.dumps({**document, "id": hashed(body)}).encode()
+    return f'{body[:-1]},"id":"{hashed(body)}"}}'.encode()
 
 
 def labelled(document: dict[str, Any], context: Any) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaverify.policies.context import interval_label, interval_labels
+from metaverify.policies.context import context_label, interval_label, interval_labels, split_label
 from metaverify.policies.drawing import draw_mermaid, draw_text
 from metaverify.policies.episode import Episode
 from metaverify.policies.explain import explain
@@ -128,3 +128,31 @@ def test_cuts_come_back_from_the_file() -> None:
     two = replace(POLICY, context_cuts={"tokens": (-1.0, 0.0, 2.5), "task": (1e300,)})
     assert parse_policy(dump_policy(two).encode()) == two
     assert "context_cuts" not in dump_policy(replace(POLICY, context_cuts={}))
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        (["a"], "a"),
+        (["a/b\\c"], "a/b\\c"),  # one value stands as it is
+        (["a", "b"], "a/b"),
+        (["a/b", "c\\d"], r"a\/b/c\\d"),
+        (["", ""], "/"),
+        (["", "\n", "/"], "/\n/\\/"),
+        (["\\", "/"], r"\\/\/"),
+    ],
+)
+def test_a_label_is_its_values_joined_and_comes_apart_again(values: list[str], label: str) -> None:
+    assert context_label(values) == label
+    assert split_label(label, len(values)) == tuple(values)
+
+
+@given(values=st.lists(st.text(alphabet="ab/\\\n\u00e9", max_size=4), min_size=1, max_size=4))
+def test_any_values_come_back_from_their_label(values: list[str]) -> None:
+    assert split_label(context_label(values), len(values)) == tuple(values)
+
+
+@pytest.mark.parametrize("value", [True, "1", " 1", np.int8(1), bytearray(b"1"), "1\u0661", "1e999", "\u00b9"])
+def test_what_looks_like_a_number_is_one_where_a_log_would_have_it_so(value: Any) -> None:
+    number = value in (True, "1", " 1") or isinstance(value, np.int8)
+    assert interval_label("n", (1.0,), value) == ("n>=1" if number else "n missing")

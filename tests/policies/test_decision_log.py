@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from metaverify.policies.decision_log import DecisionLog, decision_lines
+from metaverify.policies.actions import Abstain, Verify
+from metaverify.policies.decision_log import BATCH, DecisionLog, decision_lines
+from metaverify.policies.routed import Routed, Step
 from metaverify.policies.router import Failure, Look, Reply, Router
+from metaverify.policies.store import Snapshot
 
 from .test_guards import LOW, MIDDLE, cascade
 
@@ -160,3 +166,171 @@ def test_a_process_that_goes_elsewhere_writes_where_it_began(tmp_path: Path, mon
 def test_a_log_without_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size is 0"):
         DecisionLog(tmp_path / "log.jsonl", size=0)
+
+
+def test_a_log_that_was_never_written_to_closes_at_once_and_takes_nothing_after(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl")
+    log.close()
+    assert not log.put(Router(cascade(), doubted).route("?"))
+    assert (log.dropped, log._thread) == (1, None)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_closing_waits_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl", size=1)
+    writing, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(log, "_append", lambda batch: (writing.set(), go_on.wait(10))[1])
+    routed = Router(cascade(), doubted).route("?")
+    assert log.put(routed)
+    assert writing.wait(10)
+    assert log.put(routed)
+    log.close(0.01)  # the queue is full, and its writer held
+    assert log._thread is not None
+    assert log._thread.is_alive()
+    go_on.set()
+    log.close(None)
+    assert not log._thread.is_alive()
+    assert log.dropped == 0
+
+
+def test_one_thread_writes_however_often_it_is_started(tmp_path: Path) -> None:
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        log._start()
+        first = log._thread
+        log._start()
+        assert log._thread is first
+        assert first is not None
+        assert (first.name, first.daemon) == ("metaverify-decisions", True)
+
+
+def test_readings_of_every_kind_are_plain_json() -> None:
+    told = {"a": 1, "b": np.float32(0.25), "c": None, "d": math.inf, "e": (np.int64(2), 3), "f": [0, 1], "g": math.nan}
+    step = Step(Verify("small", "judge"), told, 0.5, 1.5, 0.25, "why")
+    snapshot = Snapshot(cascade(), "sha256:1", 3)
+    routed = Routed(None, None, (step, Step(Abstain(), {}, 0.0, 1.5, None)), snapshot, 1, b"\x01\xff", "c")
+    shared = {"time": 2.346, "key": "01ff", "policy": "sha256:1", "vertex": 1, "context": "c", "spent": 1.5}
+    first = {"step": 0, "action": "verify", "tier": "small", "reading": "judge", "cost": 0.5, "propensity": 0.25}
+    last = {"step": 1, "action": "abstain", "tier": None, "reading": None, "cost": 0.0, "propensity": None}
+    confidence = {"a": 1.0, "b": 0.25, "c": None, "d": None, "e": [2, 3], "f": [0, 1], "g": None}
+    assert list(decision_lines(routed, 2.34567)) == [
+        {**shared, **first, "confidence": confidence, "reason": "why"},
+        {**shared, **last, "confidence": {}, "reason": ""},
+    ]
+    assert json.loads(json.dumps(list(decision_lines(routed, 0.0)), allow_nan=False))[0]["confidence"] == confidence
+
+
+@pytest.mark.parametrize("unwritable", [{"key": {1}}, {"key": 1, "context": math.nan}])
+def test_what_has_no_line_is_counted_as_lost_and_not_written(tmp_path: Path, unwritable: dict[str, Any]) -> None:
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        log.put(Routed(None, None, (Step(Abstain(), {}, 0.0, 0.0, None),), Snapshot(cascade(), "i"), 0, **unwritable))
+    assert log.dropped == 1
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_closing_gives_the_queue_and_then_the_writer_what_is_left_of_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waited = 100.0, []
+
+    class Queue:
+        def put(self, item: None, *, timeout: float | None) -> None:
+            nonlocal now
+            now += 2.0
+            waited.append(timeout)
+
+    class Writer:
+        def join(self, timeout: float | None) -> None:
+            waited.append(timeout)
+
+    log = DecisionLog(tmp_path / "log.jsonl")
+    assert log._queue.maxsize == 10_000
+    monkeypatch.setattr("metaverify.policies.decision_log.time.monotonic", lambda: now)
+    monkeypatch.setattr(log, "_queue", Queue())
+    monkeypatch.setattr(log, "_thread", Writer())
+    log.close()
+    log.close(1.5)
+    log.close(None)
+    assert waited == [5.0, 3.0, 1.5, 0.0, None, None]
+
+
+def test_a_process_that_ends_writes_what_waits(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from metaverify import DecisionLog, Router\n"
+        "from tests.policies.test_decision_log import cascade, doubted\n"
+        "gone, log = DecisionLog(sys.argv[1] + '.gone'), DecisionLog(sys.argv[1])\n"
+        "del gone\n"
+        "append = log._append\n"
+        "log._append = lambda batch: time.sleep(0.3) or append(batch)\n"
+        "Router(cascade(), doubted, log=log).route('?', key=1)\n"
+    )
+    path = tmp_path / "log.jsonl"
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run([sys.executable, "-c", script, path], cwd=root, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with DecisionLog(tmp_path / "closed.jsonl") as log:
+        Router(cascade(), doubted, log=log).route("?", key=1)
+    ended, closed = ([line | {"time": 0.0} for line in lines(file)] for file in (path, tmp_path / "closed.jsonl"))
+    assert ended == closed
+
+
+def test_a_batch_is_at_most_so_many_requests_and_the_end_may_stand_anywhere_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl")
+    sizes: list[int] = []
+    append = log._append
+    monkeypatch.setattr(log, "_append", lambda batch: (sizes.append(len(batch)), append(batch))[1])
+    monkeypatch.setattr(log, "_start", lambda: None)
+    routed = Router(cascade(), doubted).route("?")
+    for _ in range(2 * BATCH + 10):
+        assert log.put(routed)
+    log._queue.put(None)
+    log._write()
+    assert sizes == [BATCH, BATCH, 10]
+    assert len(lines(tmp_path / "log.jsonl")) == 3 * sum(sizes)
+
+
+def test_a_disk_that_takes_half_a_batch_counts_it_and_the_next_begins_on_a_line_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    log = DecisionLog(path)
+    monkeypatch.setattr(log, "_start", lambda: None)
+    routed = Router(cascade(), doubted).route("?", key=1)
+    whole = Path.open
+
+    class Short:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> int:
+            return int(self.file.write(data[:10]))
+
+    def opens(self: Path, mode: str, **options: Any) -> Any:
+        if mode == "rb":
+            return whole(self, mode)
+        assert (mode, options) == ("ab", {"buffering": 0})  # so that it is known how much was written
+        return Short(whole(self, mode, buffering=0))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", opens)
+        for dropped in (1, 2):
+            log.put(routed)
+            log._queue.put(None)
+            log._write()
+            assert log.dropped == dropped
+    assert path.stat().st_size == 2 * 10
+    for _ in range(2):
+        log.put(routed)
+        log._queue.put(None)
+        log._write()
+    first, second, *others = path.read_text().splitlines()
+    assert (len(first), len(second)) == (10, 9)
+    assert [json.loads(line)["step"] for line in others] == [0, 1, 2] * 2

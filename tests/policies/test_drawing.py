@@ -518,3 +518,11 @@ def test_no_name_breaks_a_line_of_the_text(name: str) -> None:
 def test_any_policy_can_be_drawn(policy: Policy) -> None:
     assert draw_text(policy).startswith("tiers: ")
     assert draw_mermaid(policy).startswith("flowchart LR\n  start0([")
+
+
+@pytest.mark.parametrize(("share", "graphs"), [(4e-4, 1), (6e-4, 2), (0.5, 2), (1.0 - 4e-4, 1)])
+def test_a_graph_that_next_to_no_request_follows_is_left_out(share: float, graphs: int) -> None:
+    mixed = load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json")
+    vertex = mixed.vertices[0]
+    two = replace(mixed, vertices=(vertex, replace(vertex, cost=vertex.cost + 1.0)), point=OperatingPoint(0, 1, share))
+    assert draw_text(two).count("% of requests") == graphs

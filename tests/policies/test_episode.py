@@ -18,7 +18,8 @@ from metaverify.policies.policy import Policy
 
 from .strategies import confidences, examples, policies
 
-GOLDEN = load_policy(Path(__file__).resolve().parents[1] / "golden" / "policy.json")
+FOLDER = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN, VOTES = load_policy(FOLDER / "policy.json"), load_policy(FOLDER / "votes.json")
 
 World = Mapping[str, Mapping[str, Any]]  # tier -> reading -> confidence
 Free = Mapping[str, frozenset[str]]  # tier -> the readings that come with its answer
@@ -156,10 +157,29 @@ def test_a_bare_confidence_is_never_dropped_in_silence(bare: Any) -> None:
 
 @pytest.mark.parametrize("vote", [0.5, 2, -1, "yes", (1, 1)])
 def test_what_is_no_vote_is_not_heard(vote: Any) -> None:
-    episode = Episode(load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json"))
+    episode = Episode(VOTES)
     episode.answered()
     assert episode.action == Verify("small", "self_verify")
     refuses(episode, TypeError, "vote 'self_verify' of 'small' is", lambda e: e.read(vote))
+
+
+def test_votes_are_counted_as_they_are_heard() -> None:
+    episode = Episode(VOTES)
+    assert episode.answered() == Verify("small", "self_verify")
+    for vote, tally in ((True, (1, 1)), (0, (1, 2)), (1, (2, 3)), (False, (2, 4))):
+        assert episode.read(vote) == Verify("small", "self_verify")
+        assert episode.readings == {"small": {"self_verify": tally}}
+    assert episode.read(True) == Accept("small")
+    assert episode.readings == {"small": {"self_verify": (3, 5)}}
+
+
+def test_readings_without_names_are_refused_with_the_way_out() -> None:
+    refuses(
+        dearer(),
+        TypeError,
+        r"the readings of an answer are 0\.9; give them by name, as in \{'conf': 0\.4\}",
+        lambda e: e.answered(0.9),  # type: ignore[arg-type]
+    )
 
 
 def test_a_failed_reading_is_missing() -> None:

@@ -378,3 +378,15 @@ def test_with_the_dial_turned_away_what_is_told_still_fits_the_action() -> None:
             if explanation.worth and explanation.looks[-1].belief.share >= 2e-3:
                 taken = worth_taken(explanation.action, readings, explanation.worth)
                 assert max(explanation.worth.values()) <= taken + 0.02, str(explanation)
+
+
+@pytest.mark.parametrize(("votes", "row"), [((2, 2), 1), ((1, 2), 0), ((3, 4), 1), ((1, 1), None), (None, 2)])
+def test_votes_that_are_all_asked_for_are_explained_once_they_are_in(votes: Any, row: int | None) -> None:
+    tier = Tier("small", 1.0, (Reading("votes", 2.0, (0.75,), (1, 1, 0), votes=2),))
+    nodes = (Ask("small", 1), Read("small", "votes", (0.75,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
+    beliefs = tuple(Belief(share, (quality,), (None,)) for share, quality in ((0.5, 0.2), (0.4, 0.9), (0.1, 0.4)))
+    vertex = Vertex(0.0, 3.0, 0.5, 0, {}, {1: beliefs})
+    policy = Policy((tier,), nodes, (vertex,), OperatingPoint(0, 0, 0.0), abstain=0.3)
+    explanation = explain(policy, {"small": {"votes": votes}})
+    assert [look.belief for look in explanation.looks] == [None if row is None else beliefs[row]]
+    assert explanation.action == {0: Abstain(), 1: Accept("small"), 2: Abstain(), None: Verify("small", "votes")}[row]

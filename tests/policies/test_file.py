@@ -470,16 +470,41 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
 STRUCTURAL = list(structural())
 
 
-@pytest.mark.parametrize(("what", "code", "change", "place"), STRUCTURAL, ids=[case[0] for case in STRUCTURAL])
+@pytest.mark.parametrize(
+    ("what", "code", "change", "place"), STRUCTURAL, ids=[ascii(case[0]).replace("\\", "") for case in STRUCTURAL]
+)
 def test_a_sealed_file_is_refused_for(what: str, code: str, change: Callable[[Document], None], place: str) -> None:
+    error = refusal(sealed(structurally_wrong(what, change)))
+    assert (error.code, place in error.place) == (code, True), str(error)
+
+
+def structurally_wrong(what: str, change: Callable[[Document], None]) -> Document:
     document = golden()
     change(document)
     if what == "a node that nothing reaches":
         changed("nodes", 3, "then", to=[7, 7])(document)
         changed("nodes", 4, "then", to=[12, 6, 12])(document)
         changed("nodes", 5, "then", to=[7, 7])(document)
-    error = refusal(sealed(document))
-    assert (error.code, place in error.place) == (code, True), str(error)
+    return document
+
+
+def refusals() -> str:
+    """What each refusal says, of those in the same words the first: `python -m tests.policies.test_file` writes it."""
+    wrong = [(what, structurally_wrong(what, change)) for what, _, change, _ in STRUCTURAL]
+    for name, path, value, _, _ in OF_EACH_KIND:
+        document = json.loads(GOLDEN.with_name(f"{name}.json").read_text("utf-8"))
+        changed(*path, to=value)(document)
+        wrong.append((f"{name}: {path} is {value!r}", document))
+    told: dict[tuple[str, str], str] = {}
+    for what, document in wrong:
+        error = refusal(sealed(document))
+        told.setdefault((error.code, re.sub(r"\d+", "#", error.message)), f"{what!a}\n    {str(error)!a}\n")
+    return "".join(told.values())
+
+
+def test_every_refusal_is_told_in_the_words_of_the_golden_file() -> None:
+    words = GOLDEN.with_name("refusals.txt").read_text("utf-8")
+    assert refusals() == words, "changed on purpose? run `python -m tests.policies.test_file`"
 
 
 @pytest.mark.parametrize(
@@ -506,48 +531,48 @@ def test_a_misspelt_key_is_told_beside_the_one_that_was_meant(path: tuple[Any, .
     assert f"did you mean {hinted!r}?" in error.message
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "value", "code", "place"),
-    [
-        ("signals", ("tiers", 3, "answer"), True, "E_TYPE", "tiers[3].answer"),
-        ("signals", ("tiers", 3, "needs"), ["length"], "E_SCHEMA", "tiers[3].needs"),
-        ("signals", ("tiers", 3, "needs"), ["small", "small"], "E_SCHEMA", "tiers[3].needs"),
-        ("signals", ("tiers", 3, "needs"), "small", "E_TYPE", "tiers[3].needs"),
-        ("scores", ("tiers", 0, "readings", 3, "sample"), False, "E_TYPE", "tiers[0].readings[3].sample"),
-        ("votes", ("nodes", 1, "tallies", 0, "then", 0), "2", "E_TYPE", "nodes[1].tallies[0].then[0]"),
-        ("votes", ("nodes", 1, "tallies", 0, "then", 0), -1, "E_TYPE", "nodes[1].tallies[0].then[0]"),
-        ("votes", ("nodes", 1, "tallies", 4, "then", 0), None, "E_ACTION", "nodes[1]"),
-        ("votes", ("nodes", 1, "tallies", 1, "cuts"), [3], "E_ACTION", "nodes[1]"),
-        ("votes", ("tiers", 0, "readings", 0, "votes"), 4, "E_ACTION", "nodes[1]"),
-        ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
-        ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
-        ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
-        ("outages", ("vertices", 0, "outages"), [], "E_SCHEMA", "vertices[0].outages"),
-        ("outages", ("vertices", 0, "outages"), None, "E_TYPE", "vertices[0].outages"),
-        ("outages", ("vertices", 0, "outages", 0), None, "E_TYPE", "vertices[0].outages[0]"),
-        ("outages", ("vertices", 0, "outages", 0, "colour"), 1, "E_SCHEMA", "vertices[0].outages[0].colour"),
-        ("outages", ("vertices", 1, "outages", 2, "root"), 13, "E_ACTION", "root 13"),
-        ("outages", ("vertices", 1, "outages", 2, "root"), -1, "E_RANGE", "vertices[1].outages[2].root"),
-        ("outages", ("vertices", 1, "outages", 2, "root"), 10, "E_ACTION", "nodes[10]"),
-        ("outages", ("vertices", 1, "outages", 2, "root"), 8, "E_ACTION", "vertices[1].outages[2]"),
-        ("outages", ("vertices", 1, "outages", 0, "context_roots", "code"), 9, "E_ACTION", "vertices[1].outages[0]"),
-        ("outages", ("vertices", 1, "outages", 0, "context_roots"), {}, "E_SCHEMA",
-         "vertices[1].outages[0].context_roots"),
-        ("outages", ("vertices", 1, "outages", 0, "without"), [], "E_SCHEMA", "vertices[1].outages[0].without"),
-        ("outages", ("vertices", 1, "outages", 0, "without"), ["lagre"], "E_SCHEMA",
-         "vertices[1].outages[0].without[0]"),
-        ("outages", ("vertices", 1, "outages", 0, "without"), ["medium"], "E_SCHEMA", "vertices[1].outages"),
-        ("outages", ("vertices", 1, "outages", 0, "without"), ["small"], "E_SCHEMA", "vertices[1].outages"),
-        ("outages", ("vertices", 1, "outages", 1, "without"), ["small", "large"], "E_SCHEMA",
-         "vertices[1].outages[1].without"),
-        ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "large"], "E_SCHEMA",
-         "vertices[1].outages[1].without"),
-        ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "medium", "small"], "E_SCHEMA",
-         "vertices[1].outages[1].without"),
-        ("policy", ("operating_point",), {"low": 1, "high": 0, "share": 0.5, "budget": None, "price": None}, "E_RANGE",
-         "operating_point.high"),
-    ],
-)  # fmt: skip
+OF_EACH_KIND: list[tuple[str, tuple[Any, ...], Any, str, str]] = [
+    ("signals", ("tiers", 3, "answer"), True, "E_TYPE", "tiers[3].answer"),
+    ("signals", ("tiers", 3, "needs"), ["length"], "E_SCHEMA", "tiers[3].needs"),
+    ("signals", ("tiers", 3, "needs"), ["small", "small"], "E_SCHEMA", "tiers[3].needs"),
+    ("signals", ("tiers", 3, "needs"), "small", "E_TYPE", "tiers[3].needs"),
+    ("scores", ("tiers", 0, "readings", 3, "sample"), False, "E_TYPE", "tiers[0].readings[3].sample"),
+    ("votes", ("nodes", 1, "tallies", 0, "then", 0), "2", "E_TYPE", "nodes[1].tallies[0].then[0]"),
+    ("votes", ("nodes", 1, "tallies", 0, "then", 0), -1, "E_TYPE", "nodes[1].tallies[0].then[0]"),
+    ("votes", ("nodes", 1, "tallies", 4, "then", 0), None, "E_ACTION", "nodes[1]"),
+    ("votes", ("nodes", 1, "tallies", 1, "cuts"), [3], "E_ACTION", "nodes[1]"),
+    ("votes", ("tiers", 0, "readings", 0, "votes"), 4, "E_ACTION", "nodes[1]"),
+    ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
+    ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
+    ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
+    ("outages", ("vertices", 0, "outages"), [], "E_SCHEMA", "vertices[0].outages"),
+    ("outages", ("vertices", 0, "outages"), None, "E_TYPE", "vertices[0].outages"),
+    ("outages", ("vertices", 0, "outages", 0), None, "E_TYPE", "vertices[0].outages[0]"),
+    ("outages", ("vertices", 0, "outages", 0, "colour"), 1, "E_SCHEMA", "vertices[0].outages[0].colour"),
+    ("outages", ("vertices", 1, "outages", 2, "root"), 13, "E_ACTION", "root 13"),
+    ("outages", ("vertices", 1, "outages", 2, "root"), -1, "E_RANGE", "vertices[1].outages[2].root"),
+    ("outages", ("vertices", 1, "outages", 2, "root"), 10, "E_ACTION", "nodes[10]"),
+    ("outages", ("vertices", 1, "outages", 2, "root"), 8, "E_ACTION", "vertices[1].outages[2]"),
+    ("outages", ("vertices", 1, "outages", 0, "context_roots", "code"), 9, "E_ACTION", "vertices[1].outages[0]"),
+    ("outages", ("vertices", 1, "outages", 0, "context_roots"), {}, "E_SCHEMA",
+     "vertices[1].outages[0].context_roots"),
+    ("outages", ("vertices", 1, "outages", 0, "without"), [], "E_SCHEMA", "vertices[1].outages[0].without"),
+    ("outages", ("vertices", 1, "outages", 0, "without"), ["lagre"], "E_SCHEMA",
+     "vertices[1].outages[0].without[0]"),
+    ("outages", ("vertices", 1, "outages", 0, "without"), ["medium"], "E_SCHEMA", "vertices[1].outages"),
+    ("outages", ("vertices", 1, "outages", 0, "without"), ["small"], "E_SCHEMA", "vertices[1].outages"),
+    ("outages", ("vertices", 1, "outages", 1, "without"), ["small", "large"], "E_SCHEMA",
+     "vertices[1].outages[1].without"),
+    ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "large"], "E_SCHEMA",
+     "vertices[1].outages[1].without"),
+    ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "medium", "small"], "E_SCHEMA",
+     "vertices[1].outages[1].without"),
+    ("policy", ("operating_point",), {"low": 1, "high": 0, "share": 0.5, "budget": None, "price": None}, "E_RANGE",
+     "operating_point.high"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "path", "value", "code", "place"), OF_EACH_KIND)
 def test_a_golden_file_of_each_kind_is_refused_for(
     name: str, path: tuple[Any, ...], value: Any, code: str, place: str
 ) -> None:
@@ -995,3 +1020,7 @@ def test_a_stop_that_abstains_and_one_that_accepts_come_back() -> None:
     tier = Tier("small", 1.0, (Reading("conf", 0.0, (), (0, 0)),))
     policy = Policy((tier,), nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0), abstain=0.5)
     assert parse_policy(dump_policy(policy).encode()).nodes == nodes
+
+
+if __name__ == "__main__":
+    GOLDEN.with_name("refusals.txt").write_text(refusals(), "utf-8", newline="\n")

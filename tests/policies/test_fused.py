@@ -114,6 +114,14 @@ def test_points_that_add_up_to_more_than_one_are_one_and_not_missing() -> None:
     assert policy.decide({"small": dict.fromkeys("abc", 0.9)}) == Accept("small")
 
 
+def test_a_score_counts_readings_from_0_to_1_and_takes_all_others_for_missing() -> None:
+    card = (Points("conf", (0.5,), (0.25, 0.5), 0.0),)
+    told = (-5e-324, 0.0, 0.5, 1.0, math.nextafter(1.0, 2.0), 1.5, math.nan)
+    assert [fused_score(card, [confidence]) for confidence in told] == [0.0, 0.25, 0.5, 0.5, 0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="zip"):
+        fused_score(card, [])
+
+
 # ----------------------------------------------------------------------------------------- against the plain loop
 
 

@@ -23,9 +23,11 @@ from metaverify.policies.graph import (
     Read,
     Stop,
     Tally,
+    as_votes,
     check_graph,
     come_to,
     compile_graph,
+    nearest_tally,
     renumbered,
     successors,
     walk,
@@ -540,3 +542,99 @@ def test_successors_and_renumbered_agree_on_where_a_node_leads() -> None:
         moved = renumbered(node, {at: at + shift for at in range(len(TREE))})
         assert successors(moved) == tuple(child + shift for child in successors(node))
         assert renumbered(moved, {at + shift: at for at in range(len(TREE))}) == node
+
+
+SMALL, LARGE = Stop(Accept("small")), Stop(Accept("large"))
+READINGS = {"small": ["conf", "votes"], "large": [], "judge": ["verdict"]}
+
+
+def look(cuts: tuple[float, ...] = (0.5,), then: tuple[int, ...] = (2, 2), reading: str = "conf") -> Read:
+    return Read("small", reading, cuts, then, 2)
+
+
+def poll(*tallies: Tally) -> Poll:
+    return Poll("small", "votes", tallies, 2)
+
+
+WRONG: list[tuple[tuple[Node, ...], str]] = [
+    ((SMALL,), "nodes[0]: accepts 'small', whose answer is not in hand on every path"),
+    ((Ask("tiny", 1), SMALL), "nodes[0]: calls 'tiny', which is not one of the tiers"),
+    ((Ask("judge", 1), SMALL), "nodes[0]: calls 'judge', which has no answer"),
+    ((Ask("small", 1), Ask("small", 2), SMALL), "nodes[1]: buys the answer of 'small' a second time"),
+    ((Ask("small", 0), SMALL), "nodes[0]: goes on to node 0, which is not further down"),
+    ((Ask("small", 2), SMALL), "nodes[0]: goes on to node 2, which is not further down"),
+    ((Ask("small", 2), SMALL, SMALL), "nodes[1]: cannot be reached from any root"),
+    ((look(), SMALL, SMALL), "nodes[0]: reads 'small', whose answer is not in hand on every path"),
+    (
+        (Ask("small", 1), Read("judge", "verdict", (), (2,), 2), SMALL),
+        "nodes[1]: reads 'judge', though the answer of 'large' is not in hand on every path",
+    ),
+    ((Ask("small", 1), look(reading="cnf"), SMALL), "nodes[1]: reads 'cnf' of 'small', which the tiers do not list"),
+    (
+        (Ask("small", 1), Read("tiny", "conf", (), (2,), 2), SMALL),
+        "nodes[1]: reads 'conf' of 'tiny', which the tiers do not list",
+    ),
+    (
+        (Ask("small", 1), Read("small", "conf", (), (2,), 2), look((), (3,)), SMALL),
+        "nodes[2]: buys conf of 'small' a second time",
+    ),
+    ((Ask("small", 1), look((0.5,), (2,)), SMALL), "nodes[1]: has 1 cuts and 1 branches, not one more"),
+    ((Ask("small", 1), look((0.5, 0.5), (2, 2, 2)), SMALL), "nodes[1]: has cuts that do not rise"),
+    ((Ask("small", 1), look((-0.1,)), SMALL), "nodes[1]: has a cut outside [0, 1]"),
+    ((Ask("small", 1), look((1.1,)), SMALL), "nodes[1]: has a cut outside [0, 1]"),
+    ((Ask("small", 1), poll(), SMALL), "nodes[1]: asks for up to 0 votes of 'small', of 2"),
+    (
+        (Ask("small", 1), poll(*[Tally((), (None,))] * 2, Tally((), (2,))), SMALL),
+        "nodes[1]: asks for up to 3 votes of 'small', of 2",
+    ),
+    (
+        (Ask("small", 1), poll(Tally((1,), (2,))), SMALL),
+        "nodes[1]: has 1 cuts and 1 branches after 1 votes, not one more",
+    ),
+    (
+        (Ask("small", 1), poll(Tally((2,), (2, 2))), SMALL),
+        "nodes[1]: has cuts after 1 votes that do not rise within 1 .. 1",
+    ),
+    (
+        (Ask("small", 1), poll(Tally((), (None,)), Tally((0,), (2, 2))), SMALL),
+        "nodes[1]: has cuts after 2 votes that do not rise within 1 .. 2",
+    ),
+    (
+        (Ask("small", 1), poll(Tally((), (None,)), Tally((1,), (2, None))), SMALL),
+        "nodes[1]: asks for more after 2 votes, and does not say what follows them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("nodes", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_table_is_refused_in_these_words(nodes: tuple[Node, ...], words: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        check_graph(nodes, [0], READINGS, {"judge": ["small", "large"]}, {("small", "votes"): 2})
+    assert str(caught.value) == words
+    assert f"{caught.value.place}: {caught.value.message}" == words
+
+
+@pytest.mark.parametrize("root", [-1, 2])
+def test_a_root_that_is_no_node_is_refused(root: int) -> None:
+    with pytest.raises(GraphError) as caught:
+        check_graph((Ask("small", 1), SMALL), [0, root], READINGS)
+    assert str(caught.value) == f"root {root}: is not one of the 2 nodes"
+
+
+@pytest.mark.parametrize(
+    ("yes", "asked", "most", "nearest"),
+    [(1, 3, 3, (1, 3)), (1, 4, 3, (1, 3)), (1, 6, 3, (1, 3)), (1, 7, 3, (0, 3)), (3, 6, 3, (2, 3)), (9, 9, 4, (4, 4))],
+)
+def test_more_votes_than_a_poll_asks_for_are_rounded_half_up(
+    yes: int, asked: int, most: int, nearest: tuple[int, int]
+) -> None:
+    assert nearest_tally(yes, asked, most) == nearest
+
+
+@pytest.mark.parametrize("told", [(3, 2), (-1, 2), (1,), (1, 2, 3), "12", (1.0, 2), {1, 2}, 0.5, b"12"])
+def test_what_are_no_votes_are_refused_in_these_words(told: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        as_votes(told, "small", "votes")
+    assert str(caught.value) == (
+        f"the votes 'votes' of 'small' are {told!r}, not (yes, asked), such as (2, 3), or None"
+    )

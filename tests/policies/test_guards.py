@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.file import load_policy
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
-from metaverify.policies.guards import Guard, TokenBucket, dearest_path, dearest_prices
+from metaverify.policies.guards import Allowance, Guard, TokenBucket, dearest_path, dearest_prices
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.router import Failure, Look, Reply, Router
-from metaverify.policies.tiers import Reading, Tier
+from metaverify.policies.tiers import Points, Reading, Tier
 
 from .strategies import examples, policies
 from .test_store import Clock
 
 LOW, MIDDLE, HIGH = 0, 1, 2
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 def cascade(share: float = 0.0, low: int = HIGH, high: int = HIGH) -> Policy:
@@ -121,6 +124,91 @@ def test_time_that_goes_back_pays_nothing_twice() -> None:
     for now, level in ((4.0, 4.0), (0.0, 4.0), (4.0, 4.0), (5.0, 5.0)):
         clock.now = now
         assert bucket.level == level
+
+
+def test_bounds_of_nothing_are_bounds_where_they_make_sense() -> None:
+    assert not TokenBucket(0.0, 1.0, Clock()).take(1.5)
+    assert Guard(dearest={"small": 0.0, "large": 0.5}).dearest == {"small": 0.0, "large": 0.5}
+    with pytest.raises(ValueError, match=r"rate 1.0 and burst 0.0: give finite amounts, the burst above 0"):
+        TokenBucket(1.0, 0.0)
+    with pytest.raises(ValueError, match=r"cap is 0.0; give the most that a request may cost, above 0"):
+        Guard(cap=0.0)
+
+
+def test_what_is_bought_beyond_what_was_set_aside_is_taken_out_one_by_one_and_settled_once() -> None:
+    bucket = TokenBucket(0.0, 10.0, Clock())
+    allowance = Allowance(Guard(bucket=bucket))
+    assert allowance.admit(2.0)
+    assert allowance.refusal(2.0) == ""
+    assert bucket.level == 8.0
+    allowance.spent = 2.0
+    assert allowance.refusal(3.0) == ""
+    assert bucket.level == 5.0
+    allowance.spent = 5.0
+    assert allowance.refusal(4.0) == ""
+    assert bucket.level == 1.0
+    assert allowance.refusal(6.0) == "budget"
+    allowance.close()
+    assert bucket.level == 5.0
+    allowance.spent = 6.0  # a call that nobody waited for any more
+    allowance.close()
+    assert bucket.level == 4.0
+    allowance.close()
+    assert bucket.level == 4.0
+
+
+def test_what_is_not_admitted_has_nothing_set_aside() -> None:
+    bucket = TokenBucket(0.0, 10.0, Clock())
+    allowance = Allowance(Guard(bucket=bucket))
+    assert not allowance.admit(11.0)
+    allowance.close()
+    assert bucket.level == 10.0
+    assert Allowance(Guard(cap=3.0, bucket=bucket)).admit(11.0)  # the cap is the most that it can cost
+    assert bucket.level == 7.0
+
+
+def test_the_bounds_hold_to_the_last_digit_and_no_further() -> None:
+    capped = Allowance(Guard(cap=1.0))
+    assert [capped.refusal(price) for price in (1.0, 1.0 * (1 + 1e-12), 1.0 + 3e-12)] == ["", "", "cap"]
+    indebted = TokenBucket(0.0, 1.0, Clock())
+    indebted.settle(0.0, 5.0)
+    poor = Allowance(Guard(bucket=indebted))
+    assert poor.refusal(0.0) == ""  # what costs nothing needs nothing
+    assert poor.refusal(1e-13) == "budget"
+    exact = TokenBucket(0.0, 1.0, Clock())
+    rich = Allowance(Guard(bucket=exact))
+    assert rich.admit(1.0)
+    assert rich.refusal(1.0 + 1e-13) == ""  # sums of prices that are what was set aside to the last digit
+    assert rich.refusal(1.0 + 1e-9) == "budget"
+
+
+def test_what_can_be_bought_is_listed_with_its_dearest_price() -> None:
+    prices = dearest_prices(load_policy(GOLDEN / "votes.json"), {"large": 12.0, ("small", "self_verify"): 0.125})
+    assert prices == {"small": 1.0, ("small", "self_verify"): 0.25, "large": 12.0}  # of five votes for 1.25 one
+    signals = load_policy(GOLDEN / "signals.json")
+    assert {name for name in dearest_prices(signals) if isinstance(name, str)} == {
+        tier.name for tier in signals.tiers if tier.answer
+    }
+    with pytest.raises(
+        ValueError, match=r"'lagre', which the policy does not buy; it knows 'small', \('small', 'conf'\)"
+    ):
+        dearest_prices(cascade(), {"lagre": 3.0})
+
+
+def test_a_plain_read_of_votes_costs_them_all_and_a_score_costs_its_parts() -> None:
+    readings = (Reading("votes", 2.0, (0.5,), (1, 1, 0), votes=4), Reading("conf", 0.25, (), (1, 0)))
+    readings += (Reading("paid", 0.125, (), (1, 0)),)
+    parts = tuple(Points(name, (), (0.5,), 0.0) for name in ("conf", "paid"))
+    tier = Tier("small", 1.0, (*readings, Reading("score", 0.0625, (0.5,), (1, 1, 0), parts)))
+    nodes = (Ask("small", 2), Ask("small", 3))
+    nodes += (
+        Read("small", "votes", (0.5,), (4, 4), 4),
+        Read("small", "score", (0.5,), (4, 4), 4),
+        Stop(Accept("small")),
+    )
+    vertices = (Vertex(0.0, 1.0, 0.5, 0), Vertex(0.0, 2.0, 0.6, 1))
+    policy = Policy((tier,), nodes, vertices, OperatingPoint(0, 0, 0.0))
+    assert dearest_path(policy, dearest_prices(policy)) == (3.0, 1.4375, 2.0, 0.4375, 0.0)
 
 
 def router(guard: Guard, confidence: float, policy: Policy | None = None, **costs: float) -> Router:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
 from statistics import median
 from typing import Any
 
@@ -14,10 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2, chi2_contingency, mannwhitneyu
 
-from metaverify.policies.actions import Accept
+from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.monitor import (
+    Drift,
     Monitor,
+    _CostSum,
+    _expected_calls,
+    _groups,
+    _Histogram,
+    _Watch,
     chi_square,
     chi_square_quantile,
     cusum_limit,
@@ -25,6 +34,7 @@ from metaverify.policies.monitor import (
     unconditional_readings,
 )
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.routed import Routed, Step
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.store import Snapshot
 from metaverify.policies.tiers import Reading, Tier
@@ -244,3 +254,306 @@ def test_the_spread_of_a_few_requests_is_not_trusted() -> None:
     assert monitor.recalibrate == ()
     router.route("?")
     assert [(drift.kind, drift.requests) for drift in monitor.recalibrate] == [("cost", 50)]
+
+
+def routed_of(policy: Policy, steps: Sequence[Step], cost: float, tier: str | None, vertex: int = HIGH) -> Routed:
+    last = Step(Abstain() if tier is None else Accept(tier), {}, 0.0, cost, None)
+    return Routed(None, tier, (*steps, last), Snapshot(policy, "id"), vertex)
+
+
+def bought(action: Call | Verify, reason: str = "", **readings: Any) -> Step:
+    return Step(action, readings, 1.0, 1.0, None, reason)
+
+
+def test_what_was_never_tried_is_counted_by_its_reason_alone() -> None:
+    monitor = Monitor()
+    steps = [
+        bought(Call("small"), "cap"),
+        bought(Verify("small", "judge"), "unanswered"),
+        bought(Call("large"), "down"),
+    ]
+    monitor.record(routed_of(cascade(), steps, 2.5, None))
+    report = monitor.report()
+    assert (report["calls"], report["reads"], report["accepts"]) == ({"large": 1}, {}, {})
+    assert report["reasons"] == {"cap": 1, "down": 1, "unanswered": 1}
+    assert (report["requests"], report["handed_over"], report["cost"]) == (1, 1, 2.5)
+    assert report["readings"] == {}
+
+
+def test_a_reading_that_failed_is_missing_and_one_that_was_not_told_is_none_at_all() -> None:
+    policy = cascade()
+    for steps, counted in (
+        ([bought(Call("small"), conf=0.5)], {"small.conf": [0, 1, 0]}),
+        ([bought(Call("small"), conf=0.49)], {"small.conf": [1, 0, 0]}),
+        ([bought(Call("small"), conf=None)], {"small.conf": [0, 0, 1]}),
+        ([bought(Call("small"), conf=1.5)], {"small.conf": [0, 0, 1]}),
+        ([bought(Call("small")), bought(Verify("small", "conf"), "down")], {"small.conf": [0, 0, 1]}),
+        ([bought(Call("small")), bought(Verify("small", "conf"), conf=0.9)], {"small.conf": [0, 1, 0]}),
+        ([bought(Call("small"))], {}),
+    ):
+        monitor = Monitor()
+        monitor.record(routed_of(policy, steps, 1.0, "small"))
+        assert monitor.report()["readings"] == counted
+
+
+def test_votes_are_counted_as_their_share_once_all_were_asked() -> None:
+    tier = Tier("small", 1.0, (Reading("votes", 0.0, (0.5,), (5, 5, 0), votes=4),))
+    nodes = (Ask("small", 1), Read("small", "votes", (0.5,), (2, 2), 2), Stop(Accept("small")))
+    policy = Policy((tier,), nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0))
+    monitor = Monitor()
+    for told in ((1, 4), (2, 4), [3, 4], (3, 3), (0, 0), None, (2, 8)):
+        monitor.record(routed_of(policy, [bought(Call("small"), votes=told)], 1.0, "small", 0))
+    assert monitor.report()["readings"] == {"small.votes": [2, 2, 1]}
+
+
+def test_what_every_request_reads_goes_on_past_a_reading_that_decides_nothing_and_no_further() -> None:
+    conf, paid = Reading("conf", 0.0, (0.5,), (5, 5, 0)), Reading("paid", 0.5, (0.5,), (5, 5, 0))
+    sample = Reading("again", 0.0, (0.5,), (5, 5, 0), sample=True)
+    tiers = (Tier("small", 1.0, (conf, paid, sample)), Tier("large", 2.0, (conf,)))
+    nodes = (
+        Ask("small", 1),
+        Read("small", "paid", (0.5,), (2, 2), 2),
+        Ask("large", 3),
+        Read("small", "again", (0.5,), (4, 4), 5),
+        Stop(Accept("small")),
+        Stop(Accept("large")),
+    )
+    policy = Policy(tiers, nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0))
+    everywhere = {("small", "conf"), ("small", "paid"), ("large", "conf"), ("small", "again")}
+    assert unconditional_readings(policy, 0) == everywhere
+
+
+@pytest.mark.parametrize("reason", ["cap", "budget", "cancelled"])
+def test_what_a_bound_cut_short_is_no_cost_that_was_expected(reason: str) -> None:
+    monitor = Monitor()
+    for _ in range(300):
+        monitor.record(routed_of(cascade(), [bought(Call("small"), reason)], 100.0, None))
+    assert monitor.recalibrate == ()
+    for _ in range(300):
+        monitor.record(routed_of(cascade(), [bought(Call("small"), "down")], 100.0, None))
+    assert [drift.kind for drift in monitor.recalibrate] == ["cost"]
+
+
+def test_nothing_is_known_of_a_trend_of_nothing() -> None:
+    assert trend([0, 0], [5, 3]) == trend([5, 3], [0, 0]) == 0.0
+    assert trend([7], [3]) == 0.0
+    assert trend([1, 0], [0, 1]) == pytest.approx(2.0)
+
+
+def test_an_alarm_says_what_to_do() -> None:
+    reading = Drift("reading", "conf of small", 31.26, 20.0, 650, "id")
+    assert str(reading) == (
+        "the histogram of conf of small is no longer that of the log (31.3 > 20.0 after 650 requests): fit again on "
+        "newer queries"
+    )
+    cost = Drift("cost", "the cost of a request", 3.0, 2.0, 90, "id")
+    assert str(cost).startswith("the mean of the cost of a request is no longer that of the log (3.0 > 2.0 after 90 ")
+
+
+def test_the_counters_are_told_as_prometheus_wants_them() -> None:
+    monitor = Monitor()
+    steps = [
+        bought(Call("small"), conf=0.1),
+        bought(Verify("small", "judge"), judge=0.2),
+        bought(Call("large"), "down"),
+    ]
+    monitor.record(routed_of(cascade(), steps, 2.5, "small"))
+    monitor.record(routed_of(cascade(), [], 0.0, None))
+    assert (
+        monitor.prometheus()
+        == """\
+# HELP metaverify_requests_total Requests that came to their end.
+# TYPE metaverify_requests_total counter
+metaverify_requests_total 2
+# HELP metaverify_cost_total What they cost.
+# TYPE metaverify_cost_total counter
+metaverify_cost_total 2.5
+# HELP metaverify_handed_over_total Requests without an answer.
+# TYPE metaverify_handed_over_total counter
+metaverify_handed_over_total 1
+# HELP metaverify_calls_total Calls of a tier.
+# TYPE metaverify_calls_total counter
+metaverify_calls_total{tier="large"} 1
+metaverify_calls_total{tier="small"} 1
+# HELP metaverify_reads_total Readings of a tier that were bought.
+# TYPE metaverify_reads_total counter
+metaverify_reads_total{tier="small"} 1
+# HELP metaverify_accepts_total Answers of a tier that were returned.
+# TYPE metaverify_accepts_total counter
+metaverify_accepts_total{tier="small"} 1
+# HELP metaverify_unplanned_steps_total Steps that went otherwise than planned.
+# TYPE metaverify_unplanned_steps_total counter
+metaverify_unplanned_steps_total{reason="down"} 1
+# HELP metaverify_recalibrate Readings and costs that are no longer those of the log.
+# TYPE metaverify_recalibrate gauge
+metaverify_recalibrate 0
+"""
+    )
+
+
+def cusum(costs: Sequence[tuple[float, float]], expected: float) -> list[float]:
+    """The height after each request over its limit, in exact fractions but for the root; 0 where none is told."""
+    unit, heights = Fraction(expected or 1.0) / 1024, []
+    height = total = squares = Fraction(0)
+    for count, (cost, wanted) in enumerate(costs, start=1):
+        excess = Fraction(round((cost - wanted) / float(unit)))
+        total, squares = total + excess, squares + excess**2
+        height = max(height + excess - 128, Fraction(0))
+        spread = math.sqrt(max(squares / count - (total / count) ** 2, 64**2))
+        limit = spread * cusum_limit(128 / spread, 10_000 / 0.002)
+        heights.append(float(height) / limit if count >= 50 and height else 0.0)
+    return heights
+
+
+@examples(20)
+@given(seed=st.integers(0, 10**6), expected=st.sampled_from([0.0, 1.0, 7.5]))
+def test_the_cost_alarm_sounds_at_the_request_at_which_a_cusum_by_hand_does(seed: int, expected: float) -> None:
+    rng = np.random.default_rng(seed)
+    policy = Policy(
+        (Tier("small", 1.0),), (Ask("small", 1), Stop(Accept("small"))),
+        (Vertex(0.0, expected, 0.5, 0),), OperatingPoint(0, 0, 0.0),
+    )  # fmt: skip
+    costs = [float(cost) for cost in rng.gamma(2.0, 0.5 * (expected or 1.0) * (1 + 0.6 * (seed % 2)), 400)]
+    if not expected:
+        costs = [0.2 * cost for cost in costs]
+    monitor = Monitor()
+    alarm = None
+    for at, cost in enumerate(costs):
+        monitor.record(routed_of(policy, [], cost, "small", 0))
+        if monitor.recalibrate and alarm is None:
+            alarm = at
+    heights = cusum([(cost, expected) for cost in costs], expected)
+    assert alarm == next((at for at, height in enumerate(heights) if height > 1.0), None)
+
+
+def test_neighbouring_bins_are_joined_into_four_groups_of_equal_shares() -> None:
+    assert _groups((10, 10, 10, 10, 3)) == (0, 1, 2, 3, 4)
+    assert _groups((5,) * 8 + (0,)) == (0, 0, 1, 1, 2, 2, 3, 3, 4)
+    assert _groups((97, 1, 1, 1, 7)) == (1, 3, 3, 3, 4)
+    assert _groups((0, 0, 0)) == (0, 0, 4)
+    assert _groups((1, 97, 2, 0)) == (0, 1, 3, 4)
+
+
+def test_the_last_six_hundred_readings_are_compared_after_each_fifty() -> None:
+    histogram = _Histogram(Reading("conf", 0.0, (0.5,), (400, 600, 10)))
+    values = [0.25] * 100 + [0.75] * 900
+    told = []
+    for at, value in enumerate(values):
+        found = histogram.add(value)
+        if found:
+            recent = values[max(0, at + 1 - 600) : at + 1]
+            now = [recent.count(0.25), recent.count(0.75), 0]
+            assert found == (chi_square((400, 600, 10), now, (0, 2, 4)), (trend((400, 600), now[:2]), 1))
+            told.append(at + 1)
+    assert told == list(range(50, 1001, 50))
+    assert histogram.counts == [100, 900, 0]
+    silent = _Histogram(Reading("conf", 0.0, (0.5,), (0, 0, 0)))
+    assert [silent.add(0.25) for _ in range(100)] == [()] * 100
+
+
+def test_a_report_says_which_policy_is_meant_and_what_drifted() -> None:
+    monitor = Monitor()
+    for _ in range(2000):
+        monitor.record(routed_of(cascade(), [bought(Call("small"), conf=0.1)], 20.0, "small"))
+    report = monitor.report()
+    assert report["policy"] == "id"
+    assert report["expected"] == {}
+    drifts = {drift["name"]: drift for drift in report["recalibrate"]}
+    assert drifts.keys() == {"conf of small", "the cost of a request"}
+    for drift, known in zip(report["recalibrate"], monitor.recalibrate, strict=True):
+        assert drift == {
+            "kind": known.kind, "name": known.name, "statistic": known.statistic, "limit": known.limit,
+            "requests": known.requests, "policy": "id", "message": str(known),
+        }  # fmt: skip
+    assert drifts["conf of small"]["requests"] == 50
+    assert drifts["the cost of a request"]["requests"] == 50
+    assert monitor.prometheus().endswith("metaverify_recalibrate 2\n")
+
+
+def evidence(*calls: float | None) -> VertexEvidence:
+    return VertexEvidence((0.0, 1.0), (0.0, 1.0), calls, calls)
+
+
+def test_shares_are_expected_where_both_vertices_were_cross_fitted_and_of_tiers_that_answer() -> None:
+    tiers = (Tier("small", 1.0), Tier("judge", 0.0, (Reading("v", 1.0, (), (0, 0)),), False), Tier("large", 9.0))
+    nodes = (Ask("small", 2), Ask("large", 3), Stop(Accept("small")), Stop(Accept("large")))
+
+    def expected(low: VertexEvidence | None, high: VertexEvidence | None) -> dict[str, float]:
+        vertices = (Vertex(0.0, 1.0, 0.5, 0, evidence=low), Vertex(0.0, 9.0, 0.6, 1, evidence=high))
+        return _expected_calls(Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.25)))
+
+    assert expected(evidence(1.0, None, 0.0), evidence(0.5, None, 1.0)) == {"small": 0.875, "large": 0.25}
+    assert expected(evidence(1.0, None, 0.0), None) == expected(None, evidence(1.0, None, 0.0)) == {}
+    with pytest.raises(ValueError, match="zip"):
+        expected(evidence(1.0, None, 0.0), evidence(1.0, None))
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [(-5e-324, [0, 0, 1]), (0.0, [1, 0, 0]), (0.5, [0, 1, 0]), (1.0, [0, 1, 0]), (1.0 + 2**-52, [0, 0, 1])],
+)
+def test_a_reading_falls_in_the_bin_that_the_file_says(value: float, counts: list[int]) -> None:
+    histogram = _Histogram(Reading("conf", 0.0, (0.5,), (5, 5, 0)))
+    assert histogram.add(value) == ()
+    assert histogram.counts == counts
+
+
+def siegmund(slack: float, run: float) -> float:
+    """The limit by halving: where (exp(2kb) - 2kb - 1) / 2k² is the run."""
+    low, high = 0.0, 200.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.expm1(middle) - middle < 2 * slack**2 * run else (low, middle)
+    return max(low / (2 * slack) - 1.166, 0.0)
+
+
+@pytest.mark.parametrize(("slack", "run"), [(0.5, 930), (0.125, 5e6), (2.0, 5e6), (0.05, 1e4), (0.5, 1.0), (1.0, 0.1)])
+def test_the_limit_of_the_cusum_solves_its_equation(slack: float, run: float) -> None:
+    assert cusum_limit(slack, run) == pytest.approx(siegmund(slack, run), rel=1e-9)
+
+
+@pytest.mark.parametrize("steady", [False, True])
+def test_the_sum_of_costs_is_the_one_reckoned_by_hand(steady: bool) -> None:
+    rng = np.random.default_rng(3)
+    costs = [2.5] * 80 if steady else [float(cost) for cost in rng.gamma(2.0, 1.1, 300)]
+    found = _CostSum(2.0)
+    height = total = squares = 0
+    for count, cost in enumerate(costs, start=1):
+        excess = round((cost - 2.0) * 512)
+        height, total, squares = max(height + excess - 128, 0), total + excess, squares + excess**2
+        spread = math.sqrt(max(squares / count - (total / count) ** 2, 64**2))
+        limit = spread * siegmund(128 / spread, 5e6) / 1024
+        told = found.add(cost, 2.0)
+        assert told == (pytest.approx((height / 1024, limit)) if count >= 50 and height else (0.0, math.inf))
+
+
+def test_groups_and_statistics_of_few_readings_are_those_reckoned_by_hand() -> None:
+    assert _groups((1, 0)) == (2, 4)
+    assert _groups((4, 4, 0)) == (1, 3, 4)
+    assert _groups((4, 0, 0)) == (2, 3, 4)
+    assert chi_square([5, 45], [5, 45], [0, 1]) == (0.0, 1)  # five are expected: enough
+    assert chi_square([4, 46], [5, 45], [0, 1]) == (0.0, 0)
+    assert chi_square([1, 0, 1], [1, 0, 1], [0, 1, 2]) == (0.0, 2)  # with all of them rare nothing is joined
+    assert chi_square([1, 1], [1, 0], [0, 1]) == (pytest.approx(0.75), 1)
+    for wrong in (([1, 2], [1], [0, 1]), ([1, 2], [1, 2], [0])):
+        with pytest.raises(ValueError, match="zip"):
+            chi_square(*wrong)
+    with pytest.raises(ValueError, match="zip"):
+        trend([1, 2], [1])
+
+
+def test_a_histogram_with_one_group_never_alarms_and_nonsense_is_told_by_name() -> None:
+    readings = (Reading("flat", 0.0, (), (100, 0)), Reading("vote", 0.0, (0.5,), (50, 50, 0), votes=1))
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    policy = Policy((Tier("small", 1.0, readings),), nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0))
+    monitor = Monitor()
+    for _ in range(60):
+        monitor.record(routed_of(policy, [bought(Call("small"), flat=0.5, vote=(1, 1))], 1.0, "small", 0))
+    assert monitor.report()["readings"] == {"small.flat": [60, 0], "small.vote": [0, 60, 0]}
+    assert {drift.name for drift in monitor.recalibrate} == {"vote of small"}
+    with pytest.raises(TypeError, match="the reading 'flat' of 'small' is 'high'"):
+        monitor.record(routed_of(policy, [bought(Call("small"), flat="high", vote=None)], 1.0, "small", 0))
+
+
+def test_the_chance_of_an_alarm_is_shared_by_all_that_is_looked_at() -> None:
+    assert _Watch(Snapshot(cascade(), "id")).chance == pytest.approx(0.01 / 1 / 100 / 2)

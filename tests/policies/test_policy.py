@@ -8,6 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -321,3 +322,86 @@ def test_a_context_s_root_is_checked_like_any_other() -> None:
 
 def test_a_verify_names_the_reading_to_buy() -> None:
     assert at_point(1, 1, 0.0).decide({"small": {}}) == Verify("small", "conf")
+
+
+POINT = "OperatingPoint(low=0, high=3, share=0.5, budget=None, price=None)"
+REFUSALS: list[tuple[Callable[[Policy], object], type[Exception], str]] = [
+    (
+        lambda p: p.decide({"smal": 0.5, "small": 0.5}),
+        ValueError,
+        "readings of 'smal', which is not one of the tiers large, medium, small; did you mean 'small'?",
+    ),
+    (
+        lambda p: p.decide({7: 0.5, "a": 0.5}),
+        ValueError,
+        "readings of '7', which is not one of the tiers large, medium, small",
+    ),
+    (
+        lambda p: p.decide({}, context=3),  # type: ignore[arg-type]
+        ValueError,
+        "context 3 is neither a label nor the values of task by name",
+    ),
+    (
+        lambda p: p.decide({}, context={"tsk": "code"}),
+        ValueError,
+        "context {'tsk': 'code'} is neither a label nor the values of task by name: 'task' is missing",
+    ),
+    (
+        lambda p: replace(p, context=()).decide({}, context=["code"]),  # type: ignore[arg-type]
+        ValueError,
+        "context ['code'] is neither a label nor the values of no context by name",
+    ),
+    (
+        lambda p: replace(p, context=("task", "tenant")).decide({}, context={"task": 1}),
+        ValueError,
+        "context {'task': 1} is neither a label nor the values of task, tenant by name: 'tenant' is missing",
+    ),
+    (
+        lambda p: replace(p, point=OperatingPoint(0, 1, 0.5)).decide({}),
+        ValueError,
+        "this policy mixes two decision graphs to meet its budget: pass key=<the request's id>",
+    ),
+    (lambda p: p.at(), TypeError, "give a budget or a price"),
+    (lambda p: p.at(budget=0.5), BudgetError, "E_BUDGET: budget 0.5 is below 1, the cost of the cheapest policy"),
+    (lambda p: p.at(budget=math.nan), BudgetError, "E_BUDGET: budget nan is below 1, the cost of the cheapest policy"),
+    (lambda p: p.at(price=-1.0), BudgetError, "E_BUDGET: price -1 is not a finite number of at least 0"),
+    (
+        lambda p: replace(p, point=OperatingPoint(0, 3, 0.5)),
+        ValueError,
+        f"operating point {POINT} is not one of a frontier with 3 vertices",
+    ),
+]
+
+
+@pytest.mark.parametrize(("work", "error", "words"), REFUSALS, ids=[words[:40] for _, _, words in REFUSALS])
+def test_a_wrong_call_is_refused_in_these_words(
+    work: Callable[[Policy], object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        work(at_point(0, 0, 0.0))
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("budget", "point"),
+    [
+        (1.0 * (1 - 1e-9), OperatingPoint(0, 0, 0.0, 1.0 * (1 - 1e-9))),
+        (1.0, OperatingPoint(0, 1, 0.0, 1.0)),
+        (2.5, OperatingPoint(0, 1, 0.75, 2.5)),
+        (3.0, OperatingPoint(1, 2, 0.0, 3.0)),
+        (9.5, OperatingPoint(1, 2, 0.5, 9.5)),
+        (16.0, OperatingPoint(2, 2, 0.0, 16.0)),
+        (17.0, OperatingPoint(2, 2, 0.0, 17.0)),
+        (math.inf, OperatingPoint(2, 2, 0.0, None)),
+    ],
+)
+def test_the_dial_stands_where_it_can_be_reckoned_by_hand(budget: float, point: OperatingPoint) -> None:
+    assert at_point(0, 0, 0.0).at(budget=budget).point == point
+
+
+def test_a_share_of_nothing_or_everything_draws_nothing_and_needs_no_key() -> None:
+    for share, arm in ((0.0, 0), (1.0, 1)):
+        policy = at_point(0, 1, share)
+        assert policy.arm(None) == policy.arm("any") == arm
+        assert policy.decide({}) == at_point(arm, arm, 0.0).decide({})
+        assert policy.expected_cost == VERTICES[arm].cost

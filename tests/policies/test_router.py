@@ -429,3 +429,62 @@ def test_the_same_key_takes_the_same_graph_in_every_process(seed: str) -> None:
     policy = load_policy(GOLDEN)
     keys = (key for n in range(300) for key in (n, str(n), f"r-{n}", bytes([n % 256])))
     assert ran.stdout.strip() == "".join(str(policy.arm(key)) for key in keys)
+
+
+def test_what_is_asked_for_wrongly_is_refused_in_these_words() -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Router(cascade(), doubted, timeouts={"lagre": 1.0})
+    assert str(caught.value) == (
+        "a timeout of 'lagre', which the policy does not buy; it knows 'small', ('small', 'conf'), ('small', 'judge'), "
+        "'large'"
+    )
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        Router(cascade(), doubted, timeouts={"small": 0.0})
+    assert str(caught.value) == "the timeout of 'small' is 0.0; give seconds above 0, or leave it out"
+    with pytest.raises(TypeError) as wrong:
+        Router(cascade(low=MIDDLE, high=MIDDLE), doubted, lambda *_: 0.5).route("?")
+    assert str(wrong.value) == "Verify(tier='small', reading='judge') came back as 0.5, not as a Look"
+
+
+def test_a_failure_says_why() -> None:
+    assert (Failure().reason, Failure().cost, str(Failure("down", 0.5))) == ("error", None, "down")
+
+
+def test_what_has_a_timeout_runs_in_a_thread_that_keeps_no_process_alive() -> None:
+    seen = []
+
+    def verify(*_: object) -> Look:
+        seen.append((threading.current_thread().name, threading.current_thread().daemon))
+        return Look(0.9)
+
+    Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify, timeouts={("small", "judge"): 10.0}).route("?")
+    assert seen == [("metaverify-call", True)]
+
+
+def test_a_fallback_is_the_cheapest_tier_that_its_bound_allows_and_is_charged_as_told() -> None:
+    def call(tier: str, _: object) -> Reply:
+        if tier == "small":
+            raise Failure("down", 0.25)
+        return Reply(tier, {}, 7.0)
+
+    policy = cascade(low=LOW, high=LOW)
+    open_, closed = (Router(policy, call, guard=Guard(cap=5.0, fail_open=free)).route("?") for free in (True, False))
+    assert (open_.answer, open_.cost, open_.reasons) == ("large", 7.25, ("down", "fallback"))
+    assert (closed.answer, closed.cost, closed.reasons) == (None, 0.25, ("down", "unanswered"))
+    assert [step.spent for step in open_.steps] == [0.25, 7.25, 7.25]
+    assert [step.cost for step in open_.steps] == [0.25, 7.0, 0.0]
+
+
+def test_costs_told_as_nothing_are_those_of_the_file_and_of_failures_the_dearest() -> None:
+    down = False
+
+    def call(tier: str, _: object) -> Reply:
+        if down and tier == "large":
+            raise Failure("down")
+        return Reply(tier, {"conf": 0.1})
+
+    guard = Guard(dearest={"large": 30.0, ("small", "judge"): 2.0})
+    router = Router(cascade(low=MIDDLE, high=MIDDLE), call, lambda *_: Look(0.1, 0.0), guard=guard)
+    assert [step.cost for step in router.route("?").steps] == [1.0, 0.0, 10.0, 0.0]
+    down = True
+    assert [step.cost for step in router.route("?").steps] == [1.0, 0.0, 30.0, 0.0]

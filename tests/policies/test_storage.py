@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from metaverify.policies import storage
 from metaverify.policies.file import PolicyFileError, load_policy, parse_policy, save_policy, write_atomically
 from metaverify.policies.policy import Policy
-from metaverify.policies.storage import signature_path
+from metaverify.policies.storage import read_at_most, signature_path
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -133,6 +135,34 @@ def test_a_key_that_is_too_short_signs_nothing_and_lets_nothing_in(tmp_path: Pat
         load_policy(path, key=key)
 
 
+def test_a_missing_signature_is_told_with_its_file_and_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    save_policy(edition(1), path)
+    assert str(refusal(path, key=KEY)) == (
+        f"E_SIGNATURE at {path}: has no signature by this key in p.json.sig: it was changed, or signed with another "
+        "key or none; export it again with the key"
+    )
+
+
+def test_of_a_large_file_one_byte_more_than_the_limit_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    for limit, read in ((3, b"0123"), (9, b"0123456789"), (10, b"0123456789")):
+        assert read_at_most(tmp_path / "file", limit, "") == read
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, why in (
+        (tmp_path / "loop", f"cannot be read: {os.strerror(errno.ELOOP)}; do this"),
+        (f"{tmp_path}/a\x00b", "cannot be read: embedded null byte; do this"),
+        (tmp_path / "none", "does not exist; do this"),
+        (tmp_path, "is not a file; do this"),
+    ):
+        with pytest.raises(PolicyFileError) as caught:
+            read_at_most(path, 10, "do this")
+        assert (caught.value.code, caught.value.place, caught.value.message) == ("E_NOTFILE", "", why)
+
+
 # ------------------------------------------------------------------------------------------- failures and the dead
 
 
@@ -173,12 +203,13 @@ def test_whatever_call_of_an_export_fails_the_file_is_whole_and_the_next_export_
     met: set[str] = set()
     for at in range(1000):
         save_policy(old, path, key=key)
-        raised = False
+        raised: OSError | None = None
         with failing(at, monkeypatch) as called:
             try:
                 save_policy(new, path, key=key)
-            except OSError:
-                raised = True
+            except OSError as error:
+                raised = error
+        assert raised is None or raised.strerror == "broken"  # and nothing that came of it
         assert load_policy(path, key=key) in ((old, new) if raised else (new,))
         save_policy(old, path, key=key)
         assert not [name for name in inside(tmp_path) if name.endswith(".tmp")], called
@@ -241,6 +272,103 @@ def test_only_the_dead_writers_of_the_same_file_are_cleaned_up_after(tmp_path: P
         assert inside(tmp_path) == sorted(["p.json", *(file.name for file in (living, *others))])
     write_atomically(path, b"whole")
     assert not living.exists()
+
+
+@posix
+def test_a_temporary_file_is_new_and_locked_and_named_so_that_the_next_writer_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    made: list[tuple[str, int]] = []
+    locked: list[int] = []
+    opened, lock = os.open, fcntl.flock
+
+    def opens(path: Any, flags: int, *mode: int) -> int:
+        made.append((Path(path).name, flags))
+        return opened(path, flags, *mode)
+
+    def locks(handle: int, how: int) -> None:
+        locked.append(how)
+        lock(handle, how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opens)
+        patched.setattr(fcntl, "flock", locks)
+        write_atomically(tmp_path / "p.json", b"whole")
+    (name, flags), (folder, _) = made
+    assert re.fullmatch(r"\.p\.json\.[0-9a-f]{16}\.tmp", name)
+    assert flags & os.O_EXCL
+    assert flags & os.O_CREAT
+    assert folder == tmp_path.name
+    assert locked == [fcntl.LOCK_EX]
+
+
+@posix
+def test_links_with_the_name_of_a_temporary_file_are_left_and_do_not_protect_the_stale(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    links = [tmp_path / f".p.json.{number:016x}.tmp" for number in range(0, 40, 2)]
+    stale = [tmp_path / f".p.json.{number:016x}.tmp" for number in range(1, 40, 2)]
+    for link in links:
+        link.symlink_to(precious)
+    for file in stale:
+        file.write_bytes(b"half")
+    write_atomically(tmp_path / "p.json", b"whole")
+    assert inside(tmp_path) == sorted(["p.json", "precious", *(link.name for link in links)])
+    assert precious.read_bytes() == b"mine"
+
+
+@posix
+def test_a_stale_file_that_another_writer_removes_first_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = tmp_path / f".p.json.{'a' * 16}.tmp"
+    stale.write_bytes(b"half")
+    lock = storage._lock
+
+    def locks(handle: int, *, wait: bool) -> bool | None:
+        stale.unlink(missing_ok=True)
+        return lock(handle, wait=wait)
+
+    monkeypatch.setattr(storage, "_lock", locks)
+    write_atomically(tmp_path / "p.json", b"whole")
+    assert inside(tmp_path) == ["p.json"]
+
+
+@posix
+def test_a_file_that_fails_to_close_after_the_exchange_says_so_and_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.fdopen
+
+    @contextmanager
+    def fdopen(handle: int, mode: str, **options: Any) -> Iterator[Any]:
+        with opened(handle, mode, **options) as file:
+            yield file
+        if mode == "wb":
+            raise OSError(errno.EIO, "late")
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    with pytest.raises(OSError, match="late"):
+        write_atomically(tmp_path / "p.json", b"whole")
+    assert inside(tmp_path) == ["p.json"]
+    assert (tmp_path / "p.json").read_bytes() == b"whole"
+
+
+@posix
+def test_an_interrupt_before_the_lock_goes_on_though_the_temporary_file_was_taken_for_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupts(handle: int, *, wait: bool) -> bool | None:
+        for file in tmp_path.iterdir():
+            file.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "_lock", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "p.json", b"whole")
+    assert inside(tmp_path) == []
 
 
 def test_without_locks_a_file_is_written_and_nothing_of_others_removed(

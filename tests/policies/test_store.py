@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+import metaverify.policies.store as store_module
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.file import PolicyFileError, dump_policy, load_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Stop
@@ -61,6 +64,42 @@ def test_a_new_file_is_taken_up_at_the_next_look_and_not_before(path: Path) -> N
     clock.now = 12.5
     health = store.health()
     assert (health.id, health.age, health.reloads, health.error) == (policy_id(revision(1)), 2.5, 1, None)
+
+
+def test_the_file_is_looked_at_once_a_second_and_read_where_it_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, reads = list[float](), list[float]()
+    clock, stamp = Clock(), store_module._stamp
+    clock.now = 100.0
+    monkeypatch.setattr(store_module, "_stamp", lambda file: (looks.append(clock.now), stamp(file))[1])
+    store = PolicyStore(path, load=lambda file: (reads.append(clock.now), load_policy(file))[1], clock=clock)
+    assert (store.health().age, looks, reads) == (0.0, [100.0], [100.0])
+    for now in (100.0, 100.5, 101.0, 101.0, 101.5, 102.0):
+        clock.now = now
+        assert store.policy == revision(0)
+    assert (looks, reads) == ([100.0, 101.0, 102.0], [100.0])
+    clock.now = 102.5
+    assert store.reload().age == 2.5
+    for now in (102.5, 103.4, 103.5):
+        clock.now = now
+        assert store.policy == revision(0)
+    assert (looks[3:], reads) == ([102.5, 103.5], [100.0, 102.5])
+
+
+def test_a_bad_file_is_read_again_a_fifth_of_a_second_later_where_there_is_no_time_between_looks(path: Path) -> None:
+    clock, reads = Clock(), list[float]()
+
+    def load(file: Path) -> Policy:
+        reads.append(clock.now)
+        return load_policy(file)
+
+    store = PolicyStore(path, every=0.0, load=load, clock=clock)
+    path.write_bytes(b"{")
+    for now in (0.0, 0.0, 0.125, 0.25, 0.5, 0.75, 1.0):
+        clock.now = now
+        assert store.policy == revision(0)
+    assert reads == [0.0, 0.0, 0.25, 0.75]
 
 
 def test_without_looks_only_a_call_reloads(path: Path) -> None:
@@ -162,6 +201,8 @@ def test_readers_do_not_wait_for_a_reload(path: Path) -> None:
     reader.start()
     assert entered.wait(10)
     assert store.policy == revision(0)  # while the other thread reads
+    assert reader.is_alive()
+    assert store.health().refused == 0  # nor was it waited for until it gave up
     go_on.set()
     reader.join(10)
     assert store.policy == revision(1)
@@ -187,48 +228,108 @@ def tiny_interval() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("tiny_interval")
-@pytest.mark.parametrize("reloads", [50, pytest.param(1000, marks=pytest.mark.slow)])
-def test_no_decision_mixes_two_revisions_though_half_of_the_reloads_are_bad(path: Path, reloads: int) -> None:
-    store = PolicyStore(path, every=0.0)
-    router = Router(store, lambda tier, request: Reply((tier, request)))
-    errors: list[BaseException] = []
-    seen: set[str] = set()
-    done = threading.Event()
-    good = [dump_policy(revision(number)).encode() for number in range(4)]
-    owners = {policy_id(revision(number)): f"tier{number}" for number in range(4)}
+class Traffic:
+    """Threads that send requests to a store's policy for as long as they may, and check every answer."""
 
-    def decide() -> None:
+    def __init__(self, store: PolicyStore) -> None:
+        self.router = Router(store, lambda tier, request: Reply((tier, request)))
+        self.owners = {policy_id(revision(number)): f"tier{number}" for number in range(5)}
+        self.seen: set[str] = set()
+        self.errors: list[str] = []
+
+    def flow(self, done: Callable[[], bool], told: Callable[[], object] = lambda: None) -> None:
+        threads = [threading.Thread(target=self.send, args=(done, told)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        assert not any(thread.is_alive() for thread in threads)
+
+    def send(self, done: Callable[[], bool], told: Callable[[], object]) -> None:
         count = 0
         try:
-            while not done.is_set() or count < 100:
-                routed = router.route(count, key=count)
-                name = owners[routed.snapshot.id]
+            while not done() or count < 100:
+                routed = self.router.route(count, key=count)
+                name = self.owners[routed.snapshot.id]
                 assert routed.answer == (name, count)
                 assert {getattr(step.action, "tier", None) for step in routed.steps} == {name}
                 assert routed.cost == float(name[-1]) + 1.0
                 assert routed.reasons == ()
-                seen.add(name)
+                self.seen.add(name)
                 count += 1
+                told()
         except BaseException as error:
-            errors.append(error)
+            self.errors.append(repr(error))
 
-    threads = [threading.Thread(target=decide) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+
+GOOD = [dump_policy(revision(number)).encode() for number in range(4)]
+
+
+def put(path: Path, turn: int) -> None:
+    """The file of this turn: a bad one every other time."""
     temporary = path.with_suffix(".new")
+    temporary.write_bytes(BAD[turn // 2 % len(BAD)] if turn % 2 else GOOD[turn // 2 % len(GOOD)])
+    temporary.replace(path)
+
+
+RELOADS = [50, pytest.param(1000, marks=pytest.mark.slow)]
+
+
+@pytest.mark.usefixtures("tiny_interval")
+@pytest.mark.parametrize("reloads", RELOADS)
+def test_no_decision_mixes_two_revisions_though_half_of_the_reloads_are_bad(path: Path, reloads: int) -> None:
+    store = PolicyStore(path, every=0.0)
+    traffic, done = Traffic(store), threading.Event()
+    flow = threading.Thread(target=traffic.flow, args=(done.is_set,))
+    flow.start()
     for turn in range(reloads):
-        temporary.write_bytes(BAD[turn // 2 % len(BAD)] if turn % 2 else good[turn // 2 % 4])
-        temporary.replace(path)
-        health = store.reload()
-        assert health.id in owners
+        put(path, turn)
+        assert store.reload().id in traffic.owners
     done.set()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
-    assert len(seen) > 1
+    flow.join(120)
+    assert traffic.errors == []
+    assert len(traffic.seen) > 1
     assert store.health().reloads >= reloads // 2 - 1
     assert store.health().failures > 0
+
+
+def traffic_of_a_process(path: Path, done: Any, counts: Any, told: Any) -> None:
+    """Four threads of a process of its own; what became of their requests, and the policy that it ends with."""
+    sys.setswitchinterval(1e-6)
+    store = PolicyStore(path, every=0.0)
+    traffic = Traffic(store)
+
+    def count() -> None:
+        counts.value += 1  # four threads, so that some are not counted
+
+    traffic.flow(done.is_set, count)
+    told.put((traffic.errors, sorted(traffic.seen), store.snapshot().id, store.health().refused))
+
+
+@pytest.mark.parametrize("reloads", RELOADS)
+def test_two_processes_of_four_threads_follow_one_file_and_mix_no_revisions(path: Path, reloads: int) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    done, told = spawn.Event(), spawn.Queue()
+    counts = [spawn.Value("Q", 0, lock=False) for _ in range(2)]
+    processes = [spawn.Process(target=traffic_of_a_process, args=(path, done, count, told)) for count in counts]
+    for process in processes:
+        process.start()
+    for turn in range(reloads):
+        before = [count.value for count in counts]
+        put(path, turn)
+        while any(count.value < was + 2 for count, was in zip(counts, before, strict=True)):
+            assert all(process.is_alive() for process in processes)
+            time.sleep(1e-4)
+    save_policy(revision(4), path)
+    done.set()
+    for errors, seen, last, refused in (told.get(timeout=120) for _ in processes):
+        assert errors == []
+        assert len(seen) > 1
+        assert last == policy_id(revision(4))
+        assert refused > 0
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
 
 
 class StoreMachine(RuleBasedStateMachine):
