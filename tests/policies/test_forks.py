@@ -6,6 +6,8 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +26,7 @@ from metaverify.policies.store import PolicyStore
 
 from .test_guards import cascade
 
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Renewed:
@@ -55,17 +57,27 @@ def test_where_nothing_forks_nothing_is_renewed(monkeypatch: pytest.MonkeyPatch)
     assert one.times == 0
 
 
-@forks
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("held", ["by hand", "by traffic"])
 def test_a_child_forked_while_threads_hold_every_lock_routes_and_writes(tmp_path: Path, held: str) -> None:
-    save_policy(cascade(), tmp_path / "policy.json")
-    store = PolicyStore(tmp_path / "policy.json", every=0.0)
+    """In a process of its own: what measures coverage of threads has locks too, and does not renew them."""
+    script = "import sys; from tests.policies.test_forks import fork_often; fork_often(*sys.argv[1:])"
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path), held]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    written = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()]
+    keys = [line["key"] for line in written if line["action"] == "accept" and line["key"] != "parent"]
+    assert sorted(keys) == sorted(f"child {child}" for child in range(10) for _ in range(50))
+
+
+def fork_often(folder: str, held: str) -> None:
+    """Fork ten children, each while every lock is held, or while three threads route."""
+    save_policy(cascade(), Path(folder, "policy.json"))
+    store = PolicyStore(Path(folder, "policy.json"), every=0.0)
     bucket, monitor = TokenBucket(1e6, 1e6), Monitor()
-    log = DecisionLog(tmp_path / "log.jsonl", size=10**6)
-    router = Router(
-        store, lambda tier, _: Reply(tier, {"conf": 0.1}), guard=Guard(1e3, bucket), monitor=monitor, log=log
-    )
+    log = DecisionLog(Path(folder, "log.jsonl"), size=10**6)
+    guard = Guard(1e3, bucket)
+    router = Router(store, lambda tier, _: Reply(tier, {"conf": 0.1}), guard=guard, monitor=monitor, log=log)
     router.route("?", key="parent")
     done = threading.Event()
 
@@ -88,9 +100,6 @@ def test_a_child_forked_while_threads_hold_every_lock_routes_and_writes(tmp_path
         for thread in threads:
             thread.join(60)
         log.close()
-    accepted = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text("utf-8").splitlines()]
-    keys = [line["key"] for line in accepted if line["action"] == "accept" and line["key"] != "parent"]
-    assert sorted(keys) == sorted(f"child {child}" for child in range(10) for _ in range(50))
 
 
 def serve(router: Router, log: DecisionLog, key: str) -> None:

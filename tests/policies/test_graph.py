@@ -545,7 +545,7 @@ def test_successors_and_renumbered_agree_on_where_a_node_leads() -> None:
 
 
 SMALL, LARGE = Stop(Accept("small")), Stop(Accept("large"))
-READINGS = {"small": ["conf", "votes"], "large": [], "judge": ["verdict"]}
+LISTED = {"small": ["conf", "votes"], "large": [], "judge": ["verdict"]}
 
 
 def look(cuts: tuple[float, ...] = (0.5,), then: tuple[int, ...] = (2, 2), reading: str = "conf") -> Read:
@@ -609,7 +609,7 @@ WRONG: list[tuple[tuple[Node, ...], str]] = [
 @pytest.mark.parametrize(("nodes", "words"), WRONG, ids=[words for _, words in WRONG])
 def test_a_table_is_refused_in_these_words(nodes: tuple[Node, ...], words: str) -> None:
     with pytest.raises(GraphError) as caught:
-        check_graph(nodes, [0], READINGS, {"judge": ["small", "large"]}, {("small", "votes"): 2})
+        check_graph(nodes, [0], LISTED, {"judge": ["small", "large"]}, {("small", "votes"): 2})
     assert str(caught.value) == words
     assert f"{caught.value.place}: {caught.value.message}" == words
 
@@ -617,7 +617,7 @@ def test_a_table_is_refused_in_these_words(nodes: tuple[Node, ...], words: str) 
 @pytest.mark.parametrize("root", [-1, 2])
 def test_a_root_that_is_no_node_is_refused(root: int) -> None:
     with pytest.raises(GraphError) as caught:
-        check_graph((Ask("small", 1), SMALL), [0, root], READINGS)
+        check_graph((Ask("small", 1), SMALL), [0, root], LISTED)
     assert str(caught.value) == f"root {root}: is not one of the 2 nodes"
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.file import load_policy, save_policy
 from metaverify.policies.guards import Guard, TokenBucket
 from metaverify.policies.policy import Policy
-from metaverify.policies.routed import Routed
+from metaverify.policies.routed import Routed, Step
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.store import PolicyStore
 
@@ -488,3 +489,28 @@ def test_costs_told_as_nothing_are_those_of_the_file_and_of_failures_the_dearest
     assert [step.cost for step in router.route("?").steps] == [1.0, 0.0, 10.0, 0.0]
     down = True
     assert [step.cost for step in router.route("?").steps] == [1.0, 0.0, 30.0, 0.0]
+
+
+def test_each_step_says_what_it_was_what_it_cost_and_why() -> None:
+    def verify(*_: object) -> Look:
+        return Look(0.9, 0.25)
+
+    first = Step(Call("small"), {"conf": 0.1}, 1.0, 1.0, 1.0, "")
+    judged = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify).route("?")
+    last = Step(Accept("small"), {}, 0.0, 1.25, 1.0, "")
+    assert judged.steps == (first, Step(Verify("small", "judge"), {"judge": 0.9}, 0.25, 1.25, 1.0, ""), last)
+    capped = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify, guard=Guard(cap=1.2)).route("?")
+    refused = Step(Verify("small", "judge"), {}, 0.0, 1.0, 1.0, "cap")
+    assert capped.steps == (first, refused, Step(Accept("small"), {}, 0.0, 1.0, 1.0, ""))
+
+
+def test_the_propensity_is_that_of_the_graphs_of_the_request_s_own_context() -> None:
+    plain = cascade(0.25, LOW, HIGH)
+    low, middle, high = plain.vertices
+    known = (replace(low, context_roots={"x": high.root}), middle, replace(high, context_roots={"x": high.root}))
+    policy = replace(plain, vertices=known)
+    for key in range(20):
+        same = Router(policy, doubted).route("?", key=key, context="x")
+        assert [step.propensity for step in same.steps] == [1.0, 1.0, 1.0]
+        apart = Router(policy, doubted).route("?", key=key, context="y")
+        assert apart.steps[-1].propensity == (0.25 if apart.vertex == HIGH else 0.75)
