@@ -208,7 +208,8 @@ def test_readings_of_every_kind_are_plain_json() -> None:
     step = Step(Verify("small", "judge"), told, 0.5, 1.5, 0.25, "why")
     snapshot = Snapshot(cascade(), "sha256:1", 3)
     routed = Routed(None, None, (step, Step(Abstain(), {}, 0.0, 1.5, None)), snapshot, 1, b"\x01\xff", "c")
-    shared = {"time": 2.346, "key": "01ff", "policy": "sha256:1", "vertex": 1, "context": "c", "spent": 1.5}
+    shared: dict[str, object] = {"time": 2.346, "key": "01ff", "policy": "sha256:1", "vertex": 1, "context": "c"}
+    shared |= {"serial": 0, "spent": 1.5, "without": []}
     first = {"step": 0, "action": "verify", "tier": "small", "reading": "judge", "cost": 0.5, "propensity": 0.25}
     last = {"step": 1, "action": "abstain", "tier": None, "reading": None, "cost": 0.0, "propensity": None}
     confidence = {"a": 1.0, "b": 0.25, "c": None, "d": None, "e": [2, 3], "f": [0, 1], "g": None}

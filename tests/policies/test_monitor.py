@@ -384,6 +384,8 @@ metaverify_accepts_total{tier="small"} 1
 # HELP metaverify_unplanned_steps_total Steps that went otherwise than planned.
 # TYPE metaverify_unplanned_steps_total counter
 metaverify_unplanned_steps_total{reason="down"} 1
+# HELP metaverify_outages_total Requests that were decided as is best without tiers that were down.
+# TYPE metaverify_outages_total counter
 # HELP metaverify_recalibrate Readings and costs that are no longer those of the log.
 # TYPE metaverify_recalibrate gauge
 metaverify_recalibrate 0
