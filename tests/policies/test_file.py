@@ -1022,5 +1022,12 @@ def test_a_stop_that_abstains_and_one_that_accepts_come_back() -> None:
     assert parse_policy(dump_policy(policy).encode()).nodes == nodes
 
 
+def test_a_policy_with_half_a_letter_is_not_saved_and_told_so_in_these_words(tmp_path: Path) -> None:
+    with pytest.raises(PolicyFileError) as caught:
+        save_policy(replace(load_policy(GOLDEN), salt="a\ud800b"), tmp_path / "p.json")
+    assert str(caught.value) == r"E_ENCODING at '\ud800': is a lone surrogate"
+    assert list(tmp_path.iterdir()) == []
+
+
 if __name__ == "__main__":
     GOLDEN.with_name("refusals.txt").write_text(refusals(), "utf-8", newline="\n")

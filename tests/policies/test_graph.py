@@ -23,6 +23,7 @@ from metaverify.policies.graph import (
     Read,
     Stop,
     Tally,
+    all_votes,
     as_votes,
     check_graph,
     come_to,
@@ -638,3 +639,10 @@ def test_what_are_no_votes_are_refused_in_these_words(told: Any) -> None:
     assert str(caught.value) == (
         f"the votes 'votes' of 'small' are {told!r}, not (yes, asked), such as (2, 3), or None"
     )
+
+
+def test_all_votes_are_asked_for_and_then_followed_by_their_share() -> None:
+    read = Read("small", "votes", (0.5, 0.75), (4, 5, 6), 7)
+    asking, last = (Tally((), (None,)),) * 3, Tally((1, 2, 3, 4), (4, 4, 5, 6, 6))
+    assert all_votes(read, 4) == Poll("small", "votes", (*asking, last), 7)
+    assert all_votes(read, 1) == Poll("small", "votes", (Tally((1,), (4, 6)),), 7)
