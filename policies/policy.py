@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from metaverify.policies.actions import Action
+from metaverify.policies.certificate import Certificate
 from metaverify.policies.context import context_label, interval_label
 from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
 from metaverify.policies.names import did_you_mean
@@ -103,6 +104,7 @@ class Policy:
         context_cuts: of each context column that is a number, where it is cut (see `interval_label`).
         serial: which edition of the file it is; later ones are higher, 0 where editions are not counted.
         expires: when it is not to be used any more, in seconds since 1970, as `time.time()`; None is never.
+        certificate: what is promised of the operating point; None where nothing is.
 
     Raises:
         GraphError: the nodes are no decision graph.
@@ -121,6 +123,7 @@ class Policy:
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     serial: int = 0
     expires: float | None = None
+    certificate: Certificate | None = None
     _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
@@ -212,7 +215,8 @@ class Policy:
     def at(self, *, budget: float | None = None, price: float | None = None) -> Policy:
         """The same frontier with the dial turned to a mean cost per query, or to a price in quality per unit cost.
 
-        A budget above what the best policy costs buys the best policy.
+        A budget above what the best policy costs buys the best policy.  A certificate goes along where it holds at the
+        new point too: of costs at a cheaper one, of quality at a dearer one.
 
         Raises:
             BudgetError: the budget is below the cost of the cheapest policy.
@@ -221,7 +225,9 @@ class Policy:
         if (budget is None) == (price is None):
             raise TypeError("give a budget or a price")
         point = point_at_price(self.vertices, price) if budget is None else point_at_budget(self.vertices, budget)  # type: ignore[arg-type]
-        return replace(self, point=point)
+        cost = _mix(point, [vertex.cost for vertex in self.vertices])
+        holds = self.certificate is not None and self.certificate.covers(cost)
+        return replace(self, point=point, certificate=self.certificate if holds else None)
 
     @property
     def expected_cost(self) -> float:
