@@ -1,7 +1,7 @@
 """One-sided tests of a mean: how unlikely what was seen would be if the mean were as high as it may not be.
 
-All take independent units z in [0, 1] and test "the mean of z is at least ``mean``"; each returns p-values, which are at
-most delta with a chance of at most delta where that is so.
+All take independent units z in [0, 1] and test "the mean of z is at least ``mean``"; each returns a p-value, which is
+at most delta with a chance of at most delta where that is so.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BOLD = 0.9
 """The most that is staked, as a share of what would lose everything on a single unit."""
 
 USUAL = math.log(20.0)
-"""What the logarithm of the wealth is to come to, by which stakes are set; any figure is right, and near ones as good."""
+"""What the logarithm of the wealth is to come to, by which stakes are set; any figure is right."""
 
 MANY = 10_000_000
 """Units, beyond which it does not matter how many more."""

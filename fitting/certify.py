@@ -23,8 +23,9 @@ from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
 from metaverify.simulators.overlap import overlapping
 from metaverify.simulators.replay import check_match, route
+from metaverify.simulators.traffic import varying
 
-__all__ = ["FEWEST_GROUPS", "CertificateError", "Terms", "certify", "certify_crossed", "certify_quality", "varying"]
+__all__ = ["FEWEST_GROUPS", "CertificateError", "Terms", "certify", "certify_crossed", "certify_quality"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -167,7 +168,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
         highest, needed = 1.0 - trial.bound(path[0]), trial.rows_needed(path[0], 1.0 - floor)
         raise CertificateError(
             f"a quality of {floor:g} is not certified on these {rows.told}: at the dearest point of the dial the bound "
-            f"is {highest:.4g}, the highest floor that can be had here; {_rows_text(needed, 'that quality is not had')}",
+            f"is {highest:.4g}, the highest floor that can be had here; {_rows_text(needed, 'the quality is lower')}",
             highest,
             needed,
         )
@@ -220,8 +221,8 @@ def _mixed(low: _Range, high: _Range, share: float) -> _Range:
     if share == 0.0:
         return low
     values = None if low.values is None or high.values is None else low.values | high.values
-    ends = ((1.0 - share) * a + share * b for a, b in ((low.low, high.low), (low.high, high.high)))
-    return _Range(*ends, values)
+    least_of, most_of = ((1.0 - share) * a + share * b for a, b in ((low.low, high.low), (low.high, high.high)))
+    return _Range(least_of, most_of, values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,7 +251,7 @@ class _Rows:
             tuple(str(i) for log in logs for i in log.query_ids),
             weights,
             member,
-            np.bincount(member, weights=weights),
+            np.asarray(np.bincount(member, weights=weights), dtype=np.float64),
             np.concatenate([log.group_draws("graph", 0) for log in logs]),
             len(first) == len(weights) and bool((weights == 1.0).all()),
         )
@@ -454,13 +455,6 @@ def _rows_text(needed: float, hopeless: str) -> str:
 
 
 # What is taken for granted -------------------------------------------------------------------------------------------
-
-
-def varying(policy: Policy) -> Mapping[tuple[str, str | None], float] | None:
-    """What does not always cost the same, (tier, reading), None for an answer, and the most that it cost on the rows
-    that the policy was fitted on; None where the file does not say."""
-    listed = policy.provenance.get("dearest")
-    return None if listed is None else {(tier, reading): price for tier, reading, price in listed}
 
 
 def _prices(policy: Policy, cap: float | None) -> Mapping[tuple[str, str | None], tuple[float, float]]:

@@ -38,7 +38,7 @@ from metaverify.policies.context import interval_label, split_label
 from metaverify.policies.file import dump_policy, policy_id
 from metaverify.policies.policy import BudgetError, OperatingPoint, Policy
 from metaverify.policies.tiers import Tier
-from metaverify.simulators.log import LoggedTier, LogError, ReplayLog, fingerprint, fingerprint_queries
+from metaverify.simulators.log import LogError, LoggedTier, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure, replay
 from metaverify.simulators.overlap import sample_of_rows
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
@@ -90,6 +90,7 @@ class Fit:
             "references": [asdict(reference) for reference in self.references],
             "notes": list(self.notes),
             "compared": [asdict(each) for each in self.compared],
+            "certificate": None if self.policy.certificate is None else asdict(self.policy.certificate),
         }
 
 
@@ -208,9 +209,7 @@ class _Goal:
             assert self.held_out is not None, "floors are certified on rows apart"
             scores = [tier.correct for tier in learnt.rows.tiers]
             binary = learnt.abstain is None and all(bool(np.isin(score, (0.0, 1.0)).all()) for score in scores)
-            return certify_quality(
-                finished, self.held_out, floor=self.floor, delta=self.terms.delta, binary=binary
-            )
+            return certify_quality(finished, self.held_out, floor=self.floor, delta=self.terms.delta, binary=binary)
         assert self.budget is not None, "a price is not certified"
         if self.held_out is not None:
             return certify_budget(finished, self.held_out, budget=self.budget, terms=self.terms)
@@ -324,7 +323,7 @@ class _Learnt:
         return replace(self, policy=policy, ledger=self.crossed.ledger(self._target(policy.point, max(cost, low))))
 
     def costs(self, points: Sequence[OperatingPoint]) -> Floats:
-        """What each query cost at points of the dial when it was routed by a policy that did not see it, [points, n]."""
+        """What each query cost at points of the dial, routed by a policy that did not see it, [points, n]."""
         vertices = self.policy.vertices
         found = []
         for point in points:
@@ -402,8 +401,8 @@ class _Job:
         costs, qualities = ([getattr(v, name) for v in policy.vertices] for name in ("cost", "quality"))
         if not floor <= qualities[-1]:
             raise FloorError(
-                f"no policy learnt from this log reaches a quality of {floor:g} on unseen queries; the best one comes to "
-                f"{qualities[-1]:.4g}, at a cost of {costs[-1]:.4g}"
+                f"no policy learnt from this log reaches a quality of {floor:g} on unseen queries; the best one "
+                f"comes to {qualities[-1]:.4g}, at a cost of {costs[-1]:.4g}"
             )
         return float(np.interp(floor, qualities, costs))
 

@@ -27,7 +27,8 @@ class Certificate:
     ``level`` is "finite-sample" where that holds for any number of rows and any distribution, "approximate" where it
     rests on the central limit theorem.  It takes for granted that groups are independent, that none has more than
     ``largest_group`` rows, and that no query costs more than ``dearest``: by the prices in the file, by a cap that the
-    run time keeps, or because no price is above twice the largest on the rows that the policy was fitted on (``dearest_from``).
+    run time keeps, or because no price is above twice the largest on the rows that the policy was fitted on
+    (``dearest_from``).
 
     ``bound`` is what the rows show: the cost that is exceeded, or the quality that is missed, with a chance of at most
     ``delta``.  ``cost`` is the operating point's expected cost in the file; every cheaper point of the dial was tested
@@ -76,7 +77,11 @@ class Certificate:
         group = "" if self.largest_group == 1.0 else f", no group above {self.largest_group:g} rows"
         dearest = ""
         if self.dearest is not None and self.level == "finite-sample":
-            ground = {"prices": "by its prices", "cap": "by a cap on each request", "fitting rows": "as on the rows it was fitted on"}
+            ground = {
+                "prices": "by its prices",
+                "cap": "by a cap on each request",
+                "fitting rows": "as on the rows it was fitted on",
+            }
             dearest = f", no query above {self.dearest:.6g} {ground[self.dearest_from]}"
         return f"{self.level} by {self.method} on {rows}{looks}{group}{dearest}"
 

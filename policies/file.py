@@ -8,10 +8,10 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from metaverify.policies.actions import Abstain, Accept
-from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate
+from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate, Level, Promise
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.names import did_you_mean
@@ -28,8 +28,6 @@ __all__ = [
     "save_policy",
     "write_atomically",
 ]
-
-N = TypeVar("N", bound=str)
 
 FORMAT = "metaverify-policy"
 VERSION = 1
@@ -352,7 +350,7 @@ def _cost_at(vertices: tuple[Vertex, ...], point: OperatingPoint) -> float:
 
 
 def _decode_certificate(item: Fields) -> Certificate:
-    promise, level = (_one_of(item, key, known) for key, known in (("promise", PROMISES), ("level", LEVELS)))
+    promise, level = cast(Promise, _one_of(item, "promise", PROMISES)), cast(Level, _one_of(item, "level", LEVELS))
     most = 1.0 if promise == "expected quality" else math.inf
     dearest = item.number("dearest", 0.0) if item.has("dearest") else None
     count = item.whole("next") if item.has("next") else 0
@@ -382,7 +380,7 @@ def _decode_certificate(item: Fields) -> Certificate:
     return certificate
 
 
-def _one_of(item: Fields, key: str, known: Sequence[N]) -> N:
+def _one_of(item: Fields, key: str, known: Sequence[str]) -> str:
     value = item.text(key)
     for name in known:
         if name == value:

@@ -30,23 +30,25 @@ def overlapping(policy: Policy, log: ReplayLog) -> bool:
     Of the remembered rows whose ids are met again more than half must have the same readings: ids alone may be those
     of other queries, row numbers for instance.
     """
-    known = dict(entry.split(":") for entry in policy.provenance.get("rows", ()))
+    known: dict[str, str] = dict(entry.split(":") for entry in policy.provenance.get("rows", ()))
     if not known:
         return False
     ids = {_hash(str(query)): at for at, query in enumerate(log.query_ids)}
     met = [query for query in known if query in ids]
     texts = _readings(log, policy.tiers, [ids[query] for query in met])
-    same = sum(known[query] == _hash(text)[:8] for query, text in zip(met, texts, strict=True))
+    same: int = sum(known[query] == _hash(text)[:8] for query, text in zip(met, texts, strict=True))
     return same > len(met) / 2
 
 
 def _readings(log: ReplayLog, tiers: Sequence[Tier], rows: Sequence[int]) -> list[str]:
-    """What was read in these rows, as text; a reading that the log does not have is missing."""
+    """What was read in these rows, as text: the readings that the policy knows or, where it knows none, all of its
+    tiers; one that the log does not have is missing."""
     columns: dict[tuple[str, str], Floats] = {
         (source.name, reading.name): reading.confidence for source in log.sources for reading in source.readings
     }
-    missing = np.full(len(log), np.nan)
     names = [(tier.name, reading.name) for tier in tiers for reading in tier.readings if not reading.parts]
+    names = names or sorted(name for name in columns if name[0] in {tier.name for tier in tiers})
+    missing = np.full(len(log), np.nan)
     return [" ".join(f"{columns.get(name, missing)[at]:.6g}" for name in names) for at in rows]
 
 
