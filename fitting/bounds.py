@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import logsumexp, stdtr, stdtrit
-from scipy.stats import binom
+from scipy.stats import binom, skew
 
 __all__ = [
     "TESTS",
@@ -95,12 +95,16 @@ def e_process(z: Floats, mean: float) -> float:
 
 
 def student(z: Floats, mean: float) -> float:
-    """Student's test, which is right in large samples only."""
+    """Student's test, corrected for skewness (Hall 1992, JRSS B 54, formula 3.3): right in large samples only.
+
+    Without the correction costs that are rarely high and mostly low overrun half as often again.
+    """
     error = float(z.std(ddof=1)) / math.sqrt(len(z))
     apart = float(z.mean()) - mean
     if error == 0.0:
         return 0.0 if apart < 0.0 else 1.0
-    return float(stdtr(len(z) - 1, apart / error))
+    t, bend = apart / error, float(skew(z)) / math.sqrt(len(z))
+    return float(stdtr(len(z) - 1, t + bend * t**2 / 3.0 + bend**2 * t**3 / 27.0 + bend / 6.0))
 
 
 TESTS: Mapping[str, Test] = MappingProxyType(

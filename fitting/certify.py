@@ -33,7 +33,8 @@ Ints = NDArray[np.int64]
 FEWEST_GROUPS = 300
 """Below which what holds in large samples is not relied on."""
 
-POINTS = 200  # of the dial, beside its vertices
+POINTS = 100  # of the dial, beside its vertices
+NEAR = (0.6, 1.1)  # of the budget: where most of them lie
 BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
 MARGIN = 2.0
 """How many times the largest price on the fitting rows no price is taken to exceed, where no cap is given; half of all
@@ -122,7 +123,7 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
         _check_unseen(policy, log)
     walks = _walks(policy, terms.dearest)
     ranges = tuple(_range(walks, vertex) for vertex in policy.vertices)
-    path = _upwards(policy.vertices, BEYOND * budget)
+    path = _upwards(policy.vertices, budget)
     used = sorted({at for point in path for at in (point.low, point.high)})
     logged = _Rows.of(logs)
     spent = {at: np.concatenate([route(policy, log, at).cost for log in logs]) for at in used}
@@ -138,7 +139,7 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
 def certify_crossed(policy: Policy, log: ReplayLog, costs: Costs, *, budget: float, terms: Terms) -> Policy:
     """The same at the approximate level, from what every query cost when it was routed by a policy that did not see it:
     ``costs`` gives them for points of the dial, [points, n], in the order of the log's rows."""
-    path = _upwards(policy.vertices, BEYOND * budget)
+    path = _upwards(policy.vertices, budget)
     rows = _Rows.of([log])
     most = float(np.max(costs([path[-1]]))) + budget
     trial = _Trial(rows, _Values(costs, most), terms, None)
@@ -158,7 +159,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     check_match(policy, log)
     _check_unseen(policy, log)
     terms = Terms(delta=delta)
-    path = _upwards(policy.vertices, math.inf)[::-1]
+    path = _points(policy.vertices, np.linspace(0.0, policy.vertices[-1].cost, 2 * POINTS))[::-1]
     rows = _Rows.of([log])
     missed = {at: 1.0 - route(policy, log, at).quality for at in range(len(policy.vertices))}
     coin = _Range(0.0, 1.0, frozenset({0.0, 1.0}) if binary else None)
@@ -190,12 +191,18 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
 # What is tested ------------------------------------------------------------------------------------------------------
 
 
-def _upwards(vertices: Sequence[Vertex], most: float) -> tuple[OperatingPoint, ...]:
-    """Points of the dial by expected cost up to ``most``, every vertex among them, and the first in any case: between
-    two neighbours costs and qualities are linear, so what holds at both holds between."""
-    costs = [vertex.cost for vertex in vertices]
-    end = min(max(most, costs[0]), costs[-1])
-    every = np.union1d(np.linspace(costs[0], end, POINTS), [cost for cost in costs if cost <= end])
+def _upwards(vertices: Sequence[Vertex], budget: float) -> tuple[OperatingPoint, ...]:
+    """Points of the dial by expected cost, the cheapest first and most of them near the budget."""
+    near, wide = np.linspace(*NEAR, POINTS), np.linspace(0.0, BEYOND, POINTS // 4)
+    return _points(vertices, budget * np.concatenate([near, wide]))
+
+
+def _points(vertices: Sequence[Vertex], costs: Floats) -> tuple[OperatingPoint, ...]:
+    """The points of the dial at these costs, as far as it goes, and every vertex up to the dearest, the first in any
+    case: between two neighbours costs and qualities are linear, so that what holds at both holds between."""
+    ends = [vertex.cost for vertex in vertices]
+    most = max(float(costs.max()), ends[0])
+    every = np.union1d(np.clip(costs, ends[0], ends[-1]), [end for end in ends if end <= most])
     return tuple(replace(point_at_budget(vertices, cost), budget=None) for cost in every.tolist())
 
 
@@ -539,7 +546,7 @@ def _check_unseen(policy: Policy, log: ReplayLog) -> None:
         raise LogError(
             "E_INSAMPLE",
             "the policy was fitted on rows of this log, which says nothing certain of new ones: give rows that were "
-            "held out, traffic without labels (--traffic), or let `fit --certify` hold out a half",
+            "held out, traffic without labels (--traffic), or let `fit --certify` hold some out",
         )
 
 
