@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROOMS := policies simulators fitting
 
-.PHONY: demo test test-slow lint format fuzz bench docs-check links clean
+.PHONY: demo test test-slow lint format fuzz bench bench-certify docs-check links clean
 
 demo: $(STAMP)
 	$(BIN)/metaverify demo
@@ -31,6 +31,11 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.speed
+
+# Goes on where it was broken off.
+bench-certify: $(STAMP)
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.certify --resume build/certify.jsonl
 
 docs-check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -515,7 +515,7 @@ def _certified(policy: Policy, chosen: _Learnt, job: _Job) -> Policy:
     point = replace(policy.point, share=_nine(policy.point.share))
     moved = replace(policy, point=point)
     evidence = {key: value for key, value in _evidence(chosen.outcome, job.folds).items() if key != "certificate"}
-    certificate = replace(policy.certificate, bound=_nine(policy.certificate.bound), cost=_nine(moved.expected_cost))
+    certificate = replace(policy.certificate, bound=_nine(policy.certificate.bound), cost=moved.expected_cost)
     return replace(moved, evidence=evidence, certificate=certificate)
 
 

@@ -36,7 +36,7 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "replay", "decide", "show", "report", "simulate")
+COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "certify", "replay", "decide", "show", "report", "simulate")
 
 
 @dataclass(frozen=True)
@@ -367,7 +367,13 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
     policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
     if dial:
         policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
-    expected = {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": [], "warnings": ["few-values"]}
+    expected = {
+        **plain(replay(policy, log).to_json()),
+        "in_sample": True,
+        "certificate": None,
+        "notes": [],
+        "warnings": ["few-values"],
+    }
     assert {**found, "notes": []} == expected
     assert "warning few-values: " in run("replay", shop.full_policy, shop.full_log, *dial).out
     assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
@@ -891,7 +897,7 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
     assert "context qa/tokens missing: its own graph" in missing.out
 
     cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
-    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "notes": []}
+    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "certificate": None, "notes": []}
     expected["warnings"] = [warning.slug for warning in inspect_log(cut).warnings]
     assert expected["warnings"]
     assert run("replay", file, other, "--json").json() == expected
