@@ -465,15 +465,17 @@ def _rows_text(needed: float, hopeless: str) -> str:
 
 
 def _prices(policy: Policy, cap: float | None) -> Mapping[tuple[str, str | None], tuple[float, float]]:
-    """Between what each purchase lies; a cap is kept by the run time, which has no need of prices."""
+    """Between what each purchase lies; a cap is kept by the run time, which has no need of prices.  A reading that is
+    missing may have cost nothing."""
     seen = varying(policy)
     found: dict[tuple[str, str | None], tuple[float, float]] = {}
     for tier in policy.tiers:
-        bought = [(None, tier.price)] if tier.answer else []
-        for name, price in [*bought, *((r.name, r.price) for r in tier.readings)]:
+        bought: list[tuple[str | None, float]] = [(r.name, r.price) for r in tier.readings]
+        for name, price in [(None, tier.price), *bought] if tier.answer else bought:
             fixed = (seen is None and cap is None) or (seen is not None and (tier.name, name) not in seen)
             most = math.inf if cap is not None else MARGIN * (seen or {}).get((tier.name, name), price)
-            found[tier.name, name] = (price, price) if fixed else (0.0, max(most, price))
+            least = price if fixed and name is None else 0.0
+            found[tier.name, name] = (least, price if fixed else max(most, price))
     return found
 
 

@@ -97,6 +97,7 @@ class Shop:
     policy: Path
     full_log: Path
     full_policy: Path
+    other_log: Path  # as the first one, of other queries
 
 
 FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2", "--budget", "3")
@@ -105,9 +106,13 @@ FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
-    found = Shop(folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json")))
+    found = Shop(
+        folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json", "other.csv"))
+    )
     assert main(["simulate", "shared_difficulty", "-n", "300", "--levels", "4", "-o", str(found.log)]) == 0
     assert main(["fit", str(found.log), "--budget", "5", "--folds", "2", "-o", str(found.policy)]) == 0
+    other = ("--levels", "4", "--seed", "9", "-o", str(found.other_log))
+    assert main(["simulate", "shared_difficulty", "-n", "300", *other]) == 0
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
     return found
@@ -132,6 +137,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
         "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
+        "certify": ["certify", shop.policy, shop.other_log, "--budget", "5", "-o", shop.folder / "certified.json"],
         "replay": ["replay", shop.policy, shop.log],
         "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],
         "show": ["show", shop.policy],

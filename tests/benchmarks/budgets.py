@@ -35,18 +35,7 @@ def main() -> None:
     for text in options.logs:
         path, _, names = text.partition(":")
         lines += table_of(Path(path), names.split(",") if names else None, options.splits, options.delta)
-    head = [
-        "log",
-        "budget",
-        "plug-in cost",
-        "over",
-        "clearly",
-        "certified cost",
-        "bound",
-        "over",
-        "clearly",
-        "given up",
-    ]
+    head = ["log", "budget", "plug-in", "over", "clearly", "certified", "bound", "over", "clearly", "given up"]
     print(table(head, lines))
 
 

@@ -11,18 +11,22 @@ import pytest
 from scipy.stats import beta, binom
 
 from metaverify.fitting.bounds import betting
-from metaverify.fitting.certify import CertificateError, Terms, certify, certify_quality
+from metaverify.fitting.certify import CertificateError, Terms, _range, _walks, certify, certify_quality
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.export import keep_vertices
 from metaverify.fitting.fit import FloorError, fit
+from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Accept
 from metaverify.policies.certificate import Certificate, certificate_text
-from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.graph import Ask, Poll, Read, Stop
+from metaverify.policies.guards import dearest_path, dearest_prices
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.outcome import replay
-from metaverify.simulators.worlds import WORLDS
+from metaverify.simulators.replay import route
+from metaverify.simulators.traffic import varying
+from metaverify.simulators.worlds import WORLDS, World, polled
 
 CUTS = (0.2, 0.4, 0.6, 0.8)
 FIXED: list[list[object]] = []
@@ -492,3 +496,41 @@ def test_fit_finds_the_cheapest_policy_of_a_quality() -> None:
 def test_fit_refuses_goals_that_do_not_go_together(given: dict[str, object], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         fit(WORLDS["independent"](2).draw(50, 1), **given)  # type: ignore[arg-type]
+
+
+# What a query can cost -----------------------------------------------------------------------------------------------
+
+
+def voting() -> World:
+    """Two tiers at fixed prices, the small one's answers judged by five votes."""
+    plain = WORLDS["shared_difficulty"](2)
+    yes = np.tile([0.3, 0.8], (len(plain.prior), 1))
+    return replace(plain, readings=((polled("votes", yes, 5, 0.5),), ()))
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        WORLDS["shared_difficulty"](3, reading_prices=(0.2,)),
+        WORLDS["hopeless"](2, reading_prices=(0.0, 0.3), missing=0.2),
+        WORLDS["token_prices"](3, reading_prices=(0.1,)),
+        voting(),
+    ],
+    ids=["paid readings", "missing", "by token", "votes"],
+)
+def test_no_walk_costs_more_than_the_range_says_and_fixed_prices_give_the_dearest_walk(world: World) -> None:
+    log = world.draw(400, 1)
+    policy = fit(log, budget=3.0, learner=TableLearner(first=False), compare=False).policy
+    walks = _walks(policy, None)
+    assert any(isinstance(node, Read | Poll) for node in policy.nodes)
+    for at, vertex in enumerate(policy.vertices):
+        ends, cost = _range(walks, vertex), route(policy, log, at).cost
+        assert ends.low * (1 - 1e-6) <= cost.min()
+        assert cost.max() <= ends.high * (1 + 1e-6)
+        if not varying(policy):
+            assert ends.high == pytest.approx(dearest_path(policy, dearest_prices(policy))[vertex.root])
+        if ends.values is not None:
+            assert len(ends.values) <= 2
+            assert min(ends.values) == pytest.approx(ends.low)
+            assert max(ends.values) == pytest.approx(ends.high)
+            assert all(any(abs(value - each) < 1e-6 for each in ends.values) for value in np.unique(cost))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -15,10 +13,9 @@ TRIALS = 100
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is learnt by a quick learner is certified as anything else."""
     monkeypatch.setattr(bench, "LEARNER", Thresholds())
-    yield
 
 
 def test_prices_that_are_cut_off_have_the_mean_that_draws_have() -> None:
