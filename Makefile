@@ -8,7 +8,8 @@ ROOMS := policies simulators fitting
 .PHONY: demo test test-slow lint format fuzz bench bench-certify docs-check links clean
 
 demo: $(STAMP)
-	$(BIN)/metaverify demo
+	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
+	@$(BIN)/metaverify demo
 
 test: lint docs-check
 	$(BIN)/python -m pytest -n 2 -m "not slow"

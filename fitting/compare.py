@@ -30,7 +30,7 @@ from metaverify.policies.policy import BudgetError
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.bootstrap import RESAMPLES, estimate, group_members, holm, p_value, resample
 from metaverify.simulators.inspection import inspect_log
-from metaverify.simulators.log import LogError, ReplayLog, fingerprint
+from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import LEVEL, Estimate, mean_with_interval
 from metaverify.simulators.references import no_information_hull, oracle
 from metaverify.simulators.scores import Curve, Tiers, aiq, apgr, area, gain, ibc
@@ -116,6 +116,7 @@ def compare(
         drawn = _Drawn(sums, resample(sums.by_group.T, resamples=resamples, seed=seed))
     return Comparison(
         fingerprint=mark,
+        queries=fingerprint_queries(rows),
         rows=len(rows),
         groups=sums.groups,
         context=rows.context_names,

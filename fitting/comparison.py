@@ -139,11 +139,13 @@ class Comparison:
 
     Attributes:
         fingerprint: of the log.
+        queries: which queries they were, whatever contexts and readings the log was told to have.
         cost_range: from the cheapest tier to the largest budget, over which areas are taken.
         methods: in the order in which they were given; ``failed`` has the errors of those that could not be compared.
     """
 
     fingerprint: str
+    queries: str
     rows: int
     groups: int
     context: tuple[str, ...]
@@ -189,6 +191,7 @@ class Comparison:
                 "version": 1,
                 "log": {
                     "fingerprint": self.fingerprint,
+                    "queries": self.queries,
                     "rows": self.rows,
                     "groups": self.groups,
                     "context": self.context,

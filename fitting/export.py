@@ -14,7 +14,7 @@ from metaverify.fitting.lattice import Lattice, Plan
 from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.survey import survey
 from metaverify.policies.file import dump_policy
-from metaverify.policies.graph import Graph, Node, renumbered, successors
+from metaverify.policies.graph import Graph, Node, compact
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
@@ -111,29 +111,8 @@ def keep_vertices(policy: Policy, vertices: Sequence[Vertex]) -> Policy:
 
 def _compact(nodes: Graph, vertices: Sequence[Vertex]) -> tuple[Graph, tuple[Vertex, ...]]:
     """The nodes that the vertices need, in order, and the vertices on them."""
-    needed = sorted(_needed(nodes, vertices))
-    place = {node: at for at, node in enumerate(needed)}
-    moved = tuple(
-        replace(
-            vertex,
-            root=place[vertex.root],
-            context_roots={label: place[root] for label, root in vertex.context_roots.items()},
-            beliefs={place[node]: rows for node, rows in vertex.beliefs.items()},
-        )
-        for vertex in vertices
-    )
-    return tuple(renumbered(nodes[node], place) for node in needed), moved
-
-
-def _needed(nodes: Graph, vertices: Sequence[Vertex]) -> set[int]:
-    needed: set[int] = set()
-    stack = [root for vertex in vertices for root in (vertex.root, *vertex.context_roots.values())]
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(successors(nodes[node]))
-    return needed
+    kept, place = compact(nodes, [root for vertex in vertices for root in vertex.roots])
+    return kept, tuple(vertex.moved(place) for vertex in vertices)
 
 
 def thin(policy: Policy, protected: Collection[float], *, target: int = FILE_TARGET) -> Policy:

@@ -21,8 +21,9 @@ from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.context import FEWEST, Pooling
 from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all, with_evidence
 from metaverify.fitting.export import FILE_TARGET, thin
-from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.learner import Study, TableLearner
 from metaverify.fitting.models.base import TableModel
+from metaverify.fitting.outages import Outages, outages_of, with_outages
 from metaverify.fitting.select import (
     ONE_ERROR,
     TIERS,
@@ -112,6 +113,7 @@ def fit(
     folds: int = 5,
     seed: int = 0,
     compare: bool = True,
+    outages: Outages = (),
     progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Fit:
     """Learn a policy that spends ``budget`` per query on average, that pays ``price`` of quality per unit cost, or that
@@ -138,6 +140,8 @@ def fit(
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of folds and searches.
         compare: whether the references that must be learnt (thresholds, context-only routing) are wanted.
+        outages: sets of tiers that may be down at once, or "each" for every single one: what is best then, at the same
+            prices, is learnt too and kept in the policy (see `Policy.without`).
         progress: told what is being done, and the share of the whole that is done.
 
     Raises:
@@ -171,6 +175,7 @@ def fit(
         raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
     if readings is not None:
         log = log.with_readings(readings)
+    outages_of(outages, log.tier_names)
     rows = (log if learner is None or readings is not None else log.with_usual_readings()).by_id()
     tried: tuple[Candidate, ...]
     if learner is not None:
@@ -187,7 +192,7 @@ def fit(
     goal = _Goal(budget, price, quality_floor, certify, held_out)
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
-        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, progress), goal)
+        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, outages, progress), goal)
     if folds <= groups:
         return found
     fewer = f"{groups} folds instead of {folds}: there are no more groups that could be left out in turn"
@@ -263,6 +268,8 @@ def _fit(job: _Job, goal: _Goal) -> Fit:
         finished = _certified(finished, chosen, job)
     notes += _scattered(job.log)
     notes += _narrowed(chosen.policy, job.log)
+    planned, missing = _planned(finished, job)
+    notes += missing
     if chosen.outcome.groups < FEW_GROUPS:
         notes.append(f"{chosen.outcome.groups} groups are few: take figures and intervals as rough")
     spent = chosen.outcome.cost.mean
@@ -277,6 +284,8 @@ def _fit(job: _Job, goal: _Goal) -> Fit:
     references += _fixed(job.log, job.abstain)
     best = oracle(job.log)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
+    learner = chosen.candidate.learner
+    finished = with_outages(finished, learner, job.log, planned, study=chosen.study, done=job.step)
     return Fit(finished, chosen.outcome_as_read, tuple(references), tuple(notes), tuple(compared))
 
 
@@ -292,6 +301,7 @@ class _Learnt:
     crossed: CrossFit
     abstain: float | None  # the worth of handing over, to everything that is compared
     shortcuts: tuple[str, ...]  # taken on the way
+    study: Study | None  # where the learner made one
 
     @property
     def outcome(self) -> Outcome:
@@ -358,12 +368,14 @@ class _Job:
         seed: int,
         tried: Sequence[Candidate],
         compare: bool,
+        outages: Outages,
         progress: Callable[[str, float], None],
     ) -> None:
         self.log, self.folds, self.seed, self.tried = log, folds, seed, tried
         self.abstain = tried[0].learner.abstain
+        self.outages = outages_of(outages, log.tier_names)
         self._tell, self._done = progress, 0
-        self._steps = folds + (3 if compare else 1)
+        self._steps = folds + (3 if compare else 1) + len(self.outages)
         self.blind = self.rival = None
         if compare:
             self.blind = context_only(log, abstain=self.abstain)
@@ -371,7 +383,7 @@ class _Job:
             if all(isinstance(c.learner, Thresholds) for c in tried):
                 self.rival = Candidate("lattice", TableLearner(tiers=TIERS))
         every = {c.name: c.learner for c in (*tried, self.blind, self.rival) if c is not None}
-        done = partial(self._step, "what to expect")
+        done = partial(self.step, "what to expect")
         crossed = cross_fit_all(list(every.values()), log, folds=folds, seed=seed, done=done)
         self.crossed = dict(zip(every, crossed, strict=True))
 
@@ -379,7 +391,7 @@ class _Job:
         """A candidate's policy, its dial set where its likes, cross-fitted, spend the budget."""
         crossed, learner = self.crossed[candidate.name], candidate.learner
         shortcuts: tuple[str, ...] = ()
-        learnt = learner.policy
+        learnt, study = learner.policy, None
         if isinstance(learner, TableLearner):
             study = learner.study(self.log)
             learnt, shortcuts = partial(learner.policy, study=study), study.shortcuts()
@@ -389,13 +401,13 @@ class _Job:
             first, targets = calibrate(learnt(self.log), crossed)
             near = targets[first.at(price=price).point.low]
         policy, targets = calibrate(learnt(self.log, near=near), crossed)
-        self._step(candidate.name)
+        self.step(candidate.name)
         dial = policy.at(price=price) if budget is None else policy.at(budget=max(budget, policy.vertices[0].cost))
         point = dial.point
         reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
         ledger = crossed.ledger(settled)
-        return _Learnt(candidate, dial, crossed.rows(), ledger, targets, crossed, self.abstain, shortcuts)
+        return _Learnt(candidate, dial, crossed.rows(), ledger, targets, crossed, self.abstain, shortcuts, study)
 
     def budget_for(self, candidate: Candidate, floor: float) -> float:
         """What a candidate's policy is found to cost where it is found to earn ``floor``."""
@@ -408,7 +420,8 @@ class _Job:
             )
         return float(np.interp(floor, qualities, costs))
 
-    def _step(self, name: str) -> None:
+    def step(self, name: str) -> None:
+        """Tell that one thing more is done."""
         self._done += 1
         self._tell(f"learning {name}", self._done / self._steps)
 
@@ -517,6 +530,16 @@ def _certified(policy: Policy, chosen: _Learnt, job: _Job) -> Policy:
     evidence = {key: value for key, value in _evidence(chosen.outcome, job.folds).items() if key != "certificate"}
     certificate = replace(policy.certificate, bound=_nine(policy.certificate.bound), cost=moved.expected_cost)
     return replace(moved, evidence=evidence, certificate=certificate)
+
+
+def _planned(policy: Policy, job: _Job) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The outages that are wanted, of the tiers that were kept, and what is to be said of the others."""
+    kept = [tier.name for tier in policy.tiers if tier.answer]
+    planned = dict.fromkeys(tuple(name for name in outage if name in kept) for outage in job.outages)
+    planned.pop((), None)  # of no tier that the policy uses
+    whole = [outage for outage in planned if len(outage) == len(kept)]
+    notes = [f"no outage of {'+'.join(outage)} was planned: the policy has no other tier" for outage in whole]
+    return [outage for outage in planned if outage not in whole], notes
 
 
 def _small_enough(policy: Policy) -> Policy:

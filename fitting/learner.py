@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -14,10 +14,10 @@ from metaverify.fitting.chain import Chains, chain_policy
 from metaverify.fitting.coding import CodedLog, code_log, ladders_of
 from metaverify.fitting.context import KAPPA, Pooling, contextual_table
 from metaverify.fitting.export import policy_of, tiers_of, with_beliefs
-from metaverify.fitting.frontier import complete_near, trace_frontier
+from metaverify.fitting.frontier import Frontier, complete_near, concave_hull, trace_frontier
 from metaverify.fitting.fusion import Cards, cross_fused, fuse_log, with_inputs
 from metaverify.fitting.ladders import Ladder
-from metaverify.fitting.lattice import Lattice, check_size, lattice_bytes
+from metaverify.fitting.lattice import Lattice, Plan, check_size, lattice_bytes
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.rehearse import Rehearsal, rehearse_plans, rehearse_policy
@@ -111,8 +111,12 @@ class TableLearner:
         contexts = () if used.contexts is None else tuple(sorted(set(used.contexts)))
         ladders = ladders_of(used, bins_that_fit(used, self.bins, contexts=len(contexts)))
         check_size(ladders, contexts=len(contexts), memory=self.memory)
-        table = contextual_table(self.model, code_log(used, ladders, contexts), kappa=self.kappa, pooling=self.pooling)
-        return Study(self, used, cards, kept, table)
+        return Study(self, used, cards, kept, self.table(used, ladders, contexts))
+
+    def table(self, log: ReplayLog, ladders: tuple[Ladder, ...], contexts: tuple[str, ...]) -> JointTable:
+        """The table of a log over ladders, a row a context and a pooled one."""
+        coded = code_log(log, ladders, contexts)
+        return contextual_table(self.model, coded, kappa=self.kappa, pooling=self.pooling)
 
     def rehearse(self, known: ReplayLog, unseen: ReplayLog, memo: Memo) -> Rehearsal:
         """The frontier learnt from ``known``, run on ``unseen``; learners that differ in ``policies`` share a study."""
@@ -135,6 +139,13 @@ class TableLearner:
             policy = policy if near is None else with_beliefs(policy, study.lattice, range(len(policy.vertices)))
         return with_inputs(policy, log, study.cards)
 
+    def policy_at(self, study: Study, prices: Sequence[float]) -> Policy:
+        """What is best at each of these prices, as one policy without beliefs; equal ones are one vertex."""
+        if self.policies == "chain":
+            chosen = concave_hull([study.chains.solve(price) for price in prices])
+            return chain_policy(study.log, study.chains, chosen)
+        return self._reduced(study, Frontier(concave_hull([study.lattice.solve(price) for price in prices])))
+
     def shared(self, log: ReplayLog, memo: Memo) -> Study:
         """The study of a log, made once for all learners that see it alike."""
         key = tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("policies", "gap", "slack"))
@@ -150,9 +161,12 @@ class TableLearner:
         if near is None:
             return policy_of(study.lattice, frontier, study.log, slack=self.slack)
         frontier = complete_near(study.lattice, frontier, near)
+        return self._reduced(study, frontier, believe=range(len(frontier.plans)))
+
+    def _reduced(self, study: Study, frontier: Frontier[Plan], *, believe: Collection[int] = ()) -> Policy:
         slack = self.slack
         while True:
-            policy = policy_of(study.lattice, frontier, study.log, slack=slack, believe=range(len(frontier.plans)))
+            policy = policy_of(study.lattice, frontier, study.log, slack=slack, believe=believe)
             if len(policy.nodes) <= MANY_NODES or not 0 < slack < 4 * self.slack:
                 return policy
             slack *= 2
@@ -200,6 +214,15 @@ class Study:
     def chains(self) -> Chains:
         """Every chain of cuts on first readings."""
         return Chains.of_table(self.table)
+
+    def with_tiers(self, names: Sequence[str]) -> Study:
+        """The study of the same log with only these tiers, over the same ladders of theirs."""
+        log = self.log.with_tiers(names)
+        sources = {source.name for source in log.sources}
+        ladders = tuple(ladder for ladder in self.ladders if ladder.source in sources)
+        cards = {name: parts for name, parts in self.cards.items() if name in sources}
+        table = self._learner.table(log, ladders, self.table.contexts)
+        return Study(self._learner, log, cards, Subset(log.tier_names, 0.0), table)
 
     def see(self, log: ReplayLog) -> ReplayLog:
         """Another log as the learner sees it."""

@@ -23,7 +23,6 @@ from metaverify.simulators.log import ReplayLog
 __all__ = [
     "ENTRY_POINTS",
     "LEARNERS",
-    "POMDPS",
     "USUAL",
     "Calibrated",
     "Method",
@@ -153,9 +152,6 @@ LABELS = {
     "automix-pomdp": "AutoMix's POMDP, kernel densities",
     "automix-pomdp-counts": "AutoMix's POMDP, counts",
 }
-
-POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
-"""Methods that solve a POMDP; the default does so where that earns clearly more."""
 
 USUAL = (
     "default",

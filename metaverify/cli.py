@@ -8,10 +8,11 @@ import io
 import json
 import os
 import pathlib
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -19,6 +20,7 @@ from metaverify.options import build_parser
 if TYPE_CHECKING:
     from metaverify.fitting.certify import Terms
     from metaverify.fitting.crossfit import Learner
+    from metaverify.fitting.outages import Outages
     from metaverify.policies.policy import Policy
     from metaverify.simulators.log import LogWarning, ReplayLog
 
@@ -59,7 +61,13 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
+DEMO_METHODS = ("default", "chain", "thresholds", "automix-threshold", "random")
+DEMO_BUDGETS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 20.0, 50.0)
+
+
 def _demo(options: argparse.Namespace) -> None:
+    from metaverify.comparison import verdict
+    from metaverify.fitting.compare import compare
     from metaverify.fitting.fit import fit
     from metaverify.page import report_page
     from metaverify.policies.drawing import draw_text
@@ -71,13 +79,17 @@ def _demo(options: argparse.Namespace) -> None:
     _check_out(options.out)
     log = load_digits_log()
     if not options.json:
-        print("Four classifiers of handwritten digits; a price is thousands of multiply-adds per prediction.\n")
+        print("Inspects a log of four classifiers of handwritten digits, fits a policy to it, compares it with other")
+        print("ways, and explains a decision. A price is thousands of multiply-adds per prediction.\n")
         print(render(inspect_log(log)))
     with _progress() as tell:
         fitted = fit(log, budget=options.budget, seed=options.seed, progress=tell)
+    with _progress() as tell:
+        found = compare(log, DEMO_METHODS, budgets=DEMO_BUDGETS, folds=3, seed=options.seed, progress=tell)
+    compared = found.to_json()
     save_policy(fitted.policy, options.out)
     page = pathlib.Path(options.out).with_name("report.html")
-    write_atomically(page, report_page(fitted.policy).encode())
+    write_atomically(page, report_page(fitted.policy, compared).encode())
     if options.json:
         _print_json({**fitted.to_json(), "out": str(options.out), "page": str(page)})
         return
@@ -89,7 +101,8 @@ def _demo(options: argparse.Namespace) -> None:
     unsure = {policy.tiers[1].name: 0.5}
     print(f"decide({unsure}, key='request 1'):")
     print(explain(policy, unsure, key="request 1"))
-    print(f"\nwrote {page}, to be opened in a browser: the dial, the tree, decisions by hand")
+    print("\n" + "\n".join(verdict(compared)))
+    print(f"\nwrote {page}, to be opened in a browser: the dial, the tree, decisions by hand, methods side by side")
     print(f"wrote {options.out}; try\n  metaverify decide {options.out} '{json.dumps(unsure)}' --key 7 --explain")
 
 
@@ -171,10 +184,18 @@ def _fit(options: argparse.Namespace) -> None:
     from metaverify.fitting.fit import fit
     from metaverify.fitting.models.zoo import MODELS
     from metaverify.policies.file import save_policy
+    from metaverify.policies.signatures import sign
+    from metaverify.policies.storage import signature_path
     from metaverify.report import fit_table
     from metaverify.simulators.inspection import inspect_log
 
     _check_out(options.out)
+    for name in ("serial", "expires", "key_file"):
+        if getattr(options, name) and options.out is None:
+            raise ValueError(f"--{name.replace('_', '-')} is of a file, and none is to be written: give -o policy.json")
+    key = _key(options)
+    if key is not None:
+        sign(b"", key)  # refused before the work, where it cannot sign
     log = _read(options)
     with _progress() as tell:
         learner = _learner(options, tell)
@@ -192,12 +213,14 @@ def _fit(options: argparse.Namespace) -> None:
             pooling=options.pooling,
             folds=options.folds,
             seed=options.seed,
+            outages=_outages(options.outages, log.tier_names),
             progress=tell,
         )
     _say_interrupted(learner)
     warnings = inspect_log(log).warnings
     if options.out is not None:
-        save_policy(fitted.policy, options.out)
+        fitted = replace(fitted, policy=replace(fitted.policy, serial=options.serial, expires=options.expires))
+        save_policy(fitted.policy, options.out, key=key)
     if options.json:
         _print_json({**fitted.to_json(), "out": options.out, "warnings": [w.slug for w in warnings]})
         return
@@ -206,7 +229,9 @@ def _fit(options: argparse.Namespace) -> None:
     if options.out is None:
         print("no file was written; -o policy.json writes one")
     else:
-        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {os.path.getsize(options.out):,} bytes")  # noqa: PTH202
+        signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
+        size = pathlib.Path(options.out).stat().st_size
+        print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
 
 
 def _terms(options: argparse.Namespace) -> Terms | None:
@@ -324,15 +349,14 @@ def _pomdp(options: argparse.Namespace) -> None:
 
 def _replay(options: argparse.Namespace) -> None:
     from metaverify.policies.certificate import certificate_text
-    from metaverify.policies.file import load_policy
     from metaverify.report import outcome_table
     from metaverify.simulators.inspection import inspect_log
     from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
 
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     log = _read_for(policy, options)
-    outcome = replay(_dial(policy, options), log)
+    outcome = replay(_in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     notes, most = [], policy.vertices[-1].cost
     if options.budget is not None and options.budget > most * (1 + 1e-9):
@@ -343,7 +367,7 @@ def _replay(options: argparse.Namespace) -> None:
     if seen:
         notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
     warnings = inspect_log(log).warnings
-    certificate = _dial(policy, options).certificate
+    certificate = _in_use(policy, options).certificate
     if options.json:
         promised = None if certificate is None else asdict(certificate)
         told = {**outcome.to_json(), "in_sample": seen, "certificate": promised}
@@ -381,15 +405,19 @@ def _read_for(policy: Policy, options: argparse.Namespace) -> ReplayLog:
 def _certify(options: argparse.Namespace) -> None:
     from metaverify.fitting.certify import Terms, certify
     from metaverify.policies.certificate import certificate_text
-    from metaverify.policies.file import load_policy, save_policy
+    from metaverify.policies.file import save_policy
+    from metaverify.policies.signatures import sign
     from metaverify.simulators.inspection import repeat_warnings
     from metaverify.simulators.traffic import read_traffic
 
     out = options.out or options.policy
     _check_out(out)
+    key = _key(options)
+    if key is not None:
+        sign(b"", key)  # refused before the work, where it cannot sign
     if options.log is None and options.traffic is None:
         raise ValueError("give a log that the policy was not fitted on, or --traffic")
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     logs = [] if options.log is None else [_read_for(policy, options)]
     if options.traffic is not None:
         known = {"costs": _costs(options.cost), "scale": options.scale, "group": options.group}
@@ -397,7 +425,7 @@ def _certify(options: argparse.Namespace) -> None:
     terms = Terms(options.delta, options.level, options.method, options.dearest, options.next, options.looks)
     certified = certify(policy, *logs, budget=options.budget, terms=terms)
     warnings = [warning for log in logs for warning in repeat_warnings(log)]
-    save_policy(certified, out)
+    save_policy(certified, out, key=key)
     if options.json:
         told = {
             "out": out,
@@ -442,9 +470,8 @@ def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> No
 
 def _decide(options: argparse.Namespace) -> None:
     from metaverify.policies.explain import action_json, action_text, explain
-    from metaverify.policies.file import load_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     readings = _readings(options.readings)
     known = {"context": _context(options.context, policy), "key": options.key}
     if options.key is None and 0.0 < policy.point.share < 1.0:
@@ -467,21 +494,23 @@ def _decide(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from metaverify.policies.drawing import draw_mermaid, draw_text
-    from metaverify.policies.file import dump_policy, load_policy
+    from metaverify.policies.file import dump_policy
 
-    policy = _dial(load_policy(options.policy), options)
+    policy = _in_use(_policy(options), options)
     if options.json:
         sys.stdout.write(dump_policy(policy))
     else:
+        if options.without and options.format == "text":
+            print(f"without {options.without}; what is expected is so while all tiers are up")
         print((draw_mermaid if options.format == "mermaid" else draw_text)(policy), end="")
 
 
 def _report(options: argparse.Namespace) -> None:
     from metaverify.page import load_comparison, report_page
-    from metaverify.policies.file import load_policy, write_atomically
+    from metaverify.policies.file import write_atomically
 
     _check_out(options.out)
-    policy = load_policy(options.policy)
+    policy = _policy(options)
     comparison = None if options.comparison is None else load_comparison(options.comparison)
     page = report_page(policy, comparison).encode()
     write_atomically(options.out, page)
@@ -632,10 +661,42 @@ def _check_out(path: str | None) -> None:
         raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
 
 
-def _dial(policy: Any, options: argparse.Namespace) -> Any:
-    if options.budget is None and options.price is None:
-        return policy
-    return policy.at(budget=options.budget, price=options.price)
+def _policy(options: argparse.Namespace) -> Policy:
+    """The policy that is named, signed with the key where one is given."""
+    from metaverify.policies.file import load_policy
+
+    return load_policy(options.policy, key=_key(options))
+
+
+def _key(options: argparse.Namespace) -> bytes | None:
+    """What is in the key file, None where none is named.
+
+    Raises:
+        ValueError: it is a secret that anybody can read.
+    """
+    from metaverify.policies.signatures import is_secret
+
+    if options.key_file is None:
+        return None
+    path = pathlib.Path(options.key_file)
+    key = path.read_bytes()
+    if os.name == "posix" and is_secret(key) and path.stat().st_mode & stat.S_IROTH:
+        raise ValueError(f"{path} is a secret that everybody on this machine can read: chmod o-rwx {path}")
+    return key
+
+
+def _in_use(policy: Policy, options: argparse.Namespace) -> Policy:
+    """The policy with its dial where the options set it, and without the tiers that they say are down."""
+    if options.budget is not None or options.price is not None:
+        policy = policy.at(budget=options.budget, price=options.price)
+    return policy.without(*(_names(options.without) or ()))
+
+
+def _outages(text: str | None, tiers: Sequence[str]) -> Outages:
+    """Outages as they were named; a tier may have a + in its own name."""
+    if not text:
+        return () if text is None else "each"
+    return [[name] if name in tiers else [part.strip() for part in name.split("+")] for name in _names(text) or ()]
 
 
 def _print_json(value: object) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from metaverify.report import signed, table
 
 if TYPE_CHECKING:
     from metaverify.fitting.comparison import Comparison, MethodScores
-    from metaverify.simulators.outcome import Estimate
 
-__all__ = ["comparison_text", "verdict"]
+__all__ = ["CLEAR", "TELLING", "comparison_text", "score_table", "terms", "verdict"]
 
 WIDTH = 100  # columns of a terminal
 VISIBLE = 5e-5  # a difference in quality that two digits of points show
 CLEAR = 0.1  # Holm's p up to which a difference is called clear
+TELLING = 0.1  # of what knowing the best tier of each query would gain; methods gain that and more where readings help
 STARS = ((0.01, "***"), (0.05, "**"), (CLEAR, "*"))
+
+POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
+"""Methods that solve a POMDP; the default does so where that earns clearly more."""
 
 
 def comparison_text(found: Comparison) -> str:
     """The whole comparison for a terminal of 100 columns."""
+    told = found.to_json()
     groups = "" if found.groups == found.rows else f" in {found.groups:,} groups"
     repeats = "" if found.repeats == 1 else f", {found.repeats} times"
     low, high = found.budgets[0], found.budgets[-1]
@@ -30,64 +35,93 @@ def comparison_text(found: Comparison) -> str:
         [
             f"{found.rows:,} queries{groups}; {budgets}; {found.folds} folds{repeats}, every figure on unseen queries",
             "",
-            *_scores(found),
+            score_table(found),
             "",
-            *_notes(found),
+            *(line for name, meaning in terms(told).items() for line in _wrapped(f"{name}: {meaning}")),
             "",
             *_by_budget(found),
             *_differences(found),
             *_references(found),
             "",
-            *verdict(found),
+            *(part for line in verdict(told) for part in _wrapped(line)),
             "",
         ]
     )
 
 
-def verdict(found: Comparison) -> list[str]:
-    """Who wins, whether that is clear, and where the POMDP stands."""
-    from metaverify.fitting.methods import POMDPS
-
-    best, *others = found.ranking
+def verdict(told: Mapping[str, Any]) -> list[str]:
+    """Who wins, whether that is clear, and where the POMDP stands: sentences, from a comparison's JSON."""
+    best, *others = sorted(told["methods"], key=lambda method: -method["gain"]["mean"])
+    mean, low, high = (best["gain"][end] for end in ("mean", "low", "high"))
+    names, holm = (told["differences"][key] for key in ("names", "holm"))
     over = "over mixing fixed tiers at random"
-    if best.gain.low > 0.0:
-        lines = [f"{best.name} gains most: {_points(best.gain)} points {over}."]
+
+    def p(other: str) -> float:
+        return float(holm[names.index(best["name"])][names.index(other)])
+
+    lines = []
+    telling = TELLING * _most_to_gain(told)
+    if low <= 0.0 <= high and high - mean > telling:
+        lines.append(
+            f"Too few queries to tell: a gain of {signed(telling)} points, a tenth of what knowing the best tier of "
+            "each query would bring, would not be seen."
+        )
+    if low > 0.0:
+        lines.append(f"{best['name']} gains most: {_points(mean, high)} points {over}.")
     else:
-        lines = [f"No method clearly gains {over}: the best, {best.name}, gains {_points(best.gain)} points."]
-    count = len(found.methods) * (len(found.methods) - 1) // 2
+        lines.append(f"No method clearly gains {over}: the best, {best['name']}, gains {_points(mean, high)} points.")
+    count = len(names) * (len(names) - 1) // 2
     at_once = "" if count < 2 else f"; all {count} pairs are tested at once"
-    close = [m.name for m in others if found.difference(best.name, m.name)[1] > CLEAR]
+    close = [method["name"] for method in others if p(method["name"]) > CLEAR]
     if close:
         lines.append(f"It is not clearly ahead of {', '.join(close)} (Holm's p > {CLEAR:g}{at_once}).")
     elif others:
         lines.append(f"It is clearly ahead of every other method (Holm's p <= {CLEAR:g}).")
-    solved = [method for method in found.ranking if method.name in POMDPS]
-    if solved and best.name not in POMDPS:
-        behind, p = found.difference(best.name, solved[0].name)
-        sure = "clearly" if p <= CLEAR else "not clearly"
-        if behind.mean < VISIBLE:  # the default, too, solves it where that earns more
-            lines.append(f"{solved[0].name}, which solves the POMDP, earns as much.")
-        else:
-            other = "" if solved[0].readings == best.readings else ", which reads other things,"
-            lines.append(
-                f"Solving the POMDP does not win here: {solved[0].name}{other} is {_points(behind)} points behind, "
-                f"{sure} so."
-            )
-    for name, error in found.failed.items():
-        lines.append(f"{name} failed and is left out: {error}")
-    return [part for line in lines for part in _wrapped(line)]
+    solved = next((method for method in others if method["name"] in POMDPS), None)
+    if solved is not None and best["name"] not in POMDPS:
+        lines.append(_pomdp_stands(told["differences"], best, solved, clear=p(solved["name"]) <= CLEAR))
+    return [*lines, *(f"{each['name']} failed and is left out: {each['error']}" for each in told["failed"])]
 
 
-def _scores(found: Comparison) -> list[str]:
+def _pomdp_stands(
+    differences: Mapping[str, Any], best: Mapping[str, Any], solved: Mapping[str, Any], *, clear: bool
+) -> str:
+    name = solved["name"]
+    i, j = (differences["names"].index(each) for each in (best["name"], name))
+    mean, high = (differences[key][i][j] for key in ("mean", "high"))
+    if mean < VISIBLE:  # the default, too, solves it where that earns more
+        return f"{name}, which solves the POMDP, earns as much."
+    sure = "clearly" if clear else "not clearly"
+    other = "" if solved["readings"] == best["readings"] else ", which reads other things,"
+    return f"Solving the POMDP does not win here: {name}{other} is {_points(mean, high)} points behind, {sure} so."
+
+
+def _most_to_gain(told: Mapping[str, Any]) -> float:
+    """The oracle's quality less the hull's, in the mean over budgets."""
+    above = [told["oracle"]["quality"] - _hull_quality(told["hull"], budget) for budget in told["budgets"]]
+    return float(sum(above) / len(above))
+
+
+def _hull_quality(hull: Sequence[Mapping[str, Any]], cost: float) -> float:
+    """The quality of mixing fixed tiers at a mean cost; beyond its ends that of the end."""
+    for low, high in pairwise(hull):
+        if cost <= high["cost"]:
+            share = max(cost - low["cost"], 0.0) / (high["cost"] - low["cost"])
+            return float((1 - share) * low["quality"] + share * high["quality"])
+    return float(hull[-1]["quality"])
+
+
+def score_table(found: Comparison) -> str:
+    """Every method's scores, the best first."""
     head = ["90 % intervals", "gain, points", "spent, %", "area", "IBC lift", "AIQ", "APGR", "optimism", "s"]
     rows = [_row(method) for method in found.ranking]
-    return _narrow(head, rows)
+    return "\n".join(_narrow(head, rows))
 
 
 def _row(method: MethodScores) -> list[str]:
     return [
         method.name,
-        _points(method.gain),
+        _points(method.gain.mean, method.gain.high),
         f"{_percent(method.adherence.mean)} ±{100 * method.adherence.sd:.1f}",
         signed(method.area.mean),
         "undefined" if method.ibc_lift is None else f"{_percent(method.ibc_lift.mean)} %",
@@ -98,29 +132,33 @@ def _row(method: MethodScores) -> list[str]:
     ]
 
 
-def _notes(found: Comparison) -> list[str]:
-    low, high = found.cost_range
-    return [
-        "gain: quality above mixing fixed tiers at random, in points, at exactly the budget; money left",
-        "idle earns nothing; mean over budgets",
-        "spent: beyond the budget, mean and standard deviation over budgets and folds",
-        f"area: the mean gain over all costs from {low:.4g} to {high:.4g}; AIQ: RouterBench's, over the same",
-        "IBC lift: AutoMix's, mean over 5 cost regions; APGR: RouteLLM's; undefined: divided by what may be 0",
-        "optimism: gain on the queries learnt from less that on unseen ones; s: of one core, a fit",
-        *_readings(found),
-    ]
+def terms(told: Mapping[str, Any]) -> dict[str, str]:
+    """What the scores of a comparison mean, by the names that the terminal and the page give them."""
+    low, high = told["cost_range"]
+    return {
+        "gain": "quality above mixing fixed tiers at random at exactly the budget, in points; money left idle earns "
+        "nothing; mean over budgets",
+        "spent": "beyond the budget, mean and standard deviation over budgets and folds",
+        "area": f"the mean gain over all costs from {low:.4g} to {high:.4g}, in points",
+        "IBC lift": "AutoMix's, mean over 5 cost regions",
+        "AIQ": "RouterBench's, over the same costs as the area",
+        "APGR": "RouteLLM's; as IBC lift undefined where it is divided by what may be 0",
+        "optimism": "gain on the queries learnt from less that on unseen ones, in points",
+        "s": "seconds of one core, a fit",
+        **_readings(told["methods"]),
+    }
 
 
-def _readings(found: Comparison) -> list[str]:
+def _readings(methods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the methods read, where they do not all read the same."""
     by_readings: dict[tuple[str, ...], list[str]] = {}
-    for method in found.ranking:
-        if method.readings:
-            by_readings.setdefault(method.readings, []).append(method.name)
+    for method in sorted(methods, key=lambda method: -method["gain"]["mean"]):
+        if method["readings"]:
+            by_readings.setdefault(tuple(method["readings"]), []).append(method["name"])
     if len(by_readings) < 2:
-        return []
-    told = [f"{', '.join(names)}: {', '.join(readings)}" for readings, names in by_readings.items()]
-    return _wrapped(f"Not all read the same, --readings makes them: {'; '.join(told)}")
+        return {}
+    each = (f"{', '.join(names)}: {', '.join(readings)}" for readings, names in by_readings.items())
+    return {"not all read the same": f"--readings makes them; {'; '.join(each)}"}
 
 
 def _by_budget(found: Comparison) -> list[str]:
@@ -189,5 +227,5 @@ def _percent(share: float) -> str:
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
-def _points(estimate: Estimate) -> str:
-    return f"{signed(estimate.mean)} ±{100 * (estimate.high - estimate.mean):.2f}"
+def _points(mean: float, high: float) -> str:
+    return f"{signed(mean)} ±{100 * (high - mean):.2f}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 __all__ = ["MODEL_NAMES", "build_parser"]
@@ -93,6 +95,7 @@ def _fit(commands: Any, run: Run) -> None:
     )
     _promise(fit, delta=None)
     fit.add_argument("-o", "--out", help="the policy file")
+    _edition(fit)
     fit.add_argument(
         "--method",
         choices=("auto", "chain", "lattice", "thresholds", "optuna"),
@@ -139,6 +142,14 @@ def _fit(commands: Any, run: Run) -> None:
         help="worth of handing a query over, in quality (default: never)",
     )
     fit.add_argument("--folds", type=_whole("folds", 2), default=5, help="of the cross-fitting (default: %(default)s)")
+    fit.add_argument(
+        "--outages",
+        nargs="?",
+        const="",
+        metavar="TIER,TIER+TIER",
+        help="also learn what is best while a tier is down, or several that are joined by + and fail together "
+        "(default where nothing is named: each tier alone)",
+    )
     _seed(fit)
 
 
@@ -245,7 +256,7 @@ def _replay(commands: Any, run: Run) -> None:
     )
     replay.add_argument("policy", help="a policy file")
     _log(replay)
-    _dials(replay)
+    _in_use(replay)
 
 
 def _certify(commands: Any, run: Run) -> None:
@@ -326,14 +337,14 @@ def _decide(commands: Any, run: Run) -> None:
     )
     decide.add_argument("--key", help="the request's id, which picks the graph where the policy mixes two")
     decide.add_argument("--explain", action="store_true", help="also say why")
-    _dials(decide)
+    _in_use(decide)
 
 
 def _show(commands: Any, run: Run) -> None:
     show = _command(commands, "show", run, "draw a policy", "metaverify show policy.json --format mermaid")
     show.add_argument("policy", help="a policy file")
     show.add_argument("--format", choices=("text", "mermaid"), default="text", help="default: %(default)s")
-    _dials(show)
+    _in_use(show)
 
 
 def _report(commands: Any, run: Run) -> None:
@@ -347,6 +358,7 @@ def _report(commands: Any, run: Run) -> None:
     report.add_argument("policy", help="a policy file")
     report.add_argument("--comparison", metavar="FILE", help="what `metaverify compare` wrote, to be shown beside it")
     report.add_argument("-o", "--out", default="report.html", help="the page (default: %(default)s)")
+    _key(report)
 
 
 def _simulate(commands: Any, run: Run) -> None:
@@ -429,7 +441,24 @@ def _log(parser: argparse.ArgumentParser, number: str | None = None) -> None:
     parser.add_argument("--weight", help="column of how many queries a row stands for (default: weight)")
 
 
-def _dials(parser: argparse.ArgumentParser) -> None:
+def _edition(fit: Any) -> None:
+    fit.add_argument(
+        "--serial", type=_whole("serial", 1), default=0, help="which edition the file is; later are higher"
+    )
+    fit.add_argument(
+        "--expires", type=_moment, metavar="TIME", help="when the file ends, with a zone: 2027-01-01T00:00Z"
+    )
+    _key(fit, "sign the file with the key in this one: its bytes, at least 16, or a PEM file's private ed25519 key")
+
+
+def _key(parser: argparse.ArgumentParser, what: str = "refuse a file that was not signed with this key") -> None:
+    parser.add_argument("--key-file", metavar="FILE", help=what)
+
+
+def _in_use(parser: argparse.ArgumentParser) -> None:
+    """How the policy stands: its dial, and what is down."""
+    parser.add_argument("--without", help="tiers that are down, separated by commas (see fit --outages)")
+    _key(parser)
     goal = parser.add_mutually_exclusive_group()
     goal.add_argument("--budget", type=float, help="turn the dial to this mean cost per query")
     goal.add_argument("--price", type=_number("price", 0.0), help="turn the dial to this quality per unit of cost")
@@ -454,6 +483,19 @@ def _whole(name: str, least: int, most: int | None = None) -> Callable[[str], in
         return value
 
     return parse
+
+
+def _moment(text: str) -> float:
+    """The type of an option that is a time to come, in seconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no time; write it as 2027-01-01T00:00Z") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text} has no zone; write it as 2027-01-01T00:00Z")
+    if not moment.timestamp() > time.time():
+        raise argparse.ArgumentTypeError(f"{text} is over")
+    return moment.timestamp()
 
 
 def _number(name: str, low: float, high: float = math.inf) -> Callable[[str], float]:

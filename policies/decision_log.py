@@ -144,6 +144,7 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
             "time": round(when, 3),
             "key": routed.key.hex() if isinstance(routed.key, bytes) else routed.key,
             "policy": routed.snapshot.id,
+            "serial": routed.serial,
             "vertex": routed.vertex,
             "context": routed.context,
             "step": at,
@@ -155,6 +156,7 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
             "spent": step.spent,
             "propensity": step.propensity,
             "reason": step.reason,
+            "without": list(step.without),
         }
 
 

@@ -23,7 +23,8 @@ class Episode:
     """The decision loop as a state machine.
 
     Args:
-        policy: what decides; the episode keeps it even if a newer one is loaded meanwhile.
+        policy: what decides; the episode keeps it even if a newer one is loaded meanwhile, and goes on with
+            `Policy.without` where a call fails.
         context: what is known before any call.
         key: the request's id.
 
@@ -50,6 +51,8 @@ class Episode:
         self._key = key
         self._readings: dict[str, dict[str, Told]] = {}
         self._votes = {Verify(tier.name, r.name) for tier in policy.tiers for r in tier.readings if r.votes}
+        self._failed: frozenset[str] = frozenset()
+        self._without: frozenset[str] = frozenset()
         self._steps: list[Action] = []
         self._action = self._next(self._readings)
 
@@ -69,6 +72,11 @@ class Episode:
         return tuple(self._steps)
 
     @property
+    def without(self) -> frozenset[str]:
+        """The tiers that failed, where the policy was solved for that and decides without them from then on."""
+        return self._without
+
+    @property
     def readings(self) -> dict[str, dict[str, Told]]:
         """What has been read so far."""
         return {tier: dict(given) for tier, given in self._readings.items()}
@@ -85,6 +93,30 @@ class Episode:
         if readings is not None and not isinstance(readings, Mapping):
             raise TypeError(f"the readings of an answer are {readings!r}; give them by name, as in {{'conf': 0.4}}")
         return self._advance({**self._readings, self._action.tier: {} if readings is None else dict(readings)})
+
+    def failed(self) -> Action:
+        """The tier that was to be called is down; returns the next action.
+
+        Where the policy was solved for the outage of the tiers that failed, it begins anew with what is best then, and
+        with everything that is known.  Otherwise it goes on as if the tier had answered and every reading of it were
+        missing, and may accept an answer that is not there.
+
+        Raises:
+            EpisodeError: no call is pending.
+        """
+        if not isinstance(self._action, Call):
+            raise EpisodeError(f"no call is awaited: the pending action is {self._action}")
+        failed = self._failed | {self._action.tier}
+        try:
+            policy, without, readings = self.policy.without(*failed), failed, self._readings
+        except ValueError:  # it was not solved for that
+            policy, without = self.policy, self._without
+            readings = {**self._readings, self._action.tier: {}}
+        following = policy.decide(readings, context=self._context, key=self._key)  # may read what was not read before
+        self.policy, self._without, self._failed = policy, without, failed
+        self._steps.append(self._action)
+        self._readings, self._action = readings, following
+        return following
 
     def read(self, confidence: float | None) -> Action:
         """The reading that was to be bought came out as this, None where it failed; returns the next action.

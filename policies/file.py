@@ -15,12 +15,13 @@ from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, 
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.names import did_you_mean
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.storage import check_signature, read_at_most, write_atomically, write_signature
 from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
     "PolicyFileError",
+    "check_serial",
     "dump_policy",
     "load_policy",
     "parse_policy",
@@ -52,11 +53,13 @@ def dump_policy(policy: Policy) -> str:
 def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | None = None) -> str:
     """Write the policy file and return its id; a reader sees the old file or the new one, whole.
 
-    With a key of at least 16 bytes its signature, HMAC-SHA256, is written beside it (``policy.json.sig``).
+    With a key its signature is written beside it (``policy.json.sig``): HMAC-SHA256 of a shared secret of at least 16
+    bytes, or ed25519 where the key is the text of a PEM file, which needs the extra ``ed25519``.
 
     Raises:
+        ImportError: the extra is not installed.
         PolicyFileError: the policy would not load again; nothing is written.
-        ValueError: the key is too short.
+        ValueError: the key is too short, or public, or none.
     """
     try:
         data = dump_policy(policy).encode()
@@ -105,6 +108,7 @@ def _encode(policy: Policy) -> dict[str, Any]:
                 "context_roots": dict(vertex.context_roots),
                 "beliefs": {str(node): _encode_beliefs(rows) for node, rows in vertex.beliefs.items()},
                 **({} if vertex.evidence is None else {"evidence": _encode_evidence(vertex.evidence)}),
+                **({"outages": [_encode_outage(outage) for outage in vertex.outages]} if vertex.outages else {}),
             }
             for vertex in policy.vertices
         ],
@@ -196,6 +200,10 @@ def _encode_beliefs(rows: tuple[Belief, ...]) -> list[list[Any]]:
     ]
 
 
+def _encode_outage(outage: Outage) -> dict[str, Any]:
+    return {"without": list(outage.without), "root": outage.root, "context_roots": dict(outage.context_roots)}
+
+
 def _encode_evidence(evidence: VertexEvidence) -> dict[str, list[float | None]]:
     return {
         name: [None if value is None else _float(value) for value in values]
@@ -220,7 +228,8 @@ def load_policy(
 
     Args:
         path: the file.
-        key: what its signature beside it was made with; without, none is asked for.
+        key: what its signature beside it was made with, as in `save_policy`, or the public half of it, again the text
+            of a PEM file; without, none is asked for.
         tiers: what the router can call and read; the file may name nothing else.
         at_least: the lowest serial that is taken, to which an older file cannot be put back.
         now: the time in seconds since 1970, as `time.time()`; without, no file is too old.
@@ -228,7 +237,8 @@ def load_policy(
     Raises:
         PolicyFileError: anything unknown, missing, duplicate, not finite, out of range, cyclic, unreachable, too
             large, or with a wrong id; or what was asked for above is not so.  The codes are in docs/policy-file.md.
-        ValueError: the key is too short.
+        ImportError: the key is ed25519, and the extra is not installed.
+        ValueError: the key is too short, or none.
     """
     try:
         data = read_at_most(path, SIZE_LIMIT, "`metaverify fit LOG -o FILE` writes one")
@@ -248,12 +258,21 @@ def _check_use(policy: Policy, tiers: Iterable[str] | None, at_least: int, now: 
         if known is not None and tier.name not in known:
             message = f"is {shown(tier.name)}, which the router does not have{did_you_mean(tier.name, known)}"
             raise PolicyFileError("E_TIERS", f"tiers[{at}].name", message)
-    if policy.serial < at_least:
-        message = f"is {policy.serial}, before {at_least}: an older file was put back; export a new one"
-        raise PolicyFileError("E_ROLLBACK", "serial", message)
+    check_serial(policy, at_least)
     if now is not None and policy.expires is not None and not now < policy.expires:
         message = f"was {now - policy.expires:,.0f} seconds ago; export a new one"
         raise PolicyFileError("E_EXPIRED", "expires", message)
+
+
+def check_serial(policy: Policy, at_least: int) -> None:
+    """Make sure that a policy is no older edition than that.
+
+    Raises:
+        PolicyFileError: E_ROLLBACK.
+    """
+    if policy.serial < at_least:
+        message = f"is {policy.serial}, before {at_least}: an older file was put back; export a new one"
+        raise PolicyFileError("E_ROLLBACK", "serial", message)
 
 
 def parse_policy(data: bytes) -> Policy:
@@ -303,9 +322,8 @@ def _decode(top: Fields) -> Policy:
     for at, tier in enumerate(tiers):
         if not answering.issuperset(tier.needs) or len(set(tier.needs)) < len(tier.needs):
             top.fail("E_SCHEMA", f"tiers[{at}].needs", "names what has no answer, or a tier twice")
-    answers = tuple(tier.answer for tier in tiers)
     nodes = tuple(_decode_node(item) for item in top.objects("nodes"))
-    vertices = tuple(_decode_vertex(item, nodes, answers) for item in top.objects("vertices"))
+    vertices = tuple(_decode_vertex(item, nodes, tiers) for item in top.objects("vertices"))
     if not vertices:
         top.fail("E_SCHEMA", "vertices", "is empty")
     _check_order(top, vertices)
@@ -489,19 +507,48 @@ def _decode_tally(item: Fields) -> Tally:
     return tally
 
 
-def _decode_vertex(item: Fields, nodes: Graph, answers: tuple[bool, ...]) -> Vertex:
-    roots, beliefs = item.object("context_roots"), item.object("beliefs")
+def _decode_vertex(item: Fields, nodes: Graph, tiers: Sequence[Tier]) -> Vertex:
+    beliefs, answers = item.object("beliefs"), tuple(tier.answer for tier in tiers)
     vertex = Vertex(
         item.number("price", 0.0),
         item.number("cost", 0.0),
         item.number("quality", 0.0, 1.0),
         item.whole("root"),
-        {label: roots.whole(label) for label in sorted(roots.value)},
+        _decode_roots(item),
         {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
         _decode_evidence(item.object("evidence"), answers) if item.has("evidence") else None,
+        _decode_outages(item, [tier.name for tier in tiers if tier.answer]) if item.has("outages") else (),
     )
     item.end()
     return vertex
+
+
+def _decode_roots(item: Fields) -> dict[str, int]:
+    roots = item.object("context_roots")
+    return {label: roots.whole(label) for label in sorted(roots.value)}
+
+
+def _decode_outages(item: Fields, answering: Sequence[str]) -> tuple[Outage, ...]:
+    outages = tuple(_decode_outage(outage, answering) for outage in item.objects("outages"))
+    if not outages or len({outage.without for outage in outages}) < len(outages):
+        item.fail("E_SCHEMA", "outages", "is empty, or has one outage twice")
+    contexts = item.value["context_roots"].keys()
+    for at, outage in enumerate(outages):
+        if outage.context_roots.keys() != contexts:
+            item.fail("E_SCHEMA", f"outages[{at}].context_roots", "names other contexts than the vertex")
+    return outages
+
+
+def _decode_outage(item: Fields, answering: Sequence[str]) -> Outage:
+    without = item.texts("without")
+    for at, name in enumerate(without):
+        if name not in answering:
+            item.fail("E_SCHEMA", f"without[{at}]", f"is {shown(name)}, not a tier{did_you_mean(name, answering)}")
+    if not 0 < len(without) < len(answering) or list(without) != sorted({*without}):
+        item.fail("E_SCHEMA", "without", "is not some of the tiers, sorted, that leave others")
+    outage = Outage(without, item.whole("root"), _decode_roots(item))
+    item.end()
+    return outage
 
 
 def _decode_evidence(item: Fields, answers: tuple[bool, ...]) -> VertexEvidence:
@@ -575,12 +622,14 @@ def _decode_belief(row: Any, place: str, answers: tuple[bool, ...]) -> Belief:
 
 
 def _check_order(top: Fields, vertices: tuple[Vertex, ...]) -> None:
-    contexts = vertices[0].context_roots.keys()
+    contexts, outages = vertices[0].context_roots.keys(), [outage.without for outage in vertices[0].outages]
     for at, (vertex, after) in enumerate(pairwise(vertices), start=1):
         if not vertex.cost < after.cost:
             top.fail("E_RANGE", f"vertices[{at}].cost", "is not above the one before")
         if after.context_roots.keys() != contexts:
             top.fail("E_SCHEMA", f"vertices[{at}].context_roots", "names other contexts than the first vertex")
+        if [outage.without for outage in after.outages] != outages:
+            top.fail("E_SCHEMA", f"vertices[{at}].outages", "names other outages than the first vertex")
 
 
 def _decode_point(item: Fields, vertices: int) -> OperatingPoint:

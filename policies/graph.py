@@ -33,6 +33,7 @@ __all__ = [
     "as_votes",
     "check_graph",
     "come_to",
+    "compact",
     "compile_graph",
     "nearest_tally",
     "reading_in_hand",
@@ -140,6 +141,19 @@ def renumbered(node: Node, place: Mapping[int, int]) -> Node:
             return Poll(tier, reading, tuple(moved), place[missing])
         case Stop(_):
             return node
+
+
+def compact(nodes: Sequence[Node], roots: Iterable[int]) -> tuple[Graph, dict[int, int]]:
+    """The nodes that walks from these roots come to, in order, and where each of them went."""
+    needed: set[int] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(successors(nodes[node]))
+    place = {node: at for at, node in enumerate(sorted(needed))}
+    return tuple(renumbered(nodes[node], place) for node in place), place
 
 
 def come_to(poll: Poll) -> tuple[tuple[bool, ...], ...]:

@@ -77,6 +77,7 @@ class Monitor:
     The histogram of a reading is compared with the one in the policy's file, that of all queries; so only readings
     that every request has, whatever came before, are compared: what only doubted queries are asked is a selection.
     The cost of requests goes into a one-sided CUSUM.  Both begin anew with a new policy; an alarm stays until then.
+    What is done in an outage that the policy was solved for is counted, and is no drift.
     """
 
     def __init__(self) -> None:
@@ -111,6 +112,8 @@ class Monitor:
                     counts["reads", tier] += 1
             if step.reason:
                 counts["reasons", step.reason] += 1
+        if routed.without:
+            counts["outages", "+".join(routed.without)] += 1
 
     @property
     def recalibrate(self) -> tuple[Drift, ...]:
@@ -121,7 +124,8 @@ class Monitor:
     def report(self) -> dict[str, Any]:
         """Everything that was counted, as plain JSON.
 
-        ``calls`` and ``accepts`` are counts by tier, ``expected`` the shares of requests that cross-fitting found to
+        ``calls`` and ``accepts`` are counts by tier, ``outages`` by the tiers without which a request was decided,
+        ``expected`` the shares of requests that cross-fitting found to
         call each tier, for the operating point; ``readings`` are histograms over the bins of the file, missing last.
         """
         with self._lock:
@@ -130,7 +134,7 @@ class Monitor:
                 "requests": counts["requests", ""],
                 "cost": counts["cost", ""] / NANO,
                 "handed_over": counts["handed over", ""],
-                **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons")},
+                **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
             }
             if watch is not None:
                 report |= {
@@ -169,6 +173,7 @@ _FAMILIES = (
     ("reads_total", "reads", "tier", "Readings of a tier that were bought."),
     ("accepts_total", "accepts", "tier", "Answers of a tier that were returned."),
     ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
+    ("outages_total", "outages", "without", "Requests that were decided as is best without tiers that were down."),
 )
 
 
@@ -216,7 +221,7 @@ class _Watch:
         self.requests += 1
         told: dict[str, dict[str, Told]] = {}
         for step in routed.steps:
-            if isinstance(step.action, Call | Verify) and step.reason not in UNBOUGHT:
+            if isinstance(step.action, Call | Verify) and step.reason not in UNBOUGHT and not step.without:
                 given = told.setdefault(step.action.tier, {})
                 given |= step.readings
                 if isinstance(step.action, Verify) and not step.readings:
@@ -224,7 +229,7 @@ class _Watch:
         for tier, name in self.at(routed.vertex):
             if tier in told:
                 self._read(tier, name, told[tier])
-        if not {"cap", "budget", "cancelled"} & set(routed.reasons):
+        if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
             self._pay(routed.cost, self.snapshot.policy.vertices[routed.vertex].cost)
 
     def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:

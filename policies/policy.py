@@ -12,11 +12,11 @@ from typing import Any
 from metaverify.policies.actions import Action
 from metaverify.policies.certificate import Certificate
 from metaverify.policies.context import context_label, interval_label
-from metaverify.policies.graph import Graph, check_graph, compile_graph, walk
+from metaverify.policies.graph import Ask, Graph, GraphError, check_graph, compact, compile_graph, successors, walk
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.tiers import Tier
 
-__all__ = ["Belief", "BudgetError", "OperatingPoint", "Policy", "Vertex", "VertexEvidence"]
+__all__ = ["Belief", "BudgetError", "OperatingPoint", "Outage", "Policy", "Vertex", "VertexEvidence"]
 
 
 class BudgetError(ValueError):
@@ -57,6 +57,25 @@ class VertexEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """Where the walks of a vertex begin while some tiers are down; no node from there on calls one of them."""
+
+    without: tuple[str, ...]  # sorted
+    root: int
+    context_roots: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Where walks begin, without a context and of each."""
+        return (self.root, *self.context_roots.values())
+
+    def moved(self, place: Mapping[int, int]) -> Outage:
+        """The outage on the same nodes at their new places."""
+        roots = {label: place[root] for label, root in self.context_roots.items()}
+        return replace(self, root=place[self.root], context_roots=roots)
+
+
+@dataclass(frozen=True, slots=True)
 class Vertex:
     """One deterministic policy on the frontier: the best at its price.
 
@@ -64,6 +83,7 @@ class Vertex:
     ``root`` is where walks begin, ``context_roots`` where they begin for a known context.  ``beliefs`` is what
     `explain` knows: at a read node, what is known after each of its outcomes, missing last; at a poll, for each
     interval of yes votes after 1, 2, .. votes, missing last.  ``evidence`` is None where nothing was cross-fitted.
+    ``outages`` has what is best at the same price while some tiers are down; all vertices of a policy have the same.
     """
 
     price: float
@@ -73,6 +93,23 @@ class Vertex:
     context_roots: Mapping[str, int] = field(default_factory=dict)
     beliefs: Mapping[int, tuple[Belief, ...]] = field(default_factory=dict)
     evidence: VertexEvidence | None = None
+    outages: tuple[Outage, ...] = ()
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Everywhere that walks begin, in outages too."""
+        outages = (root for outage in self.outages for root in outage.roots)
+        return (self.root, *self.context_roots.values(), *outages)
+
+    def moved(self, place: Mapping[int, int]) -> Vertex:
+        """The vertex on the same nodes at their new places."""
+        return replace(
+            self,
+            root=place[self.root],
+            context_roots={label: place[root] for label, root in self.context_roots.items()},
+            beliefs={place[node]: rows for node, rows in self.beliefs.items()},
+            outages=tuple(outage.moved(place) for outage in self.outages),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +167,16 @@ class Policy:
     _salt: bytes = field(init=False, repr=False, compare=False)
     _cut: bytes = field(init=False, repr=False, compare=False)  # draws below it, as big-endian bytes, go high
     _mixed: bool = field(init=False, repr=False, compare=False)
+    _in_outage: dict[frozenset[str], Policy] = field(init=False, repr=False, compare=False)  # as far as asked for
 
     def __post_init__(self) -> None:
         _check_point(self)
-        roots = [root for vertex in self.vertices for root in (vertex.root, *vertex.context_roots.values())]
+        roots = [root for vertex in self.vertices for root in vertex.roots]
         needs = {tier.name: tier.needs for tier in self.tiers if not tier.answer}
         votes = {(tier.name, r.name): r.votes for tier in self.tiers for r in tier.readings if r.votes}
         readings = {tier.name: [reading.name for reading in tier.readings] for tier in self.tiers}
         check_graph(self.nodes, roots, readings, needs, votes)
+        _check_outages(self)
         put = object.__setattr__
         put(self, "_linked", compile_graph(self.nodes, self.tiers))
         put(self, "_names", frozenset(tier.name for tier in self.tiers))
@@ -145,6 +184,7 @@ class Policy:
         put(self, "_salt", self.salt.encode(errors="surrogatepass"))
         put(self, "_cut", math.ceil(self.point.share * 2.0**56).to_bytes(8)[1:])
         put(self, "_mixed", self.point.low != self.point.high and 0.0 < self.point.share < 1.0)
+        put(self, "_in_outage", {})
 
     def decide(
         self,
@@ -229,6 +269,24 @@ class Policy:
         holds = self.certificate is not None and self.certificate.covers(cost)
         return replace(self, point=point, certificate=self.certificate if holds else None)
 
+    def without(self, *names: str) -> Policy:
+        """The policy that decides while these tiers are down: each vertex by the graph that is best without them.
+
+        That is the smallest of its `Outage` that has them all, the first one of equals.  Dial, salt and what vertices
+        are said to cost and earn are as they were, when all tiers are up, so that a request keeps its arm; beliefs and
+        evidence, which are of other graphs, are left out.  Of a request that is under way, tell it everything that is
+        known: what is in hand is not bought again.  Nothing is promised of an outage: the certificate is left out.
+
+        Raises:
+            ValueError: a name that is no tier of the policy, or an outage that it was not solved for.
+        """
+        down = frozenset(names)
+        if not down:
+            return self
+        if down not in self._in_outage:
+            self._in_outage[down] = _in_outage(self, down)
+        return self._in_outage[down]
+
     @property
     def expected_cost(self) -> float:
         """Mean cost per query at the operating point."""
@@ -273,6 +331,46 @@ def _check_point(policy: Policy) -> None:
     point, count = policy.point, len(policy.vertices)
     if not (0 <= point.low <= point.high < count and 0.0 <= point.share <= 1.0):
         raise ValueError(f"operating point {point} is not one of a frontier with {count} vertices")
+
+
+def _check_outages(policy: Policy) -> None:
+    """Make sure that no walk in an outage calls a tier that is down; what it reads and accepts it must call before."""
+    if not any(vertex.outages for vertex in policy.vertices):
+        return
+    called = [frozenset[str]()] * len(policy.nodes)  # from each node on
+    for at in range(len(policy.nodes) - 1, -1, -1):
+        node = policy.nodes[at]
+        own = {node.tier} if isinstance(node, Ask) else set[str]()
+        called[at] = frozenset(own).union(*(called[child] for child in successors(node)))
+    for at, vertex in enumerate(policy.vertices):
+        for number, outage in enumerate(vertex.outages):
+            for tier in outage.without:
+                if any(tier in called[root] for root in outage.roots):
+                    place = f"vertices[{at}].outages[{number}]"
+                    raise GraphError(place, f"calls {tier!r}, without which it is to do")
+
+
+def _in_outage(policy: Policy, down: frozenset[str]) -> Policy:
+    answering = [tier.name for tier in policy.tiers if tier.answer]
+    for name in sorted(down.difference(answering)):
+        hint = did_you_mean(name, answering)
+        raise ValueError(f"without {name!r}, which is not one of the tiers {', '.join(answering)}{hint}")
+    kept = [tuple(outage for outage in vertex.outages if down.issubset(outage.without)) for vertex in policy.vertices]
+    if not kept[0]:
+        solved = ", ".join("+".join(outage.without) for outage in policy.vertices[0].outages) or "none"
+        raise ValueError(
+            f"without {'+'.join(sorted(down))}: the policy was not solved for that outage (it was for {solved}); "
+            "`metaverify fit --outages` does it"
+        )
+    vertices = []
+    for vertex, outages in zip(policy.vertices, kept, strict=True):
+        taken = min(outages, key=lambda outage: len(outage.without))
+        vertices.append(
+            Vertex(vertex.price, vertex.cost, vertex.quality, taken.root, taken.context_roots, outages=outages)
+        )
+    nodes, place = compact(policy.nodes, [root for vertex in vertices for root in vertex.roots])
+    moved = tuple(vertex.moved(place) for vertex in vertices)
+    return replace(policy, nodes=nodes, vertices=moved, evidence={}, certificate=None)
 
 
 def _roots(policy: Policy, at: int) -> tuple[Any, dict[str, Any]]:

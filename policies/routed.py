@@ -12,7 +12,7 @@ from metaverify.policies.store import Snapshot
 
 __all__ = ["UNBOUGHT", "Routed", "Step"]
 
-UNBOUGHT = frozenset({"cap", "budget", "unanswered"})
+UNBOUGHT = frozenset({"cap", "budget", "known down", "unanswered"})
 """The reasons of steps that were not even tried."""
 
 
@@ -21,11 +21,12 @@ class Step:
     """One thing that was done.
 
     ``reason`` is "" where it is what the policy asked for and it went well.  Otherwise nothing came of it: "timeout",
-    "error", "cancelled", or the reason of a `Failure`; "cap" or "budget" where a guard forbade it; "unanswered" where
-    it needs an answer that failed.  Or it went well but was not asked for by the policy, "fallback"; or a reading was
-    no number and was taken as missing, "invalid".
+    "error", "cancelled", or the reason of a `Failure`; "cap" or "budget" where a guard forbade it; "known down" where
+    the caller had said so; "unanswered" where it needs an answer that failed.  Or it went well but was not asked for by
+    the policy, "fallback"; or a reading was no number and was taken as missing, "invalid".
 
-    ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.
+    ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.  ``without`` has the tiers
+    that are down, sorted, where the graph that asked for the step is the one that was solved for that.
     """
 
     action: Action
@@ -34,6 +35,7 @@ class Step:
     spent: float
     propensity: float | None
     reason: str = ""
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,16 @@ class Routed:
     def cost(self) -> float:
         """What all steps cost."""
         return self.steps[-1].spent
+
+    @property
+    def serial(self) -> int:
+        """Which edition of the policy's file was followed."""
+        return self.snapshot.serial
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The tiers that were down, where the request ended in a graph that was solved for that."""
+        return self.steps[-1].without
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import inspect
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -73,13 +73,14 @@ class Router:
         monitor: counts, and looks for drift.
         log: where decisions are written.
 
-    **What fails.**  A reading that fails is missing, and takes the branch that was solved for that.  A call that fails
-    has no answer: the walk goes on as if it had answered and every reading of it were missing, so what the policy does
-    in ignorance comes next.  What a guard forbids fails in the same way, at no cost.  Where the walk ends with an
-    answer that is not there, the latest answer in hand is returned: the policy bought it last because it expected
-    most of it.  Where none is in hand the tiers that did not fail are called, cheapest first, until one answers, and
-    the request is handed over if none does.  A failed purchase is charged with what its `Failure` says, else with
-    the dearest price.
+    **What fails.**  A reading that fails is missing, and takes the branch that was solved for that.  Where a call fails
+    and the policy was solved for that outage, the request goes on by its graph without the tiers that failed, with
+    everything that is known (see `Episode.failed`).  Otherwise the walk goes on as if the tier had answered and every
+    reading of it were missing, so what the policy does in ignorance comes next.  What a guard forbids, and tiers of
+    which the caller says that they are down, fail in the same way, at no cost.  Where the walk ends with an answer that
+    is not there, the latest answer in hand is returned: the policy bought it last because it expected most of it.
+    Where none is in hand the tiers that did not fail are called, cheapest first, until one answers, and the request is
+    handed over if none does.  A failed purchase is charged with what its `Failure` says, else with the dearest price.
 
     Callables of `aroute` may be coroutine functions.  Cancelling it, or a `KeyboardInterrupt`, ends the request: what
     was pending is charged as failed, the guard settled, the log written, and the exception goes on.
@@ -125,14 +126,25 @@ class Router:
         self._plan = _Plan(first, self._guard)
 
     def route(
-        self, request: Any, *, key: str | bytes | int | None = None, context: str | Mapping[str, Any] | None = None
+        self,
+        request: Any,
+        *,
+        key: str | bytes | int | None = None,
+        context: str | Mapping[str, Any] | None = None,
+        without: Collection[str] = (),
     ) -> Routed:
         """The answer to a request, and how it was come to.
+
+        Args:
+            request: what the callables are given.
+            key: the request's id.
+            context: what is known before any call.
+            without: tiers that are known to be down; they are not called.  Others than the policy's do not matter.
 
         Raises:
             ValueError: a context without one of its columns, or no key where the policy mixes two graphs.
         """
-        run = self._begin(key, context)
+        run = self._begin(key, context, without)
         try:
             while run.pending is not None:
                 run.tell(self._buy(run.pending, request, run))
@@ -142,10 +154,15 @@ class Router:
         return self._end(run.routed())
 
     async def aroute(
-        self, request: Any, *, key: str | bytes | int | None = None, context: str | Mapping[str, Any] | None = None
+        self,
+        request: Any,
+        *,
+        key: str | bytes | int | None = None,
+        context: str | Mapping[str, Any] | None = None,
+        without: Collection[str] = (),
     ) -> Routed:
         """`route` in asyncio."""
-        run = self._begin(key, context)
+        run = self._begin(key, context, without)
         try:
             while run.pending is not None:
                 run.tell(await self._abuy(run.pending, request, run))
@@ -154,13 +171,15 @@ class Router:
             raise
         return self._end(run.routed())
 
-    def _begin(self, key: str | bytes | int | None, context: str | Mapping[str, Any] | None) -> _Run:
+    def _begin(
+        self, key: str | bytes | int | None, context: str | Mapping[str, Any] | None, without: Collection[str]
+    ) -> _Run:
         snapshot = self._snapshot()
         plan = self._plan
         if plan.snapshot is not snapshot:
             self._plan = plan = _Plan(snapshot, self._guard)
         label = None if context is None else snapshot.policy.context_of(context)
-        return _Run(plan, self._guard, key, label)
+        return _Run(plan, self._guard, key, label, without)
 
     def _end(self, routed: Routed) -> Routed:
         if self._monitor is not None:
@@ -200,41 +219,57 @@ class Router:
 
 
 class _Plan:
-    """What a router knows of one policy beforehand."""
+    """What a router knows of one policy beforehand, that of the snapshot or that without tiers that are down."""
 
-    def __init__(self, snapshot: Snapshot, guard: Guard) -> None:
-        policy = snapshot.policy
-        self.snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, guard: Guard, policy: Policy | None = None) -> None:
+        policy = policy or snapshot.policy
+        self.snapshot, self.policy, self._guard = snapshot, policy, guard
         self.listed = dearest_prices(policy)
         # The next policy may have other tiers than the guard knows.
         self.dearest = dearest_prices(policy, {n: p for n, p in guard.dearest.items() if n in self.listed})
         self.ahead = dearest_path(policy, self.dearest)
         self.needs = {tier.name: (tier.name,) if tier.answer else tier.needs for tier in policy.tiers}
         self.votes = {(tier.name, r.name) for tier in policy.tiers for r in tier.readings if r.votes}
+        self.answering = frozenset(tier.name for tier in policy.tiers if tier.answer)
         self._graphs: dict[int, Policy] = {}
+        self._outages: dict[frozenset[str], _Plan] = {}
+
+    def without(self, down: frozenset[str]) -> _Plan:
+        """What it knows where these tiers are down; the same where the policy was not solved for that."""
+        if down and down not in self._outages:
+            try:
+                self._outages[down] = _Plan(self.snapshot, self._guard, self.policy.without(*down))
+            except ValueError:
+                self._outages[down] = self
+        return self._outages[down] if down else self
 
     def graph(self, vertex: int) -> Policy:
         """The policy with only this vertex in use."""
         found = self._graphs.get(vertex)
         if found is None:
-            found = self._graphs[vertex] = replace(self.snapshot.policy, point=OperatingPoint(vertex, vertex, 0.0))
+            found = self._graphs[vertex] = replace(self.policy, point=OperatingPoint(vertex, vertex, 0.0))
         return found
 
     def bound(self, vertex: int, context: str | None) -> float:
         """The most that a request can cost that follows this vertex."""
-        of = self.snapshot.policy.vertices[vertex]
+        of = self.policy.vertices[vertex]
         return self.ahead[of.root if context is None else of.context_roots.get(context, of.root)]
 
 
 class _Run:
     """One request on its way, without input or output: `pending` is to be bought, and `tell` says what came of it."""
 
-    def __init__(self, plan: _Plan, guard: Guard, key: str | bytes | int | None, context: str | None) -> None:
+    def __init__(
+        self, plan: _Plan, guard: Guard, key: str | bytes | int | None, context: str | None, without: Collection[str]
+    ) -> None:
         policy = plan.snapshot.policy
+        self._down = plan.answering.intersection([without] if isinstance(without, str) else without)
+        whole, plan = plan, plan.without(self._down)
+        self._known = self._down if plan is not whole else frozenset()  # without which it decides from the start
         self.answers: dict[str, Any] = {}
         self.pending: Call | Verify | None = None
         self._plan, self._guard, self._key, self._context = plan, guard, key, context
-        self._failed: set[str] = set()
+        self._failed: set[str] = {*self._down}
         self._steps: list[Step] = []
         self._tier: str | None = None
         self._allowance = Allowance(guard)
@@ -329,6 +364,8 @@ class _Run:
 
     def _obstacle(self, action: Call | Verify) -> str:
         """Why this cannot be bought; "" where it can."""
+        if isinstance(action, Call) and action.tier in self._down:
+            return "known down"
         if isinstance(action, Verify) and any(need not in self.answers for need in self._plan.needs[action.tier]):
             return "unanswered"
         return self._allowance.refusal(self._plan.dearest[_bought(action)])
@@ -339,7 +376,9 @@ class _Run:
             self._episode.read(None)
             return
         if not self._fallback:
-            self._episode.answered()
+            self._episode.failed()
+            if self._other is not None:
+                self._other = self._other.without(*self._episode.without)
 
     def _read(self, action: Verify, confidence: Any, cost: float) -> None:
         reason = ""
@@ -380,7 +419,8 @@ class _Run:
                 self._other = None
 
     def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
-        self._steps.append(Step(action, readings, cost, self._allowance.spent, self._propensity, reason))
+        without = tuple(sorted(self._known | self._episode.without))
+        self._steps.append(Step(action, readings, cost, self._allowance.spent, self._propensity, reason, without))
 
     def _finish(self, tier: str | None, reason: str = "") -> None:
         self._tier = tier

@@ -8,10 +8,10 @@ import stat
 from pathlib import Path
 
 from metaverify.policies.document import PolicyFileError
+from metaverify.policies.signatures import is_signed, sign
 
 __all__ = ["check_signature", "read_at_most", "signature_path", "write_atomically", "write_signature"]
 
-KEY_BYTES = 16  # the fewest that a key has
 SIGNATURES_LIMIT = 1 << 12
 POSIX = os.name == "posix"
 _OPENED = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -135,9 +135,9 @@ def write_signature(path: str | os.PathLike[str], data: bytes, key: bytes) -> No
     A signature of what stands there now is kept beside the new one, so that a reader finds one for what it has read
     at every moment of the exchange.
     """
-    lines = [_sign(data, key)]
+    lines = [sign(data, key)]
     try:
-        there = _sign(Path(path).read_bytes(), key)
+        there = sign(Path(path).read_bytes(), key)
         if there in signature_path(path).read_text("ascii").split():
             lines.append(there)
     except (OSError, UnicodeDecodeError):
@@ -150,23 +150,13 @@ def check_signature(path: str | os.PathLike[str], data: bytes, key: bytes) -> No
 
     Raises:
         PolicyFileError: E_SIGNATURE, there is none.
-        ValueError: the key is too short.
+        ValueError: the key is none.
     """
-    import hmac  # only where files are signed
-
-    beside, wanted = signature_path(path), _sign(data, key).encode()
+    beside = signature_path(path)
     try:
         lines = read_at_most(beside, SIGNATURES_LIMIT, "").split()
     except PolicyFileError:
         lines = []
-    if not any(hmac.compare_digest(line, wanted) for line in lines):
+    if not is_signed(data, lines, key):
         message = f"has no signature by this key in {beside.name}: it was changed, or signed with another key or none"
         raise PolicyFileError("E_SIGNATURE", "", f"{message}; export it again with the key")
-
-
-def _sign(data: bytes, key: bytes) -> str:
-    import hmac  # only where files are signed
-
-    if len(key) < KEY_BYTES:
-        raise ValueError(f"the key has {len(key)} bytes; give at least {KEY_BYTES}, such as os.urandom(32)")
-    return "hmac-sha256:" + hmac.new(key, data, "sha256").hexdigest()

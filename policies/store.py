@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metaverify.policies.file import load_policy, policy_id
+from metaverify.policies.file import check_serial, load_policy, policy_id
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.policy import Policy
 
@@ -32,17 +32,23 @@ class Snapshot:
     id: str
     number: int = 0
 
+    @property
+    def serial(self) -> int:
+        """Which edition of the file it is."""
+        return self.policy.serial
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """What a store holds, and how its last attempts went.
 
-    ``id`` is the active policy's and ``age`` the seconds since it was taken up; ``reloads`` counts the policies that
-    replaced another, ``refused`` the attempts that failed, ``failures`` those since the last good one, and ``error``
-    is the last of these, None where the last attempt was good.
+    ``id`` and ``serial`` are the active policy's and ``age`` the seconds since it was taken up; ``reloads`` counts the
+    policies that replaced another, ``refused`` the attempts that failed, ``failures`` those since the last good one,
+    and ``error`` is the last of these, None where the last attempt was good.
     """
 
     id: str
+    serial: int
     age: float
     reloads: int
     refused: int
@@ -77,7 +83,8 @@ class PolicyStore:
         clock: seconds that only go up.
 
     A file that is refused, whatever the reason, changes nothing but `health`; it is read again when it changes, and
-    otherwise after twice the time each time, up to a minute.
+    otherwise after twice the time each time, up to a minute.  One whose serial is below that of the policy in use is
+    refused as well (E_ROLLBACK); what a process may begin with is for ``load`` to say, by `load_policy`'s ``at_least``.
 
     Raises:
         PolicyFileError: the first file does not load, and so there is nothing to fall back on.
@@ -134,7 +141,8 @@ class PolicyStore:
         """What is in use, for how long, and what the last attempts came to."""
         state = self._state
         age = max(self._clock() - state.since, 0.0)
-        return Health(state.snapshot.id, age, state.snapshot.number, state.refused, state.failures, state.error)
+        active = state.snapshot
+        return Health(active.id, active.serial, age, active.number, state.refused, state.failures, state.error)
 
     def _look(self, now: float) -> None:
         state, stamp = self._state, _stamp(self.path)
@@ -150,6 +158,7 @@ class PolicyStore:
         state = replace(self._state, stamp=stamp, checked=now, tried=now)
         try:
             policy = self._load(self.path)
+            check_serial(policy, state.snapshot.serial)
             name = policy_id(policy)
         except Exception as error:  # whatever it is, the last good policy stays
             message = f"{type(error).__name__}: {error}"

@@ -64,7 +64,7 @@ def estimate(values: Floats, groups: int, *, level: float = LEVEL) -> Estimate:
     which pushes their percentiles to one side of the truth: they cover 65 to 80 % there.  So the interval is symmetric
     about the figure, its half width the mean of two: that within which nine in ten resamples lie (Hall 1988), and the
     longer arm of the percentiles.  Over known worlds, some with equal tiers, the first covers 85 to 92 %, the second 88
-    to 95 %, and their mean 87 to 93 %; 86 % of 20 groups where three tiers are equal.
+    to 95 %, and their mean 87 to 93 %.
 
     Tails are cut where Student's quantile lies, not the normal one (the expanded percentiles of Hesterberg 2015, The
     American Statistician 69, section 4.4), without which intervals of few groups are too narrow.

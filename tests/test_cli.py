@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from metaverify.cli import main
 from metaverify.fitting.fit import fit
@@ -25,7 +27,7 @@ from metaverify.fitting.models.zoo import MODELS, name_of
 from metaverify.options import MODEL_NAMES
 from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.explain import explain
+from metaverify.policies.explain import action_json, explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
@@ -233,7 +235,12 @@ def test_demo_goes_the_whole_road(demo: tuple[Ran, Path]) -> None:
     assert load_policy(file).tiers[0].name == "tiny"
     page = file.with_name("report.html")
     assert f"wrote {page}" in ran.out
-    assert page.read_text("utf-8") == report_page(load_policy(file))
+    text = page.read_text("utf-8")
+    (told,) = re.findall(r'id="comparison-data">(.*?)</script>', text)
+    compared = json.loads(told)
+    assert compared["log"]["queries"] == load_policy(file).provenance["queries"]
+    assert all(line in ran.out for line in compared["verdict"])
+    assert text == report_page(load_policy(file), compared)
 
 
 def test_the_command_that_demo_tells_to_try_works_as_it_stands(demo: tuple[Ran, Path], run: Run) -> None:
@@ -1000,3 +1007,99 @@ def test_pooling_without_a_table_is_refused(run: Run, shop: Shop, other: tuple[s
     ran = run("fit", shop.log, "--budget", "5", "--pooling", "offsets", *other)
     assert (ran.code, ran.out) == (1, "")
     assert "--pooling is of tables" in ran.err
+
+
+# Outages, editions, keys ----------------------------------------------------------------------------------------------
+
+
+def test_outages_are_learnt_decided_shown_and_replayed(run: Run, shop: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    assert run("fit", shop.log, "--budget", "5", "--folds", "2", "-o", out, "--outages").code == 0
+    assert run("replay", out, shop.log).out == run("replay", shop.policy, shop.log).out
+    policy = load_policy(out)
+    assert [o.without for o in policy.vertices[0].outages] == [("tier1",), ("tier2",), ("tier3",)]
+    for down in policy.vertices[0].outages:
+        (name,) = down.without
+        wanted = replay(policy.without(name), read_log(shop.log))
+        told = run("replay", out, shop.log, "--without", name, "--json").json()
+        assert {key: told[key] for key in ("quality", "cost", "calls")} == plain(
+            {key: wanted.to_json()[key] for key in ("quality", "cost", "calls")}
+        )
+        assert told["calls"][name] == 0.0
+        decided = run("decide", out, "{}", "--key", "7", "--without", name, "--json").json()
+        assert decided == plain(action_json(policy.without(name).decide({}, key="7")))
+        shown = run("show", out, "--without", name).out
+        assert shown.startswith(f"without {name}; what is expected is so while all tiers are up\n")
+        assert f"call {name}" not in shown
+        assert parse_policy(run("show", out, "--without", name, "--json").out.encode()) == policy.without(name)
+    refused = run("decide", out, "{}", "--key", "7", "--without", "tier1,tier2")
+    assert (refused.code, "the policy was not solved for that outage" in refused.err) == (1, True)
+    assert "it was for none" in run("show", shop.policy, "--without", "tier1").err
+
+
+def test_outages_can_be_named_and_joined(run: Run, shop: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    fitted = ("fit", shop.log, "--budget", "5", "--folds", "2", "-o", out)
+    assert run(*fitted, "--outages", "tier3, tier2+tier1").code == 0
+    assert [o.without for o in load_policy(out).vertices[0].outages] == [("tier3",), ("tier1", "tier2")]
+    assert "an outage of 'teir1'" in run(*fitted, "--outages", "teir1").err
+    assert "name tiers, and leave one" in run(*fitted, "--outages", "tier1+tier2+tier3").err
+
+
+def test_an_edition_an_end_and_a_signature_go_into_the_file_and_are_asked_for(
+    run: Run, shop: Shop, tmp_path: Path
+) -> None:
+    out, key = tmp_path / "policy.json", tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o640)
+    fitted = ("fit", shop.log, "--budget", "5", "--folds", "2", "-o", out)
+    told = run(*fitted, "--serial", "12", "--expires", "2199-01-01T00:00+00:00", "--key-file", key)
+    assert f"its signature is in {out}.sig" in told.out
+    policy = load_policy(out, key=bytes(range(32)), at_least=12)
+    assert (policy.serial, policy.expires) == (12, 7226582400.0)
+    uses: list[tuple[str | Path, ...]] = [("decide", out, "{}", "--key", "7"), ("show", out), ("replay", out, shop.log)]
+    uses.append(("report", out, "-o", tmp_path / "report.html"))
+    for use in uses:
+        assert run(*use, "--key-file", key).code == 0
+        other = tmp_path / "other"
+        other.write_bytes(b"another secret of 16")
+        other.chmod(0o600)
+        refused = run(*use, "--key-file", other)
+        assert (refused.code, "E_SIGNATURE" in refused.err) == (1, True)
+    key.chmod(0o644)
+    if os.name == "posix":
+        assert "everybody on this machine can read: chmod o-rwx" in run(*uses[0], "--key-file", key).err
+    assert "No such file" in run(*uses[0], "--key-file", tmp_path / "none").err
+
+
+def test_a_public_key_may_be_read_by_everybody_and_does_not_sign(run: Run, shop: Shop, tmp_path: Path) -> None:
+    out, private, public = tmp_path / "policy.json", tmp_path / "private.pem", tmp_path / "public.pem"
+    pair = Ed25519PrivateKey.generate()
+    private.write_bytes(pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(pair.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    private.chmod(0o600)
+    public.chmod(0o644)
+    fitted = ("fit", shop.log, "--budget", "5", "--folds", "2", "-o", out)
+    assert run(*fitted, "--key-file", private).code == 0
+    assert run("show", out, "--key-file", public).code == 0
+    refused = run(*fitted, "--key-file", public)
+    assert (refused.code, "sign with the private one" in refused.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (("--serial", "0"), "serial is 0; give at least 1"),
+        (("--expires", "2199-01-01T00:00"), "has no zone; write it as 2027-01-01T00:00Z"),
+        (("--expires", "2001-01-01T00:00Z"), "is over"),
+        (("--expires", "soon"), "soon is no time; write it as"),
+        (("--serial", "3"), "--serial is of a file, and none is to be written"),
+        (("--key-file", "key"), "--key-file is of a file, and none is to be written"),
+    ],
+)
+def test_editions_and_ends_that_are_none_are_refused(
+    run: Run, shop: Shop, options: tuple[str, ...], match: str
+) -> None:
+    ran = run("fit", shop.log, "--budget", "5", *options)
+    assert ran.code > 0
+    assert match in ran.err

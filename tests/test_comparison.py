@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from metaverify.cli import main
-from metaverify.comparison import comparison_text, verdict
+from metaverify.comparison import POMDPS, comparison_text, terms, verdict
 from metaverify.fitting import compare as engine
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.compare import compare
 from metaverify.fitting.comparison import Adherence, Comparison, Differences
+from metaverify.fitting.methods import LEARNERS
+from metaverify.simulators.log import fingerprint_queries
 from metaverify.simulators.outcome import Estimate
 from metaverify.simulators.reader import read_log
+from metaverify.simulators.references import no_information_hull, oracle
 from metaverify.simulators.worlds import shared_difficulty
 
 
@@ -82,7 +85,7 @@ def test_a_share_that_rounds_to_nothing_has_no_minus(found: Comparison) -> None:
 
 
 def said(found: Comparison) -> str:
-    return " ".join(line.strip() for line in verdict(found))
+    return " ".join(verdict(found.to_json()))
 
 
 def test_a_clear_winner_is_told(found: Comparison) -> None:
@@ -110,6 +113,30 @@ def test_that_nobody_gains_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"chain": 0.001}, 0.005, 1.0)) == (
         "No method clearly gains over mixing fixed tiers at random: the best, chain, gains +0.10 ±0.50 points."
     )
+
+
+@pytest.mark.parametrize(("times", "gain", "few"), [(0.99, 0.0, False), (1.01, 0.0, True), (1.01, 0.9, False)])
+def test_an_interval_that_hides_a_tenth_of_what_there_is_to_gain_tells_nothing(
+    found: Comparison, times: float, gain: float, few: bool
+) -> None:
+    log = shared_difficulty(2).draw(200, 1)
+    most = oracle(log).quality - np.mean([no_information_hull(log).quality(budget) for budget in found.budgets])
+    told = said(ranked(found, {"chain": gain}, times * most / 10, 1.0))
+    assert told.startswith(f"Too few queries to tell: a gain of {10 * most:+.2f} points, a tenth of what") == few
+
+
+def test_the_terminal_says_the_verdict_and_what_each_column_means(found: Comparison) -> None:
+    text = comparison_text(replace(found, failed={"odd": "RuntimeError: " + "no such luck " * 12}))
+    told = replace(found, failed={"odd": "RuntimeError: " + "no such luck " * 12}).to_json()
+    assert " ".join(text.split()).endswith(" ".join(" ".join(verdict(told)).split()))
+    head = " ".join(line for line in text.splitlines() if "90 % intervals" in line or "AIQ" in line)
+    for term in terms(told):
+        assert term in head
+        assert f"\n{term}: " in text
+
+
+def test_methods_that_solve_a_pomdp_are_methods() -> None:
+    assert set(POMDPS) <= set(LEARNERS)
 
 
 # ---------------------------------------------------------------------------------------------- the command line
@@ -141,6 +168,7 @@ def test_it_prints_the_table_and_writes_json_and_figures(run: Run, tmp_path: Pat
     same = json.loads(json.dumps(compare(log, ["thresholds", "chain"], folds=2).to_json()))
     for each in (*told["methods"], *same["methods"]):
         assert each.pop("seconds") >= 0
+    assert told["log"]["queries"] == fingerprint_queries(log)
     assert told == same
     assert len(list((tmp_path / "plots").iterdir())) == 8
 

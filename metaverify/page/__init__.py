@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from metaverify.comparison import CLEAR, TELLING, terms, verdict
 from metaverify.policies.document import parse_document
 from metaverify.policies.file import dump_policy
 from metaverify.policies.policy import Policy
@@ -23,7 +24,17 @@ SIZE_LIMIT = 3_000_000
 
 FORMAT, VERSION = "metaverify-comparison", 1
 
-NEEDED = {"log": dict, "budgets": list, "hull": list, "methods": list, "differences": dict, "calibration": list}
+NEEDED = {
+    "log": dict,
+    "budgets": list,
+    "cost_range": list,
+    "hull": list,
+    "oracle": dict,
+    "methods": list,
+    "failed": list,
+    "differences": dict,
+    "calibration": list,
+}
 """What a comparison must have to be drawn, and of which type."""
 
 STYLES = ("page.css",)
@@ -45,16 +56,18 @@ def report_page(policy: Policy, comparison: Mapping[str, Any] | None = None) -> 
     """The page of a policy, and of a comparison of methods on its log where there is one (see `load_comparison`).
 
     Everything drawn comes from the two, by the page's own script; no other text of theirs is in the page's markup.
+    Who wins, what the scores mean and what is called clear are said as the terminal says it.
 
     Raises:
-        ValueError: the page would be larger than ``SIZE_LIMIT``.
+        ValueError: the page would be larger than ``SIZE_LIMIT``, or the comparison lacks what its verdict is made of.
     """
     style, script = (_joined(names) for names in (STYLES, SCRIPTS))
     parts = {
         "csp": _content_policy(style, script),
         "style": style,
         "policy": _data(json.loads(dump_policy(policy))),
-        "comparison": _data(comparison),
+        "comparison": _data(None if comparison is None else _told(comparison)),
+        "levels": _data({"clear": CLEAR, "telling": TELLING}),
         "script": script,
     }
     page = _file("page.html")
@@ -85,6 +98,15 @@ def load_comparison(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(document.get(name), kind):
             raise ValueError(f"{path} lacks {name!r}, or has something else there; write the comparison again")
     return document
+
+
+def _told(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {**comparison, "verdict": verdict(comparison), "terms": terms(comparison)}
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the comparison has something missing or out of place ({type(error).__name__}: {error}); write it again"
+        ) from None
 
 
 def _file(name: str) -> str:

@@ -3,11 +3,11 @@
 /** A frame with axes, into which `draw(plot, x, y)` draws.  `domain` is {x: [low, high], y: [low, high]}. */
 function chart(
   place,
-  { label, domain, xTitle, yTitle, yForm, log = false, tall = 320, xForm = (v) => amount(v, 3) },
+  { label, domain, xTitle, yTitle, yForm, log = false, tall = 320, low = 210, xForm = (v) => amount(v, 3) },
   draw,
 ) {
   const width = Math.max(place.clientWidth, 240);
-  const height = Math.min(tall, Math.max(210, width * 0.62));
+  const height = Math.min(tall, Math.max(low, width * 0.62));
   const [left, right, top, bottom] = [46, 12, 22, 40];
   const x = scaleOf(...domain.x, left, width - right, log);
   const y = scaleOf(...domain.y, height - bottom, top);
@@ -16,7 +16,7 @@ function chart(
     plot.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
     plot.append(svg("text", { class: "dim", x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, yForm(tick)));
   }
-  for (const tick of ticksOf(x, Math.floor(width / 80))) {
+  for (const tick of ticksOf(x, Math.floor(width / (log ? 56 : 80)))) {
     plot.append(svg("line", { class: "axis", x1: x(tick), x2: x(tick), y1: height - bottom, y2: height - bottom + 4 }));
     plot.append(
       svg("text", { class: "dim", x: x(tick), y: height - bottom + 18, "text-anchor": "middle" }, xForm(tick)),
@@ -63,12 +63,13 @@ function rangeOf(values, air = 0.06) {
   return [low - room, high + room];
 }
 
+const WIDE = 10;
+
 /** The range of costs, and whether it is so wide that it is shown in logarithms. */
 function costRange(values) {
   const known = values.filter(isNumber);
-  const positive = known.filter((value) => value > 0);
   const [low, high] = [Math.min(...known), Math.max(...known)];
-  const log = positive.length === known.length && high / low > 25;
+  const log = low > 0 && high > WIDE * low;
   const room = (high - low) * 0.03 || 0.5;
   return log ? { range: [low / 1.15, high * 1.15], log } : { range: [Math.max(low - room, 0), high + room], log };
 }
@@ -96,7 +97,16 @@ function frontierChart(place, policy, comparison, at, turn) {
   const label = `Quality against cost: ${vertices.length} policies from ${span}; the dial stands at ${told(at)}.`;
   const { x, plot } = chart(
     place,
-    { label, domain, log, xTitle: "cost per query", yTitle: "quality", yForm: (v) => v.toFixed(2), tall: 360 },
+    {
+      label,
+      domain,
+      log,
+      xTitle: "cost per query",
+      yTitle: "quality",
+      yForm: (v) => v.toFixed(2),
+      tall: 360,
+      low: tiers.length > 5 ? 340 : 240,
+    },
     (into, px, py, frame) => {
       if (known.length > 1) {
         const side = (end) => known.map((vertex) => [vertex.cost, vertex.evidence.quality[end]]);
@@ -126,22 +136,17 @@ function frontierChart(place, policy, comparison, at, turn) {
       );
       for (const vertex of vertices)
         into.append(svg("circle", { cx: px(vertex.cost), cy: py(vertex.quality), r: 2.25, fill: "var(--accent)" }));
-      for (const tier of [...tiers, ...(best ? [{ ...best, name: "oracle", oracle: true }] : [])]) {
+      const marks = [...tiers, ...(best ? [{ ...best, name: "oracle", oracle: true }] : [])].map((tier) => {
         const [cx, cy] = [px(tier.cost), py(tier.quality)];
-        const past = cx + 9 + widthOf(shown(tier.name), fontOf(document.body)) > frame.right;
-        const below = tier.oracle ? 4 : cy + 20 > frame.bottom ? -8 : 15;
         const mark = tier.oracle
-          ? svg("path", { d: `M${cx} ${cy - 5}l5 5l-5 5l-5 -5Z`, fill: "none", stroke: "var(--muted)" })
+          ? svg("path", { d: `M${cx} ${cy - 5}l5 5l-5 5l-5 -5Z`, fill: "var(--paper)", stroke: "var(--muted)" })
           : svg("rect", { x: cx - 3.5, y: cy - 3.5, width: 7, height: 7, fill: "var(--ink)" });
-        into.append(
-          mark,
-          svg(
-            "text",
-            { class: "dim halo", x: past ? cx - 9 : cx + 9, y: cy + below, "text-anchor": past ? "end" : "start" },
-            shown(tier.name),
-          ),
-        );
-      }
+        mark.append(svg("title", {}, `${shown(tier.name)}: ${told(tier)}`));
+        return { x: cx, y: cy, mark, text: fitted(shown(tier.name), 150, fontOf(document.body)) };
+      });
+      const dots = vertices.map((vertex) => [px(vertex.cost), py(vertex.quality), 4]);
+      const dial = [px(at.cost), py(at.quality), 8];
+      into.append(...nameMarks(marks, [...dots, dial], frame), ...marks.map(({ mark }) => mark));
       const [cx, cy] = [px(Math.min(Math.max(at.cost, range[0]), range[1])), py(at.quality)];
       into.append(svg("path", { class: "dial-line", d: `M${cx} ${frame.bottom}V${cy}H${frame.left}`, fill: "none" }));
       const bars = [];
@@ -158,8 +163,42 @@ function frontierChart(place, policy, comparison, at, turn) {
   plot.addEventListener("click", (event) => turn(x.invert(event.clientX - plot.getBoundingClientRect().left)));
 }
 
+/** Names beside their marks: each takes the first free place around its own, tied to it where that is not near; one
+    that finds none is left to the mark's title.  `others` are [x, y, half a side] that names keep off, too. */
+function nameMarks(marks, others, frame) {
+  const taken = [...marks.map(({ x, y }) => [x, y, 5]), ...others].map(([x, y, half]) => {
+    return [x - half, y - half, x + half, y + half];
+  });
+  const free = ([left, top, right, bottom]) =>
+    left >= frame.left &&
+    right <= frame.right + 12 &&
+    top >= frame.top - 12 &&
+    bottom <= frame.bottom &&
+    taken.every((box) => right < box[0] || left > box[2] || bottom < box[1] || top > box[3]);
+  return marks.flatMap(({ x, y, text }) => {
+    const wide = widthOf(text, fontOf(document.body));
+    for (const far of [9, 22, 38, 56, 76]) {
+      for (const turn of [0.12, -0.12, 0.88, -0.88, 0.3, -0.3, 0.7, -0.7, 0.5, -0.5].map((part) => part * Math.PI)) {
+        const [dx, dy] = [far * Math.cos(turn), far * Math.sin(turn)];
+        const left = Math.abs(dx) < 1 ? x - wide / 2 : dx > 0 ? x + dx : x + dx - wide;
+        const box = [left, y + dy - 7, left + wide, y + dy + 7];
+        if (!free(box)) continue;
+        taken.push(box);
+        const lead = svg("line", { class: "lead", x1: x, y1: y, x2: x + dx, y2: y + dy });
+        const name = svg("text", { class: "dim halo", x: left, y: y + dy + 4 }, text);
+        return far > 9 ? [lead, name] : [name];
+      }
+    }
+    return [];
+  });
+}
+
+/** Six colours and six kinds of dashes make 36 lines that differ. */
 const DASHES = ["", "7 4", "2 4", "9 3 2 3", "12 4", "4 2"];
-const lineStyle = (at) => ({ stroke: `var(--line${at % 6})`, "stroke-dasharray": DASHES[at % 6] });
+const lineStyle = (at) => ({
+  stroke: `var(--line${at % 6})`,
+  "stroke-dasharray": DASHES[(at + Math.floor(at / 6)) % 6],
+});
 
 /** Curves of several methods; each series is {name, line: [[x, mean, low, high]]}. */
 function curvesChart(place, series, { label, yTitle, yForm, xTitle, mark, under = [], log, range, floor = null }) {
@@ -187,7 +226,7 @@ function curvesChart(place, series, { label, yTitle, yForm, xTitle, mark, under 
         svg("path", { class: "curve", ...lineStyle(at), d: pathOf(line, px, py, false) }, svg("title", {}, each.name)),
       );
     });
-    if (mark >= range[0] && mark <= range[1]) {
+    if (mark !== null && mark >= range[0] && mark <= range[1]) {
       into.append(svg("line", { class: "dial-line", x1: px(mark), x2: px(mark), y1: frame.top, y2: frame.bottom }));
     }
   });
@@ -209,7 +248,7 @@ function legend(series) {
 }
 
 /** An estimate as a dot on its interval, on a scale shared by a column. */
-function whisker(estimate, [low, high], width = 120) {
+function whisker(estimate, [low, high], width) {
   const x = scaleOf(low, high, 4, width - 4);
   const drawn = svg("svg", { width, height: 14, "aria-hidden": "true" });
   drawn.append(svg("line", { x1: x(0), x2: x(0), y1: 0, y2: 14, stroke: "var(--muted)", "stroke-dasharray": "2 2" }));

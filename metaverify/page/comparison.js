@@ -2,15 +2,22 @@
 
 const columns = [
   { key: "name", name: "method", of: (m) => m.name, text: true },
-  { key: "gain", name: "gain, points", of: (m) => m.gain?.mean, form: points, range: (m) => m.gain },
-  { key: "area", name: "area", of: (m) => m.area?.mean, form: points, range: (m) => m.area },
-  { key: "over", name: "over budget", of: (m) => m.adherence?.mean, form: ratio },
-  { key: "optimism", name: "optimism", of: (m) => m.optimism, form: points },
-  { key: "aiq", name: "AIQ", of: (m) => m.aiq?.mean, form: (v) => v.toFixed(4) },
-  { key: "apgr", name: "APGR", of: (m) => m.apgr?.mean, form: (v) => v.toFixed(3) },
-  { key: "ibc", name: "IBC lift", of: (m) => m.ibc_lift?.mean, form: ratio },
-  { key: "seconds", name: "seconds", of: (m) => m.seconds, form: (v) => v.toFixed(1) },
+  { key: "gain", name: "gain, points", of: (m) => m.gain?.mean, form: points, range: (m) => intervalOf(m.gain) },
+  { key: "area", name: "area, points", of: (m) => m.area?.mean, form: points, range: (m) => intervalOf(m.area) },
+  {
+    key: "spent",
+    name: "spent, %",
+    of: (m) => m.adherence?.mean,
+    form: (v) => signed(v, 1),
+    range: (m) => `±${decimal(100 * m.adherence.sd, 1)}`,
+  },
+  { key: "optimism", name: "optimism, points", of: (m) => m.optimism, form: points },
+  { key: "aiq", name: "AIQ", of: (m) => m.aiq?.mean, form: (v) => decimal(v, 4) },
+  { key: "apgr", name: "APGR", of: (m) => m.apgr?.mean, form: decimal },
+  { key: "ibc", name: "IBC lift, %", of: (m) => m.ibc_lift?.mean, form: (v) => signed(v, 1) },
+  { key: "seconds", name: "s", of: (m) => m.seconds, form: (v) => amount(v, 3) },
 ];
+const intervalOf = (estimate) => between(estimate.low, estimate.high, points);
 
 function setUpComparison() {
   const into = byId("comparison");
@@ -28,41 +35,38 @@ function setUpComparison() {
     );
     return;
   }
-  const byGain = [...comparison.methods].sort((a, b) => (b.gain?.mean ?? -1) - (a.gain?.mean ?? -1));
+  const byGain = [...comparison.methods].sort((a, b) => b.gain.mean - a.gain.mean);
   const own = ownMethod();
   const first = new Set([own, ...byGain].filter(Boolean).map((method) => method.name));
   state.compared = new Set([...first].slice(0, 4));
   into.replaceChildren(
     ...[
-      !ofThisLog()
-        ? el(
-            "p",
-            { class: "note" },
-            el("strong", {}, "Another log. "),
-            "This comparison was made on another log than the policy was fitted on, or on other columns of it; ",
-            "its hull and gains are of that one.",
-          )
-        : null,
       el(
         "p",
         { class: "muted" },
-        `${count(comparison.log.rows)} queries, ${comparison.folds} folds`,
+        `${count(comparison.log.rows)} queries, `,
+        comparison.budgets.length === 1 ? `budget ${amount(comparison.budgets[0])}, ` : budgetsText(),
+        `${comparison.folds} folds`,
         comparison.repeats > 1 ? ` × ${comparison.repeats}` : "",
-        ". Gain is quality above the hull of fixed tiers at the same cost, in the mean over ",
-        `${comparison.budgets.length} budgets; every query is routed by a policy that did not see it. Area is that `,
-        "under ",
-        "the gain curve, “over budget” what was spent beyond it, optimism what a method’s own expectation promised ",
-        "too much.",
+        "; every query is routed by a policy that did not see it.",
+        ofThisLog() ? "" : " These are not the queries that the policy above was fitted on.",
       ),
-      (comparison.failed ?? []).length > 0
-        ? el(
-            "p",
-            { class: "note" },
-            "Could not be tried: ",
-            comparison.failed.map((each) => `${shown(each.name)} (${shown(each.error)})`).join("; "),
-          )
-        : null,
+      el(
+        "ul",
+        { id: "verdict", class: "verdict" },
+        comparison.verdict.map((line) => el("li", {}, shown(line))),
+      ),
       el("div", { id: "methods" }),
+      el(
+        "details",
+        { id: "terms" },
+        el("summary", {}, "What the columns say"),
+        el(
+          "dl",
+          { class: "record" },
+          Object.entries(comparison.terms).flatMap(([name, meaning]) => [el("dt", {}, name), el("dd", {}, meaning)]),
+        ),
+      ),
       el("div", { id: "curves" }),
       el("div", { id: "differences" }),
       comparison.calibration.length === 0
@@ -82,6 +86,11 @@ function setUpComparison() {
     ].filter(Boolean),
   );
   drawMethods();
+}
+
+function budgetsText() {
+  const { budgets } = comparison;
+  return `${budgets.length} budgets from ${amount(budgets[0])} to ${amount(budgets.at(-1))}, `;
 }
 
 function drawMethods() {
@@ -131,20 +140,19 @@ function drawMethods() {
         return el(
           "th",
           { scope: "row", class: "text" },
-          shown(method.name),
-          el("span", { class: "about" }, shown(method.label)),
+          el("label", { class: "pick" }, box, el("span", {}, shown(method.name))),
+          method.label === method.name ? null : el("span", { class: "about" }, shown(method.label)),
         );
       const value = column.of(method);
-      const spread = column.range?.(method);
       return el(
         "td",
         {},
         isNumber(value) ? column.form(value) : dash,
-        spread ? el("span", { class: "range" }, ` ${between(spread.low, spread.high, points)}`) : null,
+        isNumber(value) && column.range ? el("span", { class: "range" }, ` ${column.range(method)}`) : null,
       );
     });
-    cells.splice(1, 0, el("td", {}, whisker(method.gain, range)));
-    return el("tr", { class: method === own ? "ours" : null, "data-method": method.name }, el("td", {}, box), cells);
+    cells.splice(1, 0, el("td", {}, whisker(method.gain, range, innerWidth < 480 ? 72 : 120)));
+    return el("tr", { class: method === own ? "ours" : null, "data-method": method.name }, cells);
   });
   head.splice(1, 0, el("td", {}));
   byId("methods").replaceChildren(
@@ -154,7 +162,7 @@ function drawMethods() {
         "table",
         {},
         el("caption", {}, "Methods, ", el("span", { class: "muted" }, "ticked ones are drawn below")),
-        el("thead", {}, el("tr", {}, el("td", {}), head)),
+        el("thead", {}, el("tr", {}, head)),
         el("tbody", {}, rows),
       ),
     ),
@@ -165,7 +173,7 @@ function drawMethods() {
 
 function drawCurves() {
   if (comparison === null || !byId("curves")) return;
-  const drawn = comparison.methods.filter((method) => state.compared.has(method.name)).slice(0, 12);
+  const drawn = comparison.methods.filter((method) => state.compared.has(method.name));
   const line = (method, over, of) =>
     method.curve
       .filter((point) => isNumber(of(point)?.mean))
@@ -198,11 +206,9 @@ function drawCurves() {
     ),
   );
   if (drawn.length === 0) return;
-  const { range, log } = costRange([
-    ...comparison.budgets,
-    ...curves.flatMap((each) => each.line.map(([cost]) => cost)),
-  ]);
-  const mark = standing(state.policy).cost;
+  const costs = curves.flatMap((each) => each.line.map(([cost]) => cost));
+  const { range, log } = costRange([...comparison.budgets, ...costs]);
+  const mark = matching ? standing(state.policy).cost : null;
   const whole = comparison.hull.map((point) => [point.cost, point.quality]);
   const inside = whole.filter(([cost]) => cost > range[0] && cost < range[1]);
   const hull = [[range[0], along(whole, range[0])], ...inside, [range[1], along(whole, range[1])]];
@@ -210,7 +216,7 @@ function drawCurves() {
   curvesChart(first, gains, {
     label: `Gain against budget: ${names}`,
     yTitle: "gain, points",
-    yForm: (v) => (100 * v).toFixed(1),
+    yForm: (v) => decimal(100 * v, 1),
     xTitle: "budget",
     range,
     log,
@@ -244,7 +250,7 @@ function drawDifferences() {
       el("th", { scope: "row" }, label(row)),
       places.map((column) => {
         if (row === column) return el("td", {}, "");
-        const sure = isNumber(holm[row][column]) && holm[row][column] < 0.05;
+        const sure = isNumber(holm[row][column]) && holm[row][column] <= levels.clear;
         const sureness = `p ${amount(p[row][column], 2)}, ${amount(holm[row][column], 2)} after Holm`;
         const told = `${between(low[row][column], high[row][column], points)}; ${sureness}`;
         return el(
@@ -270,7 +276,7 @@ function drawDifferences() {
           el(
             "span",
             { class: "muted" },
-            "points; bold where it stands at 5 % after Holm’s correction for all pairs of methods",
+            `points; bold where clear: p of at most ${amount(levels.clear)} after Holm’s correction for all pairs of methods`,
           ),
         ),
         el(

@@ -2,6 +2,7 @@
 
 const filed = JSON.parse(byId("policy-data").textContent);
 const comparison = JSON.parse(byId("comparison-data").textContent);
+const levels = JSON.parse(byId("levels").textContent);
 const state = { policy: filed, context: null, chosen: null, sort: { key: "gain", falling: true }, compared: null };
 
 const ends = [filed.vertices[0].cost, filed.vertices.at(-1).cost];
@@ -33,9 +34,18 @@ function standing(policy) {
   return { cost: of("cost"), quality: of("quality"), evidence };
 }
 
+/** Whether the comparison has the queries and the tiers that the policy was fitted on, whatever else either was told. */
+const ofThisLog = () =>
+  comparison !== null &&
+  (comparison.log.fingerprint === filed.provenance.log ||
+    (isText(comparison.log.queries) && comparison.log.queries === filed.provenance.queries));
+
+/** The comparison, where it may be drawn with the policy. */
+const matching = ofThisLog() ? comparison : null;
+
 /** The method of the comparison that the policy is one of: the same, described alike, or what a fit takes. */
 function ownMethod() {
-  const methods = comparison?.methods ?? [];
+  const methods = matching?.methods ?? [];
   const told = JSON.stringify(sorted({ method: filed.provenance.method, options: filed.provenance.options }));
   return (
     methods.find((each) => each.describe && JSON.stringify(sorted(each.describe)) === told) ??
@@ -51,20 +61,13 @@ function sorted(value) {
     .map((key) => [key, sorted(value[key])]);
 }
 
-const ofThisLog = () => comparison !== null && comparison.log.fingerprint === filed.provenance.log;
-
 /** The gain over the hull of fixed tiers at the dial: as the fit found it where filed, elsewhere over the hull of a
     comparison on the same log, its interval as wide as the comparison's around that budget. */
 function gainAt(policy, at) {
   const same = JSON.stringify(policy.operating_point) === JSON.stringify(filed.operating_point);
   if (same && isNumber(filed.evidence.gain?.mean)) return { ...filed.evidence.gain, from: "the fit" };
-  if (!ofThisLog()) return null;
-  const mean =
-    at.quality -
-    along(
-      comparison.hull.map((point) => [point.cost, point.quality]),
-      at.cost,
-    );
+  if (matching === null) return null;
+  const mean = at.quality - hullAt(at.cost);
   const known = (ownMethod()?.curve ?? []).filter((point) =>
     ["mean", "low", "high"].every((key) => isNumber(point.gain[key])),
   );
@@ -80,6 +83,19 @@ function gainAt(policy, at) {
   return { mean, low: end("low"), high: end("high"), from: "the comparison’s hull" };
 }
 
+const hullAt = (cost) =>
+  along(
+    matching.hull.map((point) => [point.cost, point.quality]),
+    cost,
+  );
+
+/** Whether a gain of a telling part of all that there is to gain would not be seen; all that is what knowing the best
+    tier of each query would bring or, where no comparison says, being right always. */
+function tooFew(gain, cost) {
+  const most = matching ? matching.oracle.quality - hullAt(cost) : 1 - filed.evidence.hull;
+  return gain.low <= 0 && gain.high >= 0 && gain.high - gain.mean > levels.telling * most;
+}
+
 function turnTo(budget) {
   const held = Math.min(Math.max(budget, ends[0]), ends[1]);
   if (!isNumber(held)) return;
@@ -88,6 +104,8 @@ function turnTo(budget) {
 
 function show(policy) {
   state.policy = policy;
+  byId("beyond").textContent = "";
+  byId("budget").setAttribute("aria-invalid", "false");
   const at = standing(policy);
   const budget = policy.operating_point.budget ?? at.cost;
   if (document.activeElement !== byId("budget")) byId("budget").value = Number(at.cost.toPrecision(5));
@@ -97,7 +115,7 @@ function show(policy) {
   const gain = gainAt(policy, at);
   byId("brief").textContent =
     `cost ${amount(at.cost)} · quality ${quality(at.quality)}${gain ? ` · gain ${points(gain.mean)}` : ""}`;
-  frontierChart(byId("frontier"), policy, comparison, at, turnTo);
+  frontierChart(byId("frontier"), policy, matching, at, turnTo);
   drawReadout(policy, at, gain);
   drawShares(policy, at);
   drawGraphs(policy);
@@ -106,7 +124,7 @@ function show(policy) {
 }
 
 function drawReadout(policy, at, gain) {
-  const item = (name, value, range, under) =>
+  const item = (name, value, range, under, doubt = "") =>
     el(
       "div",
       {},
@@ -116,6 +134,7 @@ function drawReadout(policy, at, gain) {
         {},
         el("span", { class: "big" }, value),
         el("span", { class: "small muted" }, [range, under].filter(Boolean).join("; ")),
+        doubt ? el("span", { class: "small doubt" }, doubt) : "",
       ),
     );
   const found = at.evidence;
@@ -127,6 +146,7 @@ function drawReadout(policy, at, gain) {
       gain ? points(gain.mean) : dash,
       gain ? between(gain.low, gain.high, points) : "",
       gain ? `points, by ${gain.from}` : "known as filed, or with a comparison on the same log",
+      gain && isNumber(gain.low) && tooFew(gain, at.cost) ? "too few queries to tell" : "",
     ),
   );
   byId("frontier-caption").textContent = [
@@ -134,7 +154,7 @@ function drawReadout(policy, at, gain) {
     policy.vertices.some((vertex) => vertex.evidence)
       ? " Band and bars: 90 % intervals on unseen queries (between dots, at most so wide)."
       : "",
-    comparison ? " Squares: one tier for all; dashed: the best that mixing them by lot can do." : "",
+    matching ? " Squares: one tier for all; dashed: the best that mixing them by lot can do." : "",
   ].join("");
 }
 
@@ -158,9 +178,7 @@ function drawShares(policy, at) {
         {},
         el("th", { scope: "row" }, shown(tier.name)),
         el("td", {}, amount(tier.price)),
-        el("td", {}, percent(called)),
-        el("td", {}, percent(accepted)),
-        at.evidence ? el("td", {}, bar(accepted)) : null,
+        at.evidence ? [percent(called), percent(accepted), bar(accepted)].map((each) => el("td", {}, each)) : null,
       );
     });
   if (abstained !== null)
@@ -175,7 +193,7 @@ function drawShares(policy, at) {
         el("td", {}, bar(abstained)),
       ),
     );
-  const head = ["tier", "price", "called", "accepted", ...(at.evidence ? [""] : [])].map((name) =>
+  const head = ["tier", "price", ...(at.evidence ? ["called", "accepted", ""] : [])].map((name) =>
     name ? el("th", { scope: "col" }, name) : el("td", {}),
   );
   byId("shares").replaceChildren(
@@ -184,7 +202,7 @@ function drawShares(policy, at) {
       el(
         "table",
         {},
-        el("caption", {}, "Share of queries at each tier"),
+        el("caption", {}, at.evidence ? "Share of queries at each tier" : "Tiers"),
         el("thead", {}, el("tr", {}, head)),
         el("tbody", {}, rows),
       ),

@@ -137,18 +137,20 @@ function drawTree(policy, lines, width, title, choose) {
   const font = (weight) => fontOf(document.body, weight);
   const y = (line) => top + line.place * tall + (wide ? tall / 2 : 18);
   const x = (line) => 12 + line.depth * indent;
-  const right = { share: width - 74, quality: width - 6 };
-  const labels = lines
-    .filter((line) => line.branch !== null)
-    .map((line) => x(line) + 14 + widthOf(line.branch.label, font(400)));
+  const told = lines.filter((line) => line.branch !== null);
+  const shares = told.some((line) => line.share !== null);
+  const ends = told.some((line) => endQuality(policy, line) !== null);
+  const right = { share: width - (ends ? 74 : 6), quality: width - 6 };
+  const used = (ends ? 68 : 0) + (shares && wide ? 62 : 0); // by figures, beside what follows
+  const labels = told.map((line) => x(line) + 14 + widthOf(line.branch.label, font(400)));
   const column = wide ? Math.min(Math.max(150, ...labels) + 22, width * 0.5) : 0;
   const drawn = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
-  if (wide) {
+  if (wide && told.length > 0) {
     const head = [
       ["where it falls", 12, "start"],
       ["what follows", column, "start"],
-      ["share", right.share, "end"],
-      ["quality", right.quality, "end"],
+      ...(shares ? [["share", right.share, "end"]] : []),
+      ...(ends ? [["quality", right.quality, "end"]] : []),
     ];
     drawn.append(
       ...head.map(([text, at, anchor]) => svg("text", { x: at, y: 12, class: "dim", "text-anchor": anchor }, text)),
@@ -200,12 +202,12 @@ function drawTree(policy, lines, width, title, choose) {
       }),
     );
     if (line.branch !== null) {
-      const room = wide ? column - px - 22 : right.share - px - 64;
+      const room = wide ? column - px - 22 : width - px - (shares ? 74 : 18);
       const label = svg("text", { x: px + 12, y: py + 4.5 }, fitted(line.branch.label, room, font(400)));
       label.append(svg("title", {}, line.branch.label));
       group.append(label);
     }
-    group.append(acts(policy, line, start, base, (wide ? right.share - 56 : right.quality - 60) - start, font));
+    group.append(acts(policy, line, start, base, width - used - start, font));
     if (line.share !== null && line.branch !== null) {
       group.append(
         svg("text", { x: wide ? right.share : right.quality, y: py + 4.5, "text-anchor": "end" }, percent(line.share)),

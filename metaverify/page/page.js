@@ -18,16 +18,41 @@ function setUpDial() {
   [number.min, number.max] = [0, ends[1]];
   byId("slider").addEventListener("input", () => turnTo(dialScale.invert(Number(byId("slider").value))));
   number.addEventListener("input", () => {
-    const value = Number(number.value);
-    const usable = number.value.trim() !== "" && value >= ends[0] * (1 - 1e-9);
-    number.setAttribute("aria-invalid", String(!usable));
+    const value = number.valueAsNumber;
+    const usable = value >= ends[0] * (1 - 1e-9);
     if (usable) turnTo(value);
+    number.setAttribute("aria-invalid", String(!usable));
+    byId("beyond").textContent = beyondText(value);
   });
   number.addEventListener("change", () => {
-    number.setAttribute("aria-invalid", "false");
+    const value = number.valueAsNumber;
+    if (isNumber(value)) turnTo(value);
     number.value = Number(standing(state.policy).cost.toPrecision(5));
+    byId("beyond").textContent = beyondText(value);
   });
   byId("reset").addEventListener("click", () => show(filed));
+}
+
+/** Why the dial does not follow to a budget; empty where it does. */
+function beyondText(budget) {
+  const [least, most] = ends.map((end) => amount(end));
+  if (budget < ends[0] * (1 - 1e-9))
+    return `No policy of this file costs less than ${least}: the dial goes no lower, and ${amount(budget)} would be overspent.`;
+  return budget > ends[1] * (1 + 1e-9)
+    ? `Nothing in this file costs more than ${most}: of ${amount(budget)} the rest would not be spent.`
+    : "";
+}
+
+/** Say at the top that the comparison is of other queries; what is drawn of the policy then leaves it out. */
+function tellOfOtherLog() {
+  if (comparison === null || ofThisLog()) return;
+  byId("foreign").hidden = false;
+  byId("foreign").append(
+    el("strong", {}, "Another log. "),
+    "The comparison was made on other queries or other tiers than this policy was fitted on. It stands ",
+    el("a", { href: "#side" }, "side by side"),
+    " below, on its own; nothing of it is drawn with the policy.",
+  );
 }
 
 function start() {
@@ -41,6 +66,12 @@ function start() {
     .filter(Boolean)
     .join(" · ");
   byId("drawn-from").textContent = comparison === null ? "" : " and a comparison";
+  byId("lines").textContent =
+    "Each line is where a reading falls and what follows. Choose one, by click or with Enter, to see " +
+    (believes ? "what is believed there" : "the whole way to it") +
+    "; the arrow keys walk the lines." +
+    (believes ? "" : " This file holds no beliefs, so what is expected there is not known.");
+  tellOfOtherLog();
   setUpTheme();
   setUpDial();
   setUpContexts();

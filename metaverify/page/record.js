@@ -1,6 +1,9 @@
 // What is in the log, and where the file comes from.
 
-function tableOf(caption, head, rows, texts = 1) {
+/** A table of `rows` below `head`, the first columns texts; a column without anything in it is left out. */
+function tableOf(caption, allHeads, allRows, texts = 1) {
+  const some = allHeads.map((_, at) => at === 0 || allRows.some((row) => row[at] !== dash && row[at] !== ""));
+  const [head, ...rows] = [allHeads, ...allRows].map((row) => row.filter((_, at) => some[at]));
   const cells = (row) =>
     row.map((cell, at) =>
       at === 0 ? el("th", { scope: "row" }, cell) : el("td", { class: at < texts ? "text" : null }, cell),
@@ -33,7 +36,7 @@ function tableOf(caption, head, rows, texts = 1) {
 
 function drawLog() {
   const into = byId("log");
-  const found = comparison?.inspection;
+  const found = matching?.inspection;
   if (!found) {
     const rows = filed.tiers.flatMap((tier) =>
       tier.readings.map((reading) => {

@@ -27,6 +27,7 @@ function shown(name) {
 // ----------------------------------------------------------------------------------------------------- numbers
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const isText = (value) => typeof value === "string";
 const dash = "–";
 
 /** An amount of cost to so many significant digits. */

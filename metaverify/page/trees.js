@@ -1,5 +1,8 @@
 // The trees in use, and what is believed at the line that was chosen.
 
+/** Whether the file holds beliefs at all. */
+const believes = filed.vertices.some((vertex) => Object.keys(vertex.beliefs).length > 0);
+
 function armsOf(policy) {
   const { low, high, share } = policy.operating_point;
   if (low === high || share === 0) return [[low, 1]];
@@ -60,7 +63,10 @@ function drawGraphs(policy) {
 function drawBelief(policy, chosen) {
   const into = byId("belief");
   if (chosen === null) {
-    into.replaceChildren(el("h3", {}, "What it believes"), el("p", { class: "muted" }, "Nothing is chosen yet."));
+    const title = believes ? "What it believes" : "The way to a line";
+    const reads = byId("graphs").querySelector('[role="button"]') !== null;
+    const nothing = reads ? "Nothing is chosen yet." : "Nothing is read at this budget, so there is no line to choose.";
+    into.replaceChildren(el("h3", {}, title), el("p", { class: "muted" }, nothing));
     return;
   }
   const [at, line] = chosen;
@@ -70,8 +76,11 @@ function drawBelief(policy, chosen) {
     line.trail.map((step) => el("li", {}, `${shown(step.tier)}: ${step.label}`)),
   );
   const cells = line.branch.cells;
-  const parts = [el("h3", {}, "What it believes there"), path, el("p", {}, `Then: ${actText(line)}.`)];
-  if (cells.every((cell) => cell.belief === null)) {
+  const title = believes ? "What it believes there" : "The way there";
+  const parts = [el("h3", {}, title), path, el("p", {}, `Then: ${actText(line)}.`)];
+  if (!believes) {
+    parts.push(el("p", { class: "note" }, "This file holds no beliefs."));
+  } else if (cells.every((cell) => cell.belief === null)) {
     parts.push(
       el(
         "p",

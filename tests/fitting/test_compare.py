@@ -252,7 +252,7 @@ def test_json_has_every_key_that_readers_rely_on_and_no_more() -> None:
         *("cost_range", "hull", "oracle", "methods", "failed", "differences", "calibration"),
     }
     assert (told["format"], told["version"], told["level"]) == ("metaverify-comparison", 1, 0.9)
-    assert set(told["log"]) == {"fingerprint", "rows", "groups", "context", "tiers"}
+    assert set(told["log"]) == {"fingerprint", "queries", "rows", "groups", "context", "tiers"}
     assert set(told["log"]["tiers"][0]) == {"name", "cost", "quality"}
     assert set(told["hull"][0]) == {"tier", "cost", "quality"}
     assert set(told["oracle"]) == {"cost", "quality"}

@@ -3,8 +3,8 @@
 ``policy.json`` is a policy small enough to follow by hand; ``decisions.jsonl`` holds one case a line: what has been
 read, the context, the request's key, and the action that `decide` gives, as ``metaverify decide --json`` prints it.
 ``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``; in ``votes.json`` votes are asked
-for one by one, ``numbers.json`` has a context that is a number, and ``scores.json`` a fused score, a sample, an edition
-and an end.
+for one by one, ``numbers.json`` has a context that is a number, ``scores.json`` a fused score, a sample, an edition
+and an end, and ``outages.json`` what is best while some tiers are down; its cases say in ``without`` which.
 Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
 committing it.
 """
@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.actions import Abstain, Accept, Action
 from metaverify.policies.explain import action_json
 from metaverify.policies.file import dump_policy
 from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Points, Reading, Tier
 
 HERE = Path(__file__).resolve().parent
@@ -284,13 +284,72 @@ def scores_cases(policy: Policy) -> Iterator[dict[str, Any]]:
         yield {"readings": readings, "context": None, "key": None}
 
 
+def outages_policy() -> Policy:
+    """Three tiers, two contexts, a mixture of two graphs, and what each does in three outages.
+
+    The cheaper graph (node 5) accepts `small` from 0.5 on and else calls `large`; the dearer one (node 4) cuts at 0.75.
+    Code goes to `large` (node 9) at once.  Without `large` the place of `large` is taken by `medium` (nodes 0 to 3),
+    in the dearer graph from 0.75 on of `small` too; without `medium` nothing changes; without `large` and `small`
+    everything goes to `medium` (node 8).
+    """
+    tiers = (
+        Tier("small", 1.0, (Reading("conf", 0.0, (0.5, 0.75), (30, 30, 35, 5)),)),
+        Tier("medium", 4.0),
+        Tier("large", 20.0),
+    )
+    nodes = (
+        Ask("small", 2),
+        Ask("small", 3),
+        Read("small", "conf", (0.75,), (8, 10), 8),
+        Read("small", "conf", (0.5,), (8, 10), 8),
+        Ask("small", 6),
+        Ask("small", 7),
+        Read("small", "conf", (0.75,), (9, 10), 9),
+        Read("small", "conf", (0.5,), (9, 10), 9),
+        Ask("medium", 11),
+        Ask("large", 12),
+        Stop(Accept("small")),
+        Stop(Accept("medium")),
+        Stop(Accept("large")),
+    )
+
+    def vertex(price: float, cost: float, quality: float, root: int, down: int) -> Vertex:
+        outages = (
+            Outage(("large",), down, {"code": 8}),
+            Outage(("large", "small"), 8, {"code": 8}),
+            Outage(("medium",), root, {"code": 9}),
+        )
+        return Vertex(price, cost, quality, root, {"code": 9}, outages=outages)
+
+    vertices = (vertex(0.03125, 9.0, 0.75, 5, 1), vertex(0.0125, 14.0, 0.875, 4, 0))
+    return Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.5, 11.5), salt="golden", context=("task",))
+
+
+def outages_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every state that matters, in every context, outage and arm; two of the outages are covered by a larger one."""
+    small: list[Any] = [{}, 0.0, 0.4999999, 0.5, 0.7499999, 0.75, None]
+    states: list[dict[str, Any]] = [{}, *({"small": told} for told in small), {"medium": {}}, {"large": {}}]
+    states += [{"small": told, other: {}} for told in small for other in ("medium", "large")]
+    downs: list[list[str]] = [[], ["large"], ["medium"], ["small"], ["large", "small"]]
+    for number, (down, context, readings) in enumerate(itertools.product(downs, (None, "code", "?"), states)):
+        for arm in (0, 1):
+            key = next(key for key in range(100 * number, 100 * number + 100) if policy.arm(key) == arm)
+            yield {"readings": readings, "context": context, "key": key, "without": down}
+
+
 GOLDEN = {
     "policy": (golden_policy, cases, "decisions"),
     "signals": (signals_policy, signals_cases, "signals"),
     "votes": (votes_policy, votes_cases, "votes"),
     "numbers": (numbers_policy, numbers_cases, "numbers"),
     "scores": (scores_policy, scores_cases, "scores"),
+    "outages": (outages_policy, outages_cases, "outages"),
 }
+
+
+def decided_in(policy: Policy, without: Sequence[str] = (), **case: Any) -> Action:
+    """What the policy does while some tiers are down."""
+    return policy.without(*without).decide(**case)
 
 
 def golden_files() -> dict[str, str]:
@@ -299,7 +358,7 @@ def golden_files() -> dict[str, str]:
     for name, (make, cases_of, decided) in GOLDEN.items():
         policy = make()
         lines = [
-            json.dumps({**case, "action": action_json(policy.decide(**case))}, ensure_ascii=False)
+            json.dumps({**case, "action": action_json(decided_in(policy, **case))}, ensure_ascii=False)
             for case in cases_of(policy)
         ]
         files |= {f"{name}.json": dump_policy(policy), f"{decided}.jsonl": "\n".join(lines) + "\n"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from metaverify.simulators.digits import load_digits_log
 from metaverify.simulators.inspection import inspect_log
-from metaverify.simulators.log import ReplayLog, fingerprint
+from metaverify.simulators.log import ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import mean_with_interval
 from metaverify.simulators.references import no_information_hull, oracle
 
@@ -50,6 +50,7 @@ def comparison(log: ReplayLog, budgets: int = 9) -> dict[str, Any]:
         "version": 1,
         "log": {
             "fingerprint": fingerprint(log),
+            "queries": fingerprint_queries(log),
             "rows": len(log),
             "groups": len(log),
             "context": list(log.context_names),
@@ -130,6 +131,7 @@ def method(log: ReplayLog, name: str, at: int, budgets: list[float]) -> dict[str
         "aiq": estimate(0.93 + mean / 4, 0.004),
         "apgr": estimate(0.6 + 3 * mean, 0.03),
         "optimism": 0.001 * at,
+        "readings": ["small.conf", "mid.conf"][: 1 + at % 2],
         "seconds": 0.4 + 1.7 * at,
     }
 

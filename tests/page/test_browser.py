@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from metaverify.comparison import CLEAR, terms, verdict
 from metaverify.fitting.fit import fit
 from metaverify.page import report_page
 from metaverify.policies.actions import Accept
@@ -30,6 +31,7 @@ from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.digits import load_digits_log
+from metaverify.simulators.log import fingerprint
 from metaverify.simulators.references import no_information_hull
 from tests.policies.strategies import examples, policies
 
@@ -93,6 +95,10 @@ def compared() -> dict[str, Any]:
 
 def texts(found: Any) -> list[str]:
     return [text.strip() for text in found.all_inner_texts()]
+
+
+def drawn_texts(found: Any) -> list[str]:
+    return [text.strip() for text in found.all_text_contents()]
 
 
 # The dial -------------------------------------------------------------------------------------------------------------
@@ -162,9 +168,46 @@ def test_the_gain_is_the_fits_where_filed_and_a_comparisons_elsewhere(
         low, high = re.findall(r"[+−]\d+\.\d+", page.locator("#readout dd").nth(2).inner_text())[1:]
         width = sum(point["gain"]["high"] - point["gain"]["low"] for point in (before, after)) / 2
         assert float(high.replace("−", "-")) - float(low.replace("−", "-")) == pytest.approx(100 * width, abs=0.011)
-    other = show(replace(digits, provenance={**digits.provenance, "log": "sha256:other"}), compared)
+    other = show(of_another_log(digits), compared)
     other.get_by_role("spinbutton").fill("7")
     assert other.locator("#readout .big").nth(2).inner_text() == "–"
+
+
+def of_another_log(policy: Policy) -> Policy:
+    return replace(policy, provenance={**policy.provenance, "log": "sha256:other", "queries": "sha256:others"})
+
+
+def test_a_budget_beyond_the_range_is_explained_and_the_dial_stands_at_the_end(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    field, told = page.get_by_role("spinbutton"), page.get_by_role("status").and_(page.locator("#beyond"))
+    least, most = digits.vertices[0], digits.vertices[-1]
+    for budget, end, text in (
+        ("0.001", least, f"No policy of this file costs less than {least.cost:.4g}"),
+        ("500", most, f"Nothing in this file costs more than {most.cost:.4g}"),
+    ):
+        field.fill(budget)
+        assert told.inner_text().startswith(text)
+        field.press("Tab")  # what was typed is left
+        assert told.inner_text().startswith(text)
+        assert float(field.input_value()) == pytest.approx(end.cost, rel=1e-4)
+        assert float(page.locator("#readout .big").first.inner_text()) == pytest.approx(end.cost, rel=1e-3)
+        field.fill("2")
+        assert told.inner_text() == ""
+    field.fill("0.001")
+    page.get_by_role("button", name="As filed").click()
+    assert (told.inner_text(), field.get_attribute("aria-invalid")) == ("", "false")
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "few"), [(0.05, 0.04, False), (0.004, 0.012, False), (0.004, 0.02, True), (-0.05, 0.07, True)]
+)
+def test_a_gain_that_so_few_queries_cannot_tell_is_called_so(
+    mean: float, half: float, few: bool, show: Open, digits: Policy
+) -> None:
+    assert 0.012 < (1 - digits.evidence["hull"]) / 10 < 0.02
+    gain = {"mean": mean, "low": mean - half, "high": mean + half}
+    page = show(replace(digits, evidence={**digits.evidence, "gain": gain}))
+    assert ("too few queries to tell" in page.locator("#readout").inner_text()) == few
 
 
 # The trees ------------------------------------------------------------------------------------------------------------
@@ -238,6 +281,23 @@ def test_a_file_without_beliefs_says_where_they_are_kept(show: Open) -> None:
     page.locator("#context").select_option(label="any other")
     page.locator("#graphs [role=button]").first.click()
     assert "beliefs at the operating point only" in page.locator("#belief").inner_text()
+
+
+def test_a_file_without_any_beliefs_promises_none(show: Open, digits: Policy) -> None:
+    bare = replace(digits, vertices=tuple(replace(v, beliefs={}, evidence=None) for v in digits.vertices))
+    page = show(bare)
+    page.locator("#graphs [role=button]").first.click()
+    section = page.locator("section", has=page.locator("#graphs")).inner_text()
+    assert "This file holds no beliefs" in section
+    assert "is believed" not in section
+    assert "The way there" in section
+    heads = drawn_texts(page.locator("#graphs svg").first.locator("> text"))
+    assert heads == ["where it falls", "what follows"]
+    assert texts(page.locator("#shares thead th")) == ["tier", "price"]
+    full = show(digits)
+    assert "what is believed there" in full.locator("#lines").inner_text()
+    heads = drawn_texts(full.locator("#graphs svg").first.locator("> text"))
+    assert heads == ["where it falls", "what follows", "share", "quality"]
 
 
 def test_each_context_has_its_own_tree(show: Open) -> None:
@@ -424,21 +484,21 @@ def test_the_table_sorts_by_click_and_by_key_and_says_so(show: Open, digits: Pol
     of = {
         "method": lambda method: method["name"],
         "gain, points": lambda method: -method["gain"]["mean"],
-        "seconds": lambda method: -method["seconds"],
+        "s": lambda method: -method["seconds"],
     }
 
     def order() -> Any:
         return page.locator("#methods tbody tr").evaluate_all("(rows) => rows.map((row) => row.dataset.method)")
 
     assert order() == [method["name"] for method in sorted(compared["methods"], key=of["gain, points"])]
-    page.get_by_role("button", name="seconds").click()
-    slowest = [method["name"] for method in sorted(compared["methods"], key=of["seconds"])]
+    page.get_by_role("button", name="s", exact=True).click()
+    slowest = [method["name"] for method in sorted(compared["methods"], key=of["s"])]
     assert order() == slowest
     page.keyboard.press("Enter")  # the same heading again
     assert order() == slowest[::-1]
     heads = page.locator("#methods thead th")
     sorts = {head.inner_text().strip(" ↑↓"): head.get_attribute("aria-sort") for head in heads.all()}
-    assert sorts.pop("seconds") == "ascending"
+    assert sorts.pop("s") == "ascending"
     assert set(sorts.values()) == {"none"}
     page.get_by_role("button", name="method", exact=True).focus()
     page.keyboard.press("Space")
@@ -477,9 +537,121 @@ def test_what_inspection_found_and_where_the_file_comes_from_stand_there(
     record = page.locator("#record").inner_text()
     assert json.loads(dump_policy(digits))["id"] in record
     assert digits.provenance["log"] in record
-    assert "Another log." not in page.locator("#comparison").inner_text()
-    other = show(replace(digits, provenance={**digits.provenance, "log": "sha256:other"}), compared)
-    assert "Another log." in other.locator("#comparison").inner_text()
+
+
+def test_a_comparison_of_another_log_is_told_of_at_the_top_and_left_out_of_the_policys_drawings(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    known = load_digits_log()
+    with_context = fingerprint(replace(known, contexts=known.query_ids, context_names=("id",)))
+    assert with_context != digits.provenance["log"]
+    for policy in (digits, replace(digits, provenance={**digits.provenance, "log": with_context})):
+        page = show(policy, compared)
+        assert page.get_by_text("Another log.").count() == 0
+        assert page.locator("#frontier rect").count() == len(compared["log"]["tiers"])
+        assert page.locator("#frontier .hull").count() == page.locator("#methods tr.ours").count() == 1
+    page = show(of_another_log(digits), compared)
+    assert page.locator("main > :first-child").inner_text().startswith("Another log.")
+    assert page.locator("#frontier :is(rect, .hull)").count() == 0
+    assert page.locator("#curves .dial-line").count() == page.locator("#methods tr.ours").count() == 0
+    assert "as fitted" in page.locator("#log").inner_text()
+    older = {**compared, "log": {key: value for key, value in compared["log"].items() if key != "queries"}}
+    assert show(digits, older).get_by_text("Another log.").count() == 0
+
+
+def test_the_page_says_who_wins_in_the_words_of_the_terminal(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    def gaining(points: float, half: float, holm: float) -> dict[str, Any]:
+        gain = {"mean": points / 100, "low": (points - half) / 100, "high": (points + half) / 100}
+        methods = [{**compared["methods"][0], "gain": gain}, *compared["methods"][1:]]
+        square = [[holm] * len(methods) for _ in methods]
+        return {**compared, "methods": methods, "differences": {**compared["differences"], "holm": square}}
+
+    failed = {**compared, "failed": [{"name": "odd", "error": "RuntimeError: <b>no luck</b>"}]}
+    for each in (compared, failed, gaining(9, 1, 0.01), gaining(9, 1, 0.4), gaining(9, 10, 0.4), gaining(9, 60, 0.4)):
+        page = show(digits, each)
+        assert texts(page.locator("#verdict li")) == verdict(each)
+        assert page.locator("#terms dd").all_text_contents() == list(terms(each).values())
+
+
+def test_a_difference_is_bold_where_the_terminal_calls_it_clear(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    size = len(compared["methods"])
+    levels = [0.04, CLEAR, 1.01 * CLEAR, 0.5]
+    square = [[levels[(row + column) % 4] for column in range(size)] for row in range(size)]
+    page = show(digits, {**compared, "differences": {**compared["differences"], "holm": square}})
+    names = compared["differences"]["names"]
+    shown = texts(page.locator("#differences tbody th"))
+    for row, line in zip(shown, page.locator("#differences tbody tr").all(), strict=True):
+        for column, cell in zip(shown, line.locator("td").all(), strict=True):
+            if row != column:
+                sure = square[names.index(row)][names.index(column)] <= CLEAR
+                assert ("sure" in cell.get_attribute("class").split()) == sure
+
+
+def many(compared: dict[str, Any], count: int) -> dict[str, Any]:
+    """The comparison with so many methods, all alike, and twelve tiers, most of them in one corner."""
+    first = compared["methods"][0]
+    names = [f"method-with-a-long-name-{at}" for at in range(count)]
+    methods = [{**first, "name": name, "label": "the same as all others"} for name in names]
+    tiers = [
+        {"name": f"model {at} of twelve", "cost": flat(0.3 + 0.05 * (at % 6)), "quality": flat(0.6 + 0.01 * at)}
+        for at in range(11)
+    ]
+    log = {**compared["log"], "tiers": [*tiers, {"name": "dear", "cost": flat(92.0), "quality": flat(0.98)}]}
+    square = [[1.0] * count for _ in names]
+    differences = dict.fromkeys(compared["differences"], square) | {"names": names}
+    return {**compared, "methods": methods, "log": log, "differences": differences}
+
+
+def flat(value: float) -> dict[str, float]:
+    return {"mean": value, "low": value, "high": value}
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_twelve_tiers_are_named_without_one_name_upon_another(
+    size: Any, show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    page = show(digits, many(compared, 2), size)
+    boxes = page.locator("#frontier text.halo").evaluate_all(
+        "(all) => all.map((each) => { const b = each.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height]; })"
+    )
+    assert len(boxes) > 9
+    for one, other in itertools.combinations(boxes, 2):
+        apart = one[2] <= other[0] + 1 or other[2] <= one[0] + 1 or one[3] <= other[1] + 1 or other[3] <= one[1] + 1
+        assert apart
+    titles = drawn_texts(page.locator("#frontier rect title"))
+    assert [title.split(":")[0] for title in titles] == [tier["name"] for tier in many(compared, 2)["log"]["tiers"]]
+
+
+def test_twenty_eight_methods_have_a_line_each_that_no_other_has(
+    show: Open, digits: Policy, compared: dict[str, Any]
+) -> None:
+    page = show(digits, many(compared, 28))
+    page.evaluate("document.querySelectorAll('#methods input:not(:checked)').forEach((box) => box.click())")
+    styles = page.locator("#curves .legend line").evaluate_all(
+        "(all) => all.map((each) => `${each.getAttribute('stroke')} ${each.getAttribute('stroke-dasharray')}`)"
+    )
+    assert len(styles) == len(set(styles)) == 28
+    wide = page.locator("#curves .legend").evaluate("(list) => [list.scrollWidth, list.clientWidth]")
+    assert wide[0] <= wide[1]
+
+
+def test_on_a_phone_the_methods_names_stay_where_they_are(show: Open, digits: Policy, compared: dict[str, Any]) -> None:
+    page = show(digits, many(compared, 28), PHONE)
+    box = page.locator("#methods .scroll")
+    box.evaluate("(box) => (box.scrollLeft = box.scrollWidth)")
+    seconds, name = (
+        page.locator("#methods tbody tr")
+        .nth(3)
+        .locator("td, th")
+        .evaluate_all("(cells) => [cells.at(-1), cells[0]].map((cell) => cell.getBoundingClientRect().toJSON())")
+    )
+    assert name["left"] >= 0
+    assert name["right"] <= seconds["left"]
+    assert seconds["right"] <= PHONE["width"]
 
 
 def test_a_page_without_a_comparison_says_how_to_make_one(show: Open, digits: Policy) -> None:
@@ -564,7 +736,7 @@ def test_hostile_names_are_shown_and_do_nothing(show: Open, compared: dict[str, 
     methods = [{**method, "label": MARKUP + TURNED + method["label"]} for method in compared["methods"]]
     page = show(policy, {**compared, "methods": methods}, PHONE)
     counted = page.evaluate("['script', 'img', 'b'].map((name) => document.querySelectorAll(name).length)")
-    assert counted == [3, 0, 0]
+    assert counted == [4, 0, 0]
     seen = page.locator("body").inner_text()
     assert MARKUP in seen
     assert "\\u{202e}gnp.exe\\u{2066}" in seen

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from metaverify.comparison import CLEAR, TELLING, terms, verdict
 from metaverify.page import SIZE_LIMIT, load_comparison, report_page
 from metaverify.policies.file import dump_policy, load_policy
 from metaverify.policies.policy import Policy
@@ -52,7 +53,11 @@ def data(page: str, which: str) -> Any:
 def test_the_page_holds_the_policy_file_and_the_comparison(policy: Policy, compared: dict[str, Any]) -> None:
     page = report_page(policy, compared)
     assert data(page, "policy-data") == json.loads(dump_policy(policy))
-    assert data(page, "comparison-data") == compared
+    told = data(page, "comparison-data")
+    assert told.pop("verdict") == verdict(compared)
+    assert told.pop("terms") == terms(compared)
+    assert told == compared
+    assert data(page, "levels") == {"clear": CLEAR, "telling": TELLING}
     assert data(report_page(policy), "comparison-data") is None
 
 
@@ -141,6 +146,16 @@ def test_what_is_no_comparison_is_refused(
     (tmp_path / "c.json").write_text(json.dumps(document))
     with pytest.raises(ValueError, match=re.escape(message)):
         load_comparison(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("change", [lambda m: m.pop("gain"), lambda m: m["gain"].update(mean=None)])
+def test_a_comparison_that_says_not_who_wins_is_refused(
+    change: Callable[[dict[str, Any]], Any], policy: Policy, compared: dict[str, Any]
+) -> None:
+    broken = json.loads(json.dumps(compared))
+    change(broken["methods"][1])
+    with pytest.raises(ValueError, match=r"something missing or out of place .*; write it again"):
+        report_page(policy, broken)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', '{"a": 1, "a": 2}'])

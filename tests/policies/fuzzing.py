@@ -24,10 +24,10 @@ from metaverify.policies.explain import action_json
 from metaverify.policies.file import PolicyFileError, dump_policy, parse_policy
 from metaverify.policies.policy import Policy
 
-from .reader import Document, canonical, drawn, followed, identity, sealed
+from .reader import Document, canonical, drawn, followed, identity, sealed, started
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-NAMES = ("policy", "signals", "votes", "numbers", "scores")
+NAMES = ("policy", "signals", "votes", "numbers", "scores", "outages")
 FILES = {name: (GOLDEN / f"{name}.json").read_bytes() for name in NAMES}
 CODES = {
     *("E_EMPTY", "E_SIZE", "E_ENCODING", "E_SYNTAX", "E_DUPKEY", "E_DEPTH", "E_NUMBER", "E_NONFINITE", "E_TYPE"),
@@ -53,6 +53,8 @@ KEYS = (
     "needs",
     "evidence",
     "context_cuts",
+    "outages",
+    "without",
     "nodes",
     "colour",
 )
@@ -202,16 +204,17 @@ def prove(document: Document) -> None:
     tiers = {tier["name"]: tier for tier in document["tiers"]}
     nodes, done, reached = document["nodes"], set(), set()
 
-    def go(at: int, have: frozenset[tuple[str, str]], passed: frozenset[int]) -> None:
+    def go(at: int, have: frozenset[tuple[str, str]], passed: frozenset[int], down: frozenset[str]) -> None:
         assert at not in passed, "a walk that comes back"
-        if (at, have) in done:
+        if (at, have, down) in done:
             return
-        done.add((at, have))
+        done.add((at, have, down))
         reached.add(at)
         node, passed = nodes[at], passed | {at}
         if "call" in node:
             bought = (node["call"], "")
             assert tiers[node["call"]].get("answer", True), "calls a signal"
+            assert node["call"] not in down, "calls what is down"
             following = [node["then"]]
         elif "accept" in node:
             assert (node["accept"], "") in have, "accepts what is not in hand"
@@ -227,11 +230,20 @@ def prove(document: Document) -> None:
             following = [node["missing"], *(child for child in branches if child is not None)]
         assert bought not in have, "buys twice"
         for child in following:
-            go(child, have | {bought}, passed)
+            go(child, have | {bought}, passed, down)
 
-    for vertex in document["vertices"]:
-        for root in (vertex["root"], *vertex["context_roots"].values()):
-            go(root, frozenset(), frozenset())
+    answering = {name for name, tier in tiers.items() if tier.get("answer", True)}
+    kinds = [[outage["without"] for outage in vertex.get("outages", [])] for vertex in document["vertices"]]
+    for vertex, without in zip(document["vertices"], kinds, strict=True):
+        assert without == kinds[0], "other outages than the first vertex"
+        assert len({*map(tuple, without)}) == len(without), "an outage twice"
+        for start in (vertex, *vertex.get("outages", [])):
+            down = frozenset(start.get("without", []))
+            assert start.get("without", []) == sorted(down), "down twice, or out of order"
+            assert down < answering, "nothing is left, or what is down is no tier"
+            assert start["context_roots"].keys() == vertex["context_roots"].keys(), "other contexts than its vertex"
+            for root in (start["root"], *start["context_roots"].values()):
+                go(root, frozenset(), frozenset(), down)
     assert reached == set(range(len(nodes))), "a node that nothing reaches"
 
 
@@ -241,7 +253,10 @@ def decides_alike(policy: Policy, document: Document, rng: random.Random) -> Non
     key = str(rng.randrange(10**6))
     vertex = document["vertices"][drawn(document, key)]
     context = rng.choice([None, "never seen", *vertex["context_roots"]])
-    root = vertex["context_roots"].get(context, vertex["root"])
+    outages = [outage["without"] for outage in vertex.get("outages", [])]
+    down = rng.choice([[], *outages, *([name] for without in outages for name in without)])
+    policy, start = policy.without(*down), started(vertex, down)
+    root = start["context_roots"].get(context, start["root"])
     votes = {(t["name"], r["name"]): r["votes"] for t in document["tiers"] for r in t["readings"] if "votes" in r}
     readings: dict[str, Any] = {}
     for _ in range(40):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 Document = dict[str, Any]
@@ -55,6 +55,12 @@ def drawn(document: dict[str, Any], key: str | int) -> int:
         return int(point["low"])
     digest = hashlib.blake2b(str(key).encode(), digest_size=7, key=document["salt"].encode()).hexdigest()
     return int(point["high"] if int(digest, 16) / 2**56 < point["share"] else point["low"])
+
+
+def started(vertex: dict[str, Any], down: Collection[str]) -> dict[str, Any]:
+    """What says where a vertex begins while these tiers are down: the vertex itself, or one of its outages."""
+    covering = [outage for outage in vertex.get("outages", []) if {*down} <= {*outage["without"]}]
+    return min(covering, key=lambda outage: len(outage["without"])) if down else vertex
 
 
 def followed(document: dict[str, Any], root: int, readings: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 from metaverify.policies.names import name_fault
-from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex, VertexEvidence
+from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Reading, Tier
 
 ENOUGH = 40  # nodes, after which a graph grows no further than it must
@@ -89,17 +89,20 @@ class Grove:
         return tuple(reversed(nodes)), [place[root] for root in roots]
 
 
-def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abstain: bool) -> int:
-    """The root of a graph that is legal after ``have`` was bought."""
+def grow(
+    draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abstain: bool, down: Sequence[str] = ()
+) -> int:
+    """The root of a graph that is legal after ``have`` was bought, and calls nothing that is down."""
     stops = [Stop(Accept(tier.name)) for tier in tiers if (tier.name, "") in have] + [Stop(Abstain())] * abstain
-    calls = [("call", tier.name, "") for tier in tiers if tier.answer and (tier.name, "") not in have]
+    can = [tier for tier in tiers if tier.answer and tier.name not in down]
+    calls = [("call", tier.name, "") for tier in can if (tier.name, "") not in have]
     reads = [
         ("read", tier.name, reading.name)
         for tier in tiers
         for reading in tier.readings
         if all((need, "") in have for need in needed(tier)) and (tier.name, reading.name) not in have
     ]
-    shared = grove.legal(have)
+    shared = [at for at in grove.legal(have) if not grove.buys[at] & {(name, "") for name in down}]
     small = len(grove.nodes) < ENOUGH
     choices = (["shared"] if shared else []) + (["stop"] if stops else [])
     choices += ["go on", "go on"] if (calls or reads) and (small or not choices) else []
@@ -111,17 +114,18 @@ def grow(draw: st.DrawFn, grove: Grove, tiers: Sequence[Tier], have: Bought, abs
     kind, tier, reading = draw(st.sampled_from(calls + reads))
     bought = have | {(tier, reading)}
     if kind == "call":
-        return grove.add(Ask(tier, grow(draw, grove, tiers, bought, abstain)))
+        return grove.add(Ask(tier, grow(draw, grove, tiers, bought, abstain, down)))
     votes = next(r.votes for t in tiers if t.name == tier for r in t.readings if r.name == reading)
     if votes and draw(st.booleans()):
         most = draw(st.integers(1, votes))
         tallies = tuple(
-            _tally(draw, asked, most, lambda: grow(draw, grove, tiers, bought, abstain)) for asked in range(1, most + 1)
+            _tally(draw, asked, most, lambda: grow(draw, grove, tiers, bought, abstain, down))
+            for asked in range(1, most + 1)
         )
-        return grove.add(Poll(tier, reading, tallies, grow(draw, grove, tiers, bought, abstain)))
+        return grove.add(Poll(tier, reading, tallies, grow(draw, grove, tiers, bought, abstain, down)))
     cuts = tuple(draw(cut_lists))
-    then = tuple(grow(draw, grove, tiers, bought, abstain) for _ in range(len(cuts) + 1))
-    return grove.add(Read(tier, reading, cuts, then, grow(draw, grove, tiers, bought, abstain)))
+    then = tuple(grow(draw, grove, tiers, bought, abstain, down) for _ in range(len(cuts) + 1))
+    return grove.add(Read(tier, reading, cuts, then, grow(draw, grove, tiers, bought, abstain, down)))
 
 
 def _tally(draw: st.DrawFn, asked: int, most: int, grown: Callable[[], int]) -> Tally:
@@ -137,7 +141,7 @@ def needed(tier: Tier) -> tuple[str, ...]:
 
 
 @st.composite
-def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
+def cascades(draw: st.DrawFn, *, votes: bool = False, least: int = 1) -> tuple[Tier, ...]:
     """1 to 4 tiers with 0 to 2 readings each, some of them votes, and perhaps a signal that needs some of them."""
 
     def reading(name: str) -> Reading:
@@ -145,7 +149,7 @@ def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
         counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
         return Reading(name, draw(amounts), cuts, tuple(counts), votes=draw(st.sampled_from([0, 1, 3])) if votes else 0)
 
-    tier_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    tier_names = draw(st.lists(names, min_size=least, max_size=4, unique=True))
     tiers = [
         Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
         for name in tier_names
@@ -159,28 +163,46 @@ def cascades(draw: st.DrawFn, *, votes: bool = False) -> tuple[Tier, ...]:
 
 @st.composite
 def policies(
-    draw: st.DrawFn, over: st.SearchStrategy[tuple[Tier, ...]] | None = None, *, votes: bool = False
+    draw: st.DrawFn,
+    over: st.SearchStrategy[tuple[Tier, ...]] | None = None,
+    *,
+    votes: bool = False,
+    outages: bool = False,
 ) -> Policy:
-    """Policies with any number of contexts, vertices and beliefs, with or without abstention; perhaps with votes."""
+    """Policies with any number of contexts, vertices and beliefs, with or without abstention; perhaps with votes, or
+    solved for outages."""
     tiers = draw(cascades(votes=votes) if over is None else over)
     abstain = draw(st.none() | shares)
-    contexts = draw(st.lists(words, max_size=2, unique=True))
-    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=3, unique=True)))
+    most = 1 if outages else 2  # outages multiply the graphs
+    contexts = draw(st.lists(words, max_size=most, unique=True))
+    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=most + 1, unique=True)))
     grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
-    roots = [grow(draw, grove, tiers, frozenset(), abstain is not None) for _ in costs for _ in (None, *contexts)]
+    answering = [tier.name for tier in tiers if tier.answer]
+    some = (
+        st.sets(st.sampled_from(answering), min_size=1, max_size=len(answering) - 1) if answering[1:] else st.nothing()
+    )
+    without = draw(st.lists(some.map(sorted).map(tuple), max_size=2, unique=True)) if outages and answering[1:] else []
+    roots = [
+        grow(draw, grove, tiers, frozenset(), abstain is not None, down)
+        for _ in costs
+        for down in ((), *without)
+        for _ in (None, *contexts)
+    ]
     nodes, placed = grove.table(roots)
     starts = [placed[at : at + len(contexts) + 1] for at in range(0, len(placed), len(contexts) + 1)]
+    by_label = [(start[0], dict(zip(contexts, start[1:], strict=True))) for start in starts]
+    of_vertex = [by_label[at : at + len(without) + 1] for at in range(0, len(by_label), len(without) + 1)]
     vertices = tuple(
         Vertex(
             draw(amounts),
             cost,
             draw(shares),
-            start[0],
-            dict(zip(contexts, start[1:], strict=True)),
+            *start,
             draw(_beliefs_at(nodes, tiers)),
             draw(st.none() | _vertex_evidence(tiers)),
+            tuple(Outage(down, *own) for down, own in zip(without, in_outage, strict=True)),
         )
-        for cost, start in zip(costs, starts, strict=True)
+        for cost, (start, *in_outage) in zip(costs, of_vertex, strict=True)
     )
     low = draw(st.integers(0, len(costs) - 1))
     high, share = draw(st.integers(low, min(low + 1, len(costs) - 1))), draw(shares)

@@ -32,7 +32,8 @@ def test_each_step_is_a_line_with_all_that_was_known(tmp_path: Path) -> None:
         key = next(key for key in range(99) if router.route("?", key=key).vertex == MIDDLE)
     mine = [line for line in lines(tmp_path / "log.jsonl") if line["key"] == key]
     shared = {"time": 12.346, "key": key, "policy": router._snapshot().id, "vertex": MIDDLE, "context": None}
-    blank = {"reading": None, "confidence": {}, "cost": 0.0, "reason": ""}
+    shared |= {"serial": 0}
+    blank = {"reading": None, "confidence": {}, "cost": 0.0, "reason": "", "without": []}
     assert mine == [
         shared
         | blank

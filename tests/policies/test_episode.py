@@ -54,7 +54,7 @@ def whole(given_: Any) -> Any:
 @examples(150)
 @given(data=st.data())
 def test_an_episode_takes_the_steps_of_the_decision_loop(data: st.DataObject) -> None:
-    policy = data.draw(policies(votes=True))
+    policy = data.draw(policies(votes=True, outages=True))
     values = confidences(policy.nodes)
     votes = st.lists(st.booleans() | st.sampled_from([0, 1]), min_size=3, max_size=3) | st.just([None] * 3)
     votes |= st.just([True, None, None])  # the second one fails

@@ -72,7 +72,7 @@ def refusal(data: bytes) -> PolicyFileError:
 
 
 @examples(150)
-@given(policies(votes=True))
+@given(policies(votes=True, outages=True))
 def test_a_policy_comes_back_equal_and_is_written_again_byte_for_byte(policy: Policy) -> None:
     text = dump_policy(policy)
     back = parse_policy(text.encode())
@@ -522,6 +522,28 @@ def test_a_misspelt_key_is_told_beside_the_one_that_was_meant(path: tuple[Any, .
         ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
         ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
         ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
+        ("outages", ("vertices", 0, "outages"), [], "E_SCHEMA", "vertices[0].outages"),
+        ("outages", ("vertices", 0, "outages"), None, "E_TYPE", "vertices[0].outages"),
+        ("outages", ("vertices", 0, "outages", 0), None, "E_TYPE", "vertices[0].outages[0]"),
+        ("outages", ("vertices", 0, "outages", 0, "colour"), 1, "E_SCHEMA", "vertices[0].outages[0].colour"),
+        ("outages", ("vertices", 1, "outages", 2, "root"), 13, "E_ACTION", "root 13"),
+        ("outages", ("vertices", 1, "outages", 2, "root"), -1, "E_RANGE", "vertices[1].outages[2].root"),
+        ("outages", ("vertices", 1, "outages", 2, "root"), 10, "E_ACTION", "nodes[10]"),
+        ("outages", ("vertices", 1, "outages", 2, "root"), 8, "E_ACTION", "vertices[1].outages[2]"),
+        ("outages", ("vertices", 1, "outages", 0, "context_roots", "code"), 9, "E_ACTION", "vertices[1].outages[0]"),
+        ("outages", ("vertices", 1, "outages", 0, "context_roots"), {}, "E_SCHEMA",
+         "vertices[1].outages[0].context_roots"),
+        ("outages", ("vertices", 1, "outages", 0, "without"), [], "E_SCHEMA", "vertices[1].outages[0].without"),
+        ("outages", ("vertices", 1, "outages", 0, "without"), ["lagre"], "E_SCHEMA",
+         "vertices[1].outages[0].without[0]"),
+        ("outages", ("vertices", 1, "outages", 0, "without"), ["medium"], "E_SCHEMA", "vertices[1].outages"),
+        ("outages", ("vertices", 1, "outages", 0, "without"), ["small"], "E_SCHEMA", "vertices[1].outages"),
+        ("outages", ("vertices", 1, "outages", 1, "without"), ["small", "large"], "E_SCHEMA",
+         "vertices[1].outages[1].without"),
+        ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "large"], "E_SCHEMA",
+         "vertices[1].outages[1].without"),
+        ("outages", ("vertices", 1, "outages", 1, "without"), ["large", "medium", "small"], "E_SCHEMA",
+         "vertices[1].outages[1].without"),
         ("policy", ("operating_point",), {"low": 1, "high": 0, "share": 0.5, "budget": None, "price": None}, "E_RANGE",
          "operating_point.high"),
     ],

@@ -49,7 +49,7 @@ def test_bytes_put_anywhere_in_a_file_are_refused_or_leave_its_meaning(name: str
 
 
 @examples(60)
-@given(policy=policies(votes=True), seed=st.integers(0, 10**6))
+@given(policy=policies(votes=True, outages=True), seed=st.integers(0, 10**6))
 def test_what_can_be_saved_passes_a_second_proof_and_none_of_its_damaged_files_is_another(
     policy: Policy, seed: int
 ) -> None:

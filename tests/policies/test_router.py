@@ -75,13 +75,22 @@ def worlds(draw: st.DrawFn, policy: Policy) -> World:
 
 
 def loop(policy: Policy, world: World, failing: frozenset[Any], context: str | None, key: Any) -> list[Action]:
-    """What the decision loop asks for: a failed tier has answered and all of its readings are missing."""
+    """What the decision loop asks for: a failed tier is gone on without where the policy was solved for that, and
+    otherwise has answered and all of its readings are missing."""
     readings: dict[str, dict[str, Any]] = {}
+    solved = [{*outage.without} for outage in policy.vertices[0].outages]
+    whole, down = policy, set[str]()
     needs = {tier.name: (tier.name,) if tier.answer else tier.needs for tier in policy.tiers}
     actions = []
     while True:
         action = policy.decide(readings, context=context, key=key)
         match action:
+            case Call(tier) if tier in failing:
+                down |= {tier}
+                if any(down <= without for without in solved):
+                    policy = whole.without(*down)
+                else:
+                    readings[tier] = {}
             case Call(tier):
                 readings[tier] = {}
             case Verify(tier, reading):
@@ -101,7 +110,7 @@ def loop(policy: Policy, world: World, failing: frozenset[Any], context: str | N
 @examples(80)
 @given(data=st.data())
 def test_a_request_takes_the_steps_of_the_decision_loop_whatever_fails(data: st.DataObject) -> None:
-    policy = data.draw(policies(votes=True))
+    policy = data.draw(policies(votes=True, outages=True))
     world = data.draw(worlds(policy))
     things = [t.name for t in policy.tiers] + [(t.name, r.name) for t in policy.tiers for r in t.readings]
     failing = frozenset(data.draw(st.sets(st.sampled_from(things), max_size=3)))

@@ -36,7 +36,7 @@ def test_the_golden_files_are_valid(name: str) -> None:
 
 
 @examples(60)
-@given(policies(votes=True))
+@given(policies(votes=True, outages=True))
 def test_what_can_be_saved_is_valid(policy: Policy) -> None:
     CHECKER.validate(json.loads(dump_policy(policy)))
 
