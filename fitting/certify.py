@@ -69,7 +69,7 @@ class Terms:
         method: "auto" is Clopper-Pearson where a point of the dial costs one of two amounts, and betting otherwise.
         dearest: the most that a query can cost, where the run time keeps it to that (`Guard`).
         next: promise the mean cost of so many new queries instead of their expectation.
-        looks: by an e-process, so that a growing log may be looked at again and again.
+        looks: by an e-process, so that a log that grows by whole groups may be looked at again and again.
 
     Raises:
         ValueError: a value that is none, or two that do not go together.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
 from jsonschema import Draft202012Validator
 
 from metaverify.policies.certificate import Certificate, certificate_text
@@ -17,6 +18,7 @@ from metaverify.policies.file import dump_policy, load_policy, parse_policy
 from metaverify.policies.policy import Policy
 
 from .reader import sealed
+from .strategies import cascades, examples, policies
 from .test_file import GOLDEN, refusal
 from .test_schema import SCHEMA
 
@@ -131,3 +133,14 @@ def test_what_is_promised_by_nobody_is_said_to_be_none() -> None:
     assert "certificate: none" in draw_text(policy)
     assert "certificate: none" in str(explain(policy, {}, key="1"))
     assert explain(policy, {}, key="1").to_json()["certificate"] is None
+
+
+@examples(25)
+@given(policies(cascades(least=2), outages=True))
+def test_nothing_is_promised_of_an_outage(policy: Policy) -> None:
+    assume(policy.vertices[0].outages)
+    certificate = certified().certificate
+    assert certificate is not None
+    sure = replace(policy, certificate=replace(certificate, cost=policy.expected_cost))
+    assert sure.without(*policy.vertices[0].outages[0].without).certificate is None
+    assert sure.without().certificate == sure.certificate
