@@ -293,6 +293,7 @@ def _certify(commands: Any, run: Run) -> None:
         "--looks", action="store_true", help="by an e-process, so that a growing log may be looked at again and again"
     )
     certify.add_argument("-o", "--out", help="the file to write (default: the policy file)")
+    _key(certify, "refuse a file that was not signed with this key, and sign what is written with it")
 
 
 def _promise(parser: Any, *, delta: float | None) -> None:
