@@ -9,7 +9,7 @@ SHARE ?= 1
 SEED ?= 1
 MINUTES ?= 120
 
-.PHONY: demo test test-slow lint format coverage mutation fuzz bench docs-check links clean
+.PHONY: demo test test-slow lint format coverage mutation fuzz bench bench-certify docs-check links clean
 
 demo: $(STAMP)
 	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
@@ -44,6 +44,11 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.speed
+
+# Goes on where it was broken off.
+bench-certify: $(STAMP)
+	@mkdir -p build
+	$(BIN)/python -m tests.benchmarks.certify --resume build/certify.jsonl
 
 docs-check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_docs.py

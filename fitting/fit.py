@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
+from metaverify.fitting.certify import Terms, certify_crossed, certify_quality
+from metaverify.fitting.certify import certify as certify_budget
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.context import FEWEST, Pooling
 from metaverify.fitting.crossfit import CrossFit, Learner, calibrate, cross_fit_all, with_evidence
@@ -35,17 +37,31 @@ from metaverify.fitting.select import (
 )
 from metaverify.policies.context import interval_label, split_label
 from metaverify.policies.file import dump_policy, policy_id
-from metaverify.policies.policy import BudgetError, Policy
-from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
+from metaverify.policies.policy import BudgetError, OperatingPoint, Policy
+from metaverify.policies.tiers import Tier
+from metaverify.simulators.log import LogError, LoggedTier, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Ledger, Outcome, gain_values, mean_with_interval, measure, replay
+from metaverify.simulators.overlap import sample_of_rows
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
 
-__all__ = ["Fit", "Reference", "fit"]
+__all__ = ["Fit", "FloorError", "Reference", "fit"]
 
 Floats = NDArray[np.float64]
 
 MANY_VALUES = 20  # of a context column: more can hardly all be meant
 FEW_GROUPS = 30  # below which intervals are rough
+FITTED = 1 / 3
+"""The share of the groups that a policy is fitted on where the others certify it: what is lost by few rows is lost by
+the bound more than by the policy (from 300 rows a half of them costs up to a point of quality more)."""
+
+
+class FloorError(ValueError):
+    """A quality that no policy learnt from the log reaches; the message gives the highest."""
+
+    code = "E_FLOOR"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {super().__str__()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,7 @@ class Fit:
             "references": [asdict(reference) for reference in self.references],
             "notes": list(self.notes),
             "compared": [asdict(each) for each in self.compared],
+            "certificate": None if self.policy.certificate is None else asdict(self.policy.certificate),
         }
 
 
@@ -85,6 +102,8 @@ def fit(
     *,
     budget: float | None = None,
     price: float | None = None,
+    quality_floor: float | None = None,
+    certify: Terms | None = None,
     learner: Learner | None = None,
     readings: Sequence[str] | None = None,
     model: TableModel | None = None,
@@ -97,7 +116,8 @@ def fit(
     outages: Outages = (),
     progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Fit:
-    """Learn a policy that spends ``budget`` per query on average, or that pays ``price`` of quality per unit cost.
+    """Learn a policy that spends ``budget`` per query on average, that pays ``price`` of quality per unit cost, or that
+    is the cheapest to earn ``quality_floor``.
 
     Everything reported is cross-fitted: each query is routed by a policy that was learnt without its fold.
 
@@ -105,6 +125,10 @@ def fit(
         log: what to learn from; row order does not matter.
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
+        quality_floor: mean quality, instead of a budget.
+        certify: how the budget or the floor is to be certified: at the finite-sample level on two thirds of the
+            groups, the policy being fitted on the others; at the approximate level on what cross-fitting saw.
+            Without, nothing is certified.
         learner: how to learn; where not given, the way that cross-fitting prefers (see `candidates`).
         readings: names of the readings that may be used; all where neither they nor a learner are given, otherwise
             each tier's first one and those with a price of their own.
@@ -122,9 +146,11 @@ def fit(
 
     Raises:
         BudgetError: the budget is below the cost of the cheapest policy.
+        CertificateError: what was to be certified cannot be.
+        FloorError: no policy reaches the quality floor.
         LatticeSizeError: the exact solution does not fit in memory.
         LogError: the log has a single group, or lacks a reading.
-        TypeError: neither or both of budget and price are given.
+        TypeError: none or two of budget, price and quality floor are given, or a price is to be certified.
         ValueError: a budget, a price, or a number of folds that is none.
 
     Example:
@@ -133,8 +159,14 @@ def fit(
         >>> fitted.outcome.quality.mean > fitted.outcome.hull
         True
     """
-    if (budget is None) == (price is None):
-        raise TypeError("give a budget or a price")
+    if sum(goal is not None for goal in (budget, price, quality_floor)) != 1:
+        raise TypeError("give a budget, a price or a quality floor")
+    if certify is not None and price is not None:
+        raise TypeError("a price promises nothing that could be certified: give a budget or a quality floor")
+    if quality_floor is not None and not 0.0 <= quality_floor <= 1.0:
+        raise ValueError(f"quality floor {quality_floor:g} is outside [0, 1]")
+    if certify is not None and quality_floor is not None and certify != Terms(delta=certify.delta):
+        raise ValueError("a quality floor is certified at the finite-sample level by its own tests: give delta only")
     if price is not None and not 0.0 <= price < math.inf:
         raise ValueError(f"price {price} is not a finite number of at least 0")
     if budget == math.inf:
@@ -151,21 +183,51 @@ def fit(
     else:
         tried = candidates(rows, model=model, abstain=abstain, bins=bins, budget=budget, pooling=pooling)
     _check_budget(rows, budget, tried[0].learner.abstain)
+    held_out = None
+    if certify is not None and certify.level == "finite-sample":
+        rows, held_out = (part.by_id() for part in rows.split(FITTED, seed=seed))
     groups = rows.group_count
-    if groups < 2:
+    if groups < 2 or (held_out is not None and len(held_out) == 0):
         raise LogError("E_FEW", "the log has a single group: nothing is left to check a policy on")
+    goal = _Goal(budget, price, quality_floor, certify, held_out)
     # the arrays are small: more threads only wait for one another, and checks take longer than the sums
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
-        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, outages, progress), budget, price)
+        found = _fit(_Job(rows, min(folds, groups), seed, tried, compare, outages, progress), goal)
     if folds <= groups:
         return found
     fewer = f"{groups} folds instead of {folds}: there are no more groups that could be left out in turn"
     return replace(found, notes=(fewer, *found.notes))
 
 
-def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Goal:
+    """What is wanted: one of the first three, certified by these terms and on these rows if on any."""
+
+    budget: float | None
+    price: float | None
+    floor: float | None
+    terms: Terms | None
+    held_out: ReplayLog | None
+
+    def settle(self, learnt: _Learnt, finished: Policy) -> Policy:
+        """The finished policy where its promise holds."""
+        assert self.terms is not None, "without terms nothing is promised"
+        if self.floor is not None:
+            assert self.held_out is not None, "floors are certified on rows apart"
+            scores = [tier.correct for tier in learnt.rows.tiers]
+            binary = learnt.abstain is None and all(bool(np.isin(score, (0.0, 1.0)).all()) for score in scores)
+            return certify_quality(finished, self.held_out, floor=self.floor, delta=self.terms.delta, binary=binary)
+        assert self.budget is not None, "a price is not certified"
+        if self.held_out is not None:
+            return certify_budget(finished, self.held_out, budget=self.budget, terms=self.terms)
+        return certify_crossed(finished, learnt.rows, learnt.costs, budget=self.budget, terms=self.terms)
+
+
+def _fit(job: _Job, goal: _Goal) -> Fit:
     grid = budget_grid(job.log)
     at, compared = choose(job.tried, [job.crossed[c.name] for c in job.tried], grid)
+    price = goal.price
+    budget = goal.budget if goal.floor is None else job.budget_for(job.tried[at], goal.floor)
     chosen = own = job.learn(job.tried[at], budget, price)
     notes = [*chosen.shortcuts]
     if at > 0:
@@ -199,17 +261,21 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
                 f"90 % interval [{100 * ahead.low:+.2f}, {100 * ahead.high:+.2f}]; "
                 f"try --method {'thresholds' if isinstance(rival.candidate.learner, Thresholds) else 'lattice'}"
             )
+    finished = _finish(chosen, job)
+    if goal.terms is not None:
+        finished = goal.settle(chosen, finished)
+        chosen = chosen.turned(finished.expected_cost)
+        finished = _certified(finished, chosen, job)
     notes += _scattered(job.log)
     notes += _narrowed(chosen.policy, job.log)
-    policy = _finish(chosen, job)
-    planned, missing = _planned(policy, job)
+    planned, missing = _planned(finished, job)
     notes += missing
     if chosen.outcome.groups < FEW_GROUPS:
         notes.append(f"{chosen.outcome.groups} groups are few: take figures and intervals as rough")
     spent = chosen.outcome.cost.mean
-    if budget is not None and spent < 0.98 * budget:
+    if goal.budget is not None and goal.terms is None and spent < 0.98 * goal.budget:
         notes.append(
-            f"the policy spends {spent:.4g} of the {budget:g} allowed: nothing dearer that was learnt "
+            f"the policy spends {spent:.4g} of the {goal.budget:g} allowed: nothing dearer that was learnt "
             "earned more on unseen queries"
         )
     references.append(
@@ -219,8 +285,8 @@ def _fit(job: _Job, budget: float | None, price: float | None) -> Fit:
     best = oracle(job.log)
     references.append(Reference("oracle", _exactly(best.cost), _exactly(best.quality)))
     learner = chosen.candidate.learner
-    policy = with_outages(policy, learner, job.log, planned, study=chosen.study, done=job.step)
-    return Fit(policy, chosen.outcome_as_read, tuple(references), tuple(notes), tuple(compared))
+    finished = with_outages(finished, learner, job.log, planned, study=chosen.study, done=job.step)
+    return Fit(finished, chosen.outcome_as_read, tuple(references), tuple(notes), tuple(compared))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +327,27 @@ class _Learnt:
             for source, shares in found.reads.items()
         }
         return replace(found, reads=reads)
+
+    def turned(self, cost: float) -> _Learnt:
+        """The same with its dial where it is expected to cost so much."""
+        low = self.policy.vertices[0].cost
+        policy = self.policy.at(budget=max(cost, low))
+        return replace(self, policy=policy, ledger=self.crossed.ledger(self._target(policy.point, max(cost, low))))
+
+    def costs(self, points: Sequence[OperatingPoint]) -> Floats:
+        """What each query cost at points of the dial, routed by a policy that did not see it, [points, n]."""
+        vertices = self.policy.vertices
+        found = []
+        for point in points:
+            cost = (1.0 - point.share) * vertices[point.low].cost + point.share * vertices[point.high].cost
+            spent = self.crossed.ledger(self._target(point, cost)).cost
+            mean = self.rows.mean(spent)
+            found.append(spent * max(cost / mean, 1.0) if mean > 0.0 else spent)
+        return np.array(found)
+
+    def _target(self, point: OperatingPoint, cost: float) -> float:
+        """Where the folds' dials stand at a point of this one."""
+        return self.targets[point.low] if point.share == 0.0 else self.crossed.target(cost)
 
     @property
     def gains(self) -> Floats:
@@ -321,6 +408,17 @@ class _Job:
         settled = crossed.target(budget) if budget is not None and point.low != point.high else reached
         ledger = crossed.ledger(settled)
         return _Learnt(candidate, dial, crossed.rows(), ledger, targets, crossed, self.abstain, shortcuts, study)
+
+    def budget_for(self, candidate: Candidate, floor: float) -> float:
+        """What a candidate's policy is found to cost where it is found to earn ``floor``."""
+        policy, _ = calibrate(candidate.learner.policy(self.log), self.crossed[candidate.name])
+        costs, qualities = ([getattr(v, name) for v in policy.vertices] for name in ("cost", "quality"))
+        if not floor <= qualities[-1]:
+            raise FloorError(
+                f"no policy learnt from this log reaches a quality of {floor:g} on unseen queries; the best one "
+                f"comes to {qualities[-1]:.4g}, at a cost of {costs[-1]:.4g}"
+            )
+        return float(np.interp(floor, qualities, costs))
 
     def step(self, name: str) -> None:
         """Tell that one thing more is done."""
@@ -418,10 +516,20 @@ def _finish(chosen: _Learnt, job: _Job) -> Policy:
             point=replace(policy.point, share=_nine(policy.point.share)),
             context=job.log.context_names,
             evidence=_evidence(chosen.outcome, job.folds),
-            provenance=_provenance(job, chosen.candidate.learner),
+            provenance=_provenance(job, chosen.candidate.learner, policy.tiers),
             context_cuts=job.log.context_cuts,
         )
     )
+
+
+def _certified(policy: Policy, chosen: _Learnt, job: _Job) -> Policy:
+    """The certified policy with what was found at its operating point."""
+    assert policy.certificate is not None, "it was certified"
+    point = replace(policy.point, share=_nine(policy.point.share))
+    moved = replace(policy, point=point)
+    evidence = {key: value for key, value in _evidence(chosen.outcome, job.folds).items() if key != "certificate"}
+    certificate = replace(policy.certificate, bound=_nine(policy.certificate.bound), cost=moved.expected_cost)
+    return replace(moved, evidence=evidence, certificate=certificate)
 
 
 def _planned(policy: Policy, job: _Job) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -463,15 +571,27 @@ def _evidence(outcome: Outcome, folds: int) -> Mapping[str, Any]:
     }
 
 
-def _provenance(job: _Job, learner: Learner) -> Mapping[str, Any]:
+def _provenance(job: _Job, learner: Learner, tiers: Sequence[Tier]) -> Mapping[str, Any]:
     return {
         **learner.describe(),
         "log": fingerprint(job.log),
         "queries": fingerprint_queries(job.log),
+        "rows": list(sample_of_rows(job.log, tiers)),
+        "dearest": _dearest(job.log, tiers),
         "seed": job.seed,
         "metaverify": version("metaverify"),
         "parent": None,
     }
+
+
+def _dearest(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
+    """Of what does not always cost the same the most that it cost: [tier, reading, price], null for an answer."""
+    bought: list[tuple[str, str | None, Floats]] = []
+    for tier in tiers:
+        source = log.source(tier.name)
+        bought += [(tier.name, None, source.cost)] if isinstance(source, LoggedTier) else []
+        bought += [(tier.name, r.name, r.price) for r in source.readings]
+    return [[tier, name, _nine(float(price.max()))] for tier, name, price in bought if (price != price[0]).any()]
 
 
 def _nine(value: float) -> float:

@@ -10,9 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaverify.fitting.certify import CertificateError as CertificateError
+    from metaverify.fitting.certify import Terms as Terms
+    from metaverify.fitting.certify import certify as certify
     from metaverify.fitting.compare import compare as compare
     from metaverify.fitting.comparison import Comparison as Comparison
     from metaverify.fitting.fit import Fit as Fit
+    from metaverify.fitting.fit import FloorError as FloorError
     from metaverify.fitting.fit import fit as fit
     from metaverify.fitting.learner import TableLearner as TableLearner
     from metaverify.policies.actions import Abstain as Abstain
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from metaverify.policies.actions import Action as Action
     from metaverify.policies.actions import Call as Call
     from metaverify.policies.actions import Verify as Verify
+    from metaverify.policies.certificate import Certificate as Certificate
     from metaverify.policies.decision_log import DecisionLog as DecisionLog
     from metaverify.policies.episode import Episode as Episode
     from metaverify.policies.file import PolicyFileError as PolicyFileError
@@ -44,9 +49,11 @@ if TYPE_CHECKING:
     from metaverify.simulators.outcome import Outcome as Outcome
     from metaverify.simulators.outcome import replay as replay
     from metaverify.simulators.reader import read_log as read_log
+    from metaverify.simulators.traffic import read_traffic as read_traffic
 
 _HOMES = {
     "policies.actions": ("Abstain", "Accept", "Action", "Call", "Verify"),
+    "policies.certificate": ("Certificate",),
     "policies.decision_log": ("DecisionLog",),
     "policies.episode": ("Episode",),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
@@ -62,9 +69,11 @@ _HOMES = {
     "simulators.log": ("LogError", "ReplayLog"),
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.reader": ("read_log",),
+    "simulators.traffic": ("read_traffic",),
+    "fitting.certify": ("CertificateError", "Terms", "certify"),
     "fitting.compare": ("compare",),
     "fitting.comparison": ("Comparison",),
-    "fitting.fit": ("Fit", "fit"),
+    "fitting.fit": ("Fit", "FloorError", "fit"),
     "fitting.learner": ("TableLearner",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

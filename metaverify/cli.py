@@ -12,16 +12,17 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
 
 if TYPE_CHECKING:
+    from metaverify.fitting.certify import Terms
     from metaverify.fitting.crossfit import Learner
     from metaverify.fitting.outages import Outages
     from metaverify.policies.policy import Policy
-    from metaverify.simulators.log import LogWarning
+    from metaverify.simulators.log import LogWarning, ReplayLog
 
 __all__ = ["main"]
 
@@ -202,6 +203,8 @@ def _fit(options: argparse.Namespace) -> None:
             log,
             budget=options.budget,
             price=options.price,
+            quality_floor=options.quality_floor,
+            certify=_terms(options),
             learner=learner,
             model=None if options.model == "default" else MODELS[options.model](),
             readings=_names(options.readings),
@@ -229,6 +232,23 @@ def _fit(options: argparse.Namespace) -> None:
         signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
         size = pathlib.Path(options.out).stat().st_size
         print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
+
+
+def _terms(options: argparse.Namespace) -> Terms | None:
+    """How what is fitted is to be certified; None where it is not."""
+    from metaverify.fitting.certify import Terms
+
+    given = [name for name in ("dearest", "next") if getattr(options, name)]
+    if options.quality_floor is not None:
+        if given or options.certify is not None:
+            raise ValueError(f"--{(given or ['certify'])[0]} goes with --budget; a floor is certified with --delta")
+        return None if options.delta is None else Terms(delta=options.delta)
+    if options.certify is None:
+        if given or options.delta is not None:
+            raise ValueError(f"--{(given or ['delta'])[0]} goes with --certify")
+        return None
+    delta = Terms().delta if options.delta is None else options.delta
+    return Terms(delta=delta, level=options.certify, dearest=options.dearest, next=options.next)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -328,13 +348,42 @@ def _pomdp(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
+    from metaverify.policies.certificate import certificate_text
     from metaverify.report import outcome_table
     from metaverify.simulators.inspection import inspect_log
     from metaverify.simulators.log import fingerprint_queries
     from metaverify.simulators.outcome import replay
-    from metaverify.simulators.reader import log_columns
 
     policy = _policy(options)
+    log = _read_for(policy, options)
+    outcome = replay(_in_use(policy, options), log)
+    seen = policy.provenance.get("queries") == fingerprint_queries(log)
+    notes, most = [], policy.vertices[-1].cost
+    if options.budget is not None and options.budget > most * (1 + 1e-9):
+        notes.append(
+            f"the dial ends at {most:.4g}, below the {options.budget:g} allowed: "
+            "the file has nothing dearer that earned more"
+        )
+    if seen:
+        notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
+    warnings = inspect_log(log).warnings
+    certificate = _in_use(policy, options).certificate
+    if options.json:
+        promised = None if certificate is None else asdict(certificate)
+        told = {**outcome.to_json(), "in_sample": seen, "certificate": promised}
+        _print_json({**told, "notes": notes, "warnings": [w.slug for w in warnings]})
+        return
+    print(outcome_table(outcome))
+    print(certificate_text(certificate))
+    _print_warnings(warnings)
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _read_for(policy: Policy, options: argparse.Namespace) -> ReplayLog:
+    """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them."""
+    from metaverify.simulators.reader import log_columns
+
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | _signals(options.signal)
     tiers, context = _names(options.tiers), _names(options.context) or ()
     samples = {r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*(_names(options.samples) or ())}
@@ -350,25 +399,50 @@ def _replay(options: argparse.Namespace) -> None:
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
     known = context or policy.context
-    log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
-    outcome = replay(_in_use(policy, options), log)
-    seen = policy.provenance.get("queries") == fingerprint_queries(log)
-    notes, most = [], policy.vertices[-1].cost
-    if options.budget is not None and options.budget > most * (1 + 1e-9):
-        notes.append(
-            f"the dial ends at {most:.4g}, below the {options.budget:g} allowed: "
-            "the file has nothing dearer that earned more"
-        )
-    if seen:
-        notes.append("the policy was fitted on this log, so these figures are better than what new queries will show")
-    warnings = inspect_log(log).warnings
+    return _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
+
+
+def _certify(options: argparse.Namespace) -> None:
+    from metaverify.fitting.certify import Terms, certify
+    from metaverify.policies.certificate import certificate_text
+    from metaverify.policies.file import save_policy
+    from metaverify.policies.signatures import sign
+    from metaverify.simulators.inspection import repeat_warnings
+    from metaverify.simulators.traffic import read_traffic
+
+    out = options.out or options.policy
+    _check_out(out)
+    key = _key(options)
+    if key is not None:
+        sign(b"", key)  # refused before the work, where it cannot sign
+    if options.log is None and options.traffic is None:
+        raise ValueError("give a log that the policy was not fitted on, or --traffic")
+    policy = _policy(options)
+    logs = [] if options.log is None else [_read_for(policy, options)]
+    if options.traffic is not None:
+        known = {"costs": _costs(options.cost), "scale": options.scale, "group": options.group}
+        logs.append(read_traffic(options.traffic, policy, **known, weight=options.weight))
+    terms = Terms(options.delta, options.level, options.method, options.dearest, options.next, options.looks)
+    certified = certify(policy, *logs, budget=options.budget, terms=terms)
+    warnings = [warning for log in logs for warning in repeat_warnings(log)]
+    save_policy(certified, out, key=key)
     if options.json:
-        _print_json({**outcome.to_json(), "in_sample": seen, "notes": notes, "warnings": [w.slug for w in warnings]})
+        told = {
+            "out": out,
+            "certificate": asdict(certified.certificate) if certified.certificate else None,
+            "operating_point": asdict(certified.point),
+            "expected": {"cost": certified.expected_cost, "quality": certified.expected_quality},
+            "warnings": [warning.slug for warning in warnings],
+        }
+        _print_json(told)
         return
-    print(outcome_table(outcome))
+    print(certificate_text(certified.certificate))
+    before, after = policy.expected_cost, certified.expected_cost
+    print(
+        f"expected cost {after:.5g} (before: {before:.5g}), quality {certified.expected_quality:.4f}, at its new point"
+    )
     _print_warnings(warnings)
-    for note in notes:
-        print(f"note: {note}")
+    print(f"wrote {out}")
 
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
@@ -467,7 +541,7 @@ def _read(
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: Sequence[str] | None = None,
-) -> Any:
+) -> ReplayLog:
     from metaverify.simulators.reader import read_log
 
     return read_log(
@@ -665,6 +739,7 @@ COMMANDS = {
     "fit": _fit,
     "compare": _compare,
     "pomdp": _pomdp,
+    "certify": _certify,
     "replay": _replay,
     "decide": _decide,
     "show": _show,

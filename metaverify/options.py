@@ -41,6 +41,7 @@ def build_parser(run: Mapping[str, Run]) -> argparse.ArgumentParser:
     _fit(commands, run["fit"])
     _compare(commands, run["compare"])
     _pomdp(commands, run["pomdp"])
+    _certify(commands, run["certify"])
     _replay(commands, run["replay"])
     _decide(commands, run["decide"])
     _show(commands, run["show"])
@@ -77,6 +78,22 @@ def _fit(commands: Any, run: Run) -> None:
     goal.add_argument(
         "--price", type=_number("price", 0.0), help="instead of a budget: quality that a unit of cost must earn"
     )
+    goal.add_argument(
+        "--quality-floor",
+        metavar="Q",
+        type=_number("quality floor", 0.0, 1.0),
+        help="instead of a budget: the cheapest policy that earns this quality; with --delta it certainly does",
+    )
+    fit.add_argument(
+        "--certify",
+        nargs="?",
+        choices=("approximate", "finite-sample"),
+        const="finite-sample",
+        metavar="LEVEL",
+        help="certify the budget: finite-sample, on two thirds of the log that are held out, or approximate, on all of "
+        "it (default without a level: finite-sample)",
+    )
+    _promise(fit, delta=None)
     fit.add_argument("-o", "--out", help="the policy file")
     _edition(fit)
     fit.add_argument(
@@ -242,6 +259,66 @@ def _replay(commands: Any, run: Run) -> None:
     _in_use(replay)
 
 
+def _certify(commands: Any, run: Run) -> None:
+    certify = _command(
+        commands,
+        "certify",
+        run,
+        "set the dial where a budget certainly holds",
+        "metaverify certify policy.json --traffic traffic.parquet --budget 2.2 --delta 0.05",
+        "The points of the policy's dial are tested from the cheapest on, and the last one before the first\n"
+        "failure is taken.  Rows must be others than those the policy was fitted on; what was correct need not\n"
+        "be known.  Where nothing can be promised the file stays as it is and the exit code is 1.",
+    )
+    certify.add_argument("policy", help="a policy file")
+    _log(certify, "?")
+    certify.add_argument("--traffic", metavar="FILE", help="queries without labels, beside the log or instead of it")
+    certify.add_argument(
+        "--budget", type=_number("budget", 0.0), required=True, help="what the mean cost per query must not exceed"
+    )
+    _promise(certify, delta=0.1)
+    certify.add_argument(
+        "--level",
+        choices=("approximate", "finite-sample"),
+        default="finite-sample",
+        help="approximate: right in large samples only, from 300 groups on (default: %(default)s)",
+    )
+    certify.add_argument(
+        "--method",
+        choices=("auto", "clopper-pearson", "hoeffding-bentkus", "betting"),
+        default="auto",
+        help="auto: Clopper-Pearson for two tiers at fixed prices, betting otherwise",
+    )
+    certify.add_argument(
+        "--looks", action="store_true", help="by an e-process, so that a growing log may be looked at again and again"
+    )
+    certify.add_argument("-o", "--out", help="the file to write (default: the policy file)")
+    _key(certify, "refuse a file that was not signed with this key, and sign what is written with it")
+
+
+def _promise(parser: Any, *, delta: float | None) -> None:
+    stated = "" if delta is None else " (default: %(default)g)"
+    parser.add_argument(
+        "--delta",
+        type=_number("delta", 1e-9, 0.499),
+        default=delta,
+        help=f"the chance with which the promise may be broken{stated}",
+    )
+    parser.add_argument(
+        "--dearest",
+        metavar="M",
+        type=_number("dearest", 0.0),
+        help="the most that a query can cost, kept by the run time's cap (default: by the policy's prices)",
+    )
+    parser.add_argument(
+        "--next",
+        metavar="QUERIES",
+        type=_whole("next", 1),
+        default=0,
+        help="promise the mean cost of the next so many queries, not their expectation",
+    )
+
+
 def _decide(commands: Any, run: Run) -> None:
     decide = _command(
         commands,
@@ -336,8 +413,8 @@ def _command(
     return parser
 
 
-def _log(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", help="a log: .parquet, .csv or .jsonl, wide or long")
+def _log(parser: argparse.ArgumentParser, number: str | None = None) -> None:
+    parser.add_argument("log", nargs=number, help="a log: .parquet, .csv or .jsonl, wide or long")
     parser.add_argument("--tiers", help="the tiers and signals to use, by name, separated by commas (default: all)")
     parser.add_argument(
         "--signal",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metaverify.policies.certificate import certificate_text
+
 if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit
     from metaverify.simulators.outcome import Estimate, Outcome
@@ -32,7 +34,7 @@ def fit_table(fitted: Fit) -> str:
     rows = [_row("this policy", outcome.cost, outcome.quality, outcome.gain)]
     rows += [_row(r.name, r.cost, r.quality, r.gain) for r in fitted.references]
     price = fitted.policy.point.price
-    spend = f"price {price:g}" if budget is None and price is not None else f"budget {budget:g}"
+    spend = f"price {price:g}" if price is not None else f"budget {budget:g}" if budget is not None else "quality floor"
     head = ["cross-fitted", "cost", "quality", "90 % interval", "gain, points", "90 % interval"]
     lines = [
         f"{spend}; {outcome.n:,} queries; gain is quality above the hull of fixed tiers at the same cost",
@@ -40,6 +42,8 @@ def fit_table(fitted: Fit) -> str:
         table(head, rows),
         "",
         _routes(outcome),
+        "",
+        certificate_text(fitted.policy.certificate),
         *(f"\nnote: {note}" for note in fitted.notes),
         "",
     ]

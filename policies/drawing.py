@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from metaverify.policies.actions import Accept
+from metaverify.policies.certificate import certificate_text
 from metaverify.policies.explain import interval_text
 from metaverify.policies.graph import Ask, Poll, Read, Stop, come_to
 from metaverify.policies.policy import Belief, Policy, Vertex
@@ -81,6 +82,7 @@ def _headline(policy: Policy) -> str:
             _one_line(f"tiers: {tiers}"),
             *(_one_line(f"signal: {_signal_text(tier)}") for tier in policy.tiers if not tier.answer),
             f"expected: quality {policy.expected_quality:.4f} at cost {policy.expected_cost:.4g} per query",
+            certificate_text(policy.certificate),
         ]
     )
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from metaverify.policies.actions import Accept, Action, Call, Verify
+from metaverify.policies.certificate import Certificate, certificate_text
 from metaverify.policies.graph import (
     Ask,
     Poll,
@@ -59,6 +60,7 @@ class Explanation:
     context: str | None = None
     context_known: bool | None = None  # False: the pooled graph was taken; None: no context was given
     rival: str | None = None
+    certificate: Certificate | None = None  # of the operating point
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -108,7 +110,9 @@ def explain(
     best = max(worth, key=worth.__getitem__, default=None)
     taken = worth.get(_open_action(action, readings, policy))
     rival = None if best is None or taken is None or worth[best] <= taken else best
-    return Explanation(action, vertex, share, corner.price, tuple(looks), quality, worth, label, known, rival)
+    return Explanation(
+        action, vertex, share, corner.price, tuple(looks), quality, worth, label, known, rival, policy.certificate
+    )
 
 
 def _look(tier: Tier, vertex: Vertex, at: int, node: Read | Poll, given: Any) -> tuple[Look | None, int | None]:
@@ -246,4 +250,5 @@ def _lines(explanation: Explanation) -> list[str]:
     lines.append(
         f"  graph {explanation.vertex}, followed by {part}, pays {explanation.price:.4g} of quality per unit cost"
     )
+    lines.append(f"  {certificate_text(explanation.certificate)}")
     return lines

@@ -8,9 +8,10 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate, Level, Promise
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.names import did_you_mean
@@ -120,6 +121,27 @@ def _encode(policy: Policy) -> dict[str, Any]:
         },
         "evidence": dict(policy.evidence),
         "provenance": dict(policy.provenance),
+        **({} if policy.certificate is None else {"certificate": _encode_certificate(policy.certificate)}),
+    }
+
+
+def _encode_certificate(certificate: Certificate) -> dict[str, Any]:
+    """The certificate's fields; what is usual or does not apply is left out."""
+    dearest = certificate.dearest
+    return {
+        "promise": certificate.promise,
+        "limit": _float(certificate.limit),
+        "delta": _float(certificate.delta),
+        "level": certificate.level,
+        "method": certificate.method,
+        "bound": _float(certificate.bound),
+        "cost": _float(certificate.cost),
+        "rows": certificate.rows,
+        "groups": certificate.groups,
+        "largest_group": _float(certificate.largest_group),
+        **({} if dearest is None else {"dearest": _float(dearest), "dearest_from": certificate.dearest_from}),
+        "looks": certificate.looks,
+        **({"next": certificate.next} if certificate.next else {}),
     }
 
 
@@ -317,13 +339,71 @@ def _decode(top: Fields) -> Policy:
         top.fail("E_RANGE", "salt", "is longer than 64 bytes")
     cuts = _decode_cuts(top.object("context_cuts"), context) if top.has("context_cuts") else {}
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
+    certificate = _decode_certificate(top.object("certificate")) if top.has("certificate") else None
+    if certificate is not None and not certificate.covers(_cost_at(vertices, point)):
+        top.fail("E_SCHEMA", "certificate.cost", f"is {certificate.cost}, which does not cover the operating point")
     top.end()
     try:
         return Policy(
-            tiers, nodes, vertices, point, salt, context, abstain, evidence, provenance, cuts, serial, expires
+            tiers,
+            nodes,
+            vertices,
+            point,
+            salt,
+            context,
+            abstain,
+            evidence,
+            provenance,
+            cuts,
+            serial,
+            expires,
+            certificate,
         )
     except GraphError as error:
         raise PolicyFileError("E_ACTION", error.place, error.message) from None
+
+
+def _cost_at(vertices: tuple[Vertex, ...], point: OperatingPoint) -> float:
+    return (1.0 - point.share) * vertices[point.low].cost + point.share * vertices[point.high].cost
+
+
+def _decode_certificate(item: Fields) -> Certificate:
+    promise, level = cast(Promise, _one_of(item, "promise", PROMISES)), cast(Level, _one_of(item, "level", LEVELS))
+    most = 1.0 if promise == "expected quality" else math.inf
+    dearest = item.number("dearest", 0.0) if item.has("dearest") else None
+    count = item.whole("next") if item.has("next") else 0
+    if (count > 0) != (promise == "realised cost"):
+        item.fail("E_SCHEMA", "next", "is a number of queries above 0 just where their realised cost is promised")
+    certificate = Certificate(
+        promise,
+        item.number("limit", 0.0, most),
+        item.number("delta", 0.0, 0.5),
+        level,
+        _one_of(item, "method", METHODS),
+        item.number("bound", 0.0, most),
+        item.number("cost", 0.0),
+        item.whole("rows"),
+        item.whole("groups"),
+        item.number("largest_group", 0.0),
+        dearest,
+        "" if dearest is None else _one_of(item, "dearest_from", SOURCES),
+        item.whole("looks"),
+        count,
+    )
+    if not 1 <= certificate.groups <= certificate.rows:
+        item.fail("E_RANGE", "groups", f"is {certificate.groups}, outside 1 .. {certificate.rows} rows")
+    if certificate.looks == 0:
+        item.fail("E_RANGE", "looks", "is 0, but there was one")
+    item.end()
+    return certificate
+
+
+def _one_of(item: Fields, key: str, known: Sequence[str]) -> str:
+    value = item.text(key)
+    for name in known:
+        if name == value:
+            return name
+    item.fail("E_SCHEMA", key, f"is {shown(value)}, none of {', '.join(known)}")
 
 
 def _decode_cuts(item: Fields, context: tuple[str, ...]) -> dict[str, tuple[float, ...]]:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from metaverify.policies.actions import Action
+from metaverify.policies.certificate import Certificate
 from metaverify.policies.context import context_label, interval_label
 from metaverify.policies.graph import Ask, Graph, GraphError, check_graph, compact, compile_graph, successors, walk
 from metaverify.policies.names import did_you_mean
@@ -140,6 +141,7 @@ class Policy:
         context_cuts: of each context column that is a number, where it is cut (see `interval_label`).
         serial: which edition of the file it is; later ones are higher, 0 where editions are not counted.
         expires: when it is not to be used any more, in seconds since 1970, as `time.time()`; None is never.
+        certificate: what is promised of the operating point; None where nothing is.
 
     Raises:
         GraphError: the nodes are no decision graph.
@@ -158,6 +160,7 @@ class Policy:
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     serial: int = 0
     expires: float | None = None
+    certificate: Certificate | None = None
     _linked: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _arms: tuple[tuple[Any, ...], ...] = field(init=False, repr=False, compare=False)
@@ -252,7 +255,8 @@ class Policy:
     def at(self, *, budget: float | None = None, price: float | None = None) -> Policy:
         """The same frontier with the dial turned to a mean cost per query, or to a price in quality per unit cost.
 
-        A budget above what the best policy costs buys the best policy.
+        A budget above what the best policy costs buys the best policy.  A certificate goes along where it holds at the
+        new point too: of costs at a cheaper one, of quality at a dearer one.
 
         Raises:
             BudgetError: the budget is below the cost of the cheapest policy.
@@ -261,7 +265,9 @@ class Policy:
         if (budget is None) == (price is None):
             raise TypeError("give a budget or a price")
         point = point_at_price(self.vertices, price) if budget is None else point_at_budget(self.vertices, budget)  # type: ignore[arg-type]
-        return replace(self, point=point)
+        cost = _mix(point, [vertex.cost for vertex in self.vertices])
+        holds = self.certificate is not None and self.certificate.covers(cost)
+        return replace(self, point=point, certificate=self.certificate if holds else None)
 
     def without(self, *names: str) -> Policy:
         """The policy that decides while these tiers are down: each vertex by the graph that is best without them.
@@ -269,7 +275,7 @@ class Policy:
         That is the smallest of its `Outage` that has them all, the first one of equals.  Dial, salt and what vertices
         are said to cost and earn are as they were, when all tiers are up, so that a request keeps its arm; beliefs and
         evidence, which are of other graphs, are left out.  Of a request that is under way, tell it everything that is
-        known: what is in hand is not bought again.
+        known: what is in hand is not bought again.  Nothing is promised of an outage: the certificate is left out.
 
         Raises:
             ValueError: a name that is no tier of the policy, or an outage that it was not solved for.
@@ -363,7 +369,8 @@ def _in_outage(policy: Policy, down: frozenset[str]) -> Policy:
             Vertex(vertex.price, vertex.cost, vertex.quality, taken.root, taken.context_roots, outages=outages)
         )
     nodes, place = compact(policy.nodes, [root for vertex in vertices for root in vertex.roots])
-    return replace(policy, nodes=nodes, vertices=tuple(vertex.moved(place) for vertex in vertices), evidence={})
+    moved = tuple(vertex.moved(place) for vertex in vertices)
+    return replace(policy, nodes=nodes, vertices=moved, evidence={}, certificate=None)
 
 
 def _roots(policy: Policy, at: int) -> tuple[Any, dict[str, Any]]:

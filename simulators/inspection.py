@@ -108,7 +108,16 @@ def _row_warnings(log: ReplayLog, groups: int | None) -> Iterator[LogWarning]:
         yield LogWarning("few-rows", f"{count} {unit} are few; below {_FEW_ROWS} expect wide intervals")
     if pl.Series(log.query_ids.tolist(), dtype=pl.String).str.contains(r"^row-\d{9}$").all():
         yield LogWarning("made-ids", "the query ids are row numbers, so a split changes with the order of the rows")
-    if groups is None and (share := _duplicates(log)) > _MANY_DUPLICATES:
+    yield from _twin_warnings(log)
+
+
+def repeat_warnings(log: ReplayLog) -> tuple[LogWarning, ...]:
+    """What says that rows of a log belong together, though nothing in it does."""
+    return (*(note for note in log.notes if note.slug == "repeated-prompts"), *_twin_warnings(log))
+
+
+def _twin_warnings(log: ReplayLog) -> Iterator[LogWarning]:
+    if log.ungrouped and (share := _duplicates(log)) > _MANY_DUPLICATES:
         text = (
             f"{share:.0%} of the rows have an exact twin; if prompts were asked again, name them in a group_id column"
         )

@@ -108,7 +108,8 @@ class LoggedReading:
 @dataclass(frozen=True, slots=True, eq=False)
 class LoggedTier:
     """One tier's columns: ``correct`` of its first answer in [0, 1], ``cost`` of that (>= 0), and its readings in the
-    order in which they are bought.  A tier that is never read has no readings."""
+    order in which they are bought.  A tier that is never read has no readings.  In traffic without labels ``correct``
+    is NaN (see `read_traffic`)."""
 
     name: str
     correct: Floats  # [n]

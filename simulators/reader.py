@@ -64,6 +64,7 @@ def read_log(
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: str | Sequence[str] = (),
+    unlabelled: Sequence[str] = (),
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -102,6 +103,7 @@ def read_log(
         context_cuts: context column -> where it is cut, instead of at the log's own quantiles: those of a policy
             (``policy.context_cuts``) for a log that it is to be replayed on.
         samples: the readings (of every tier that has one of this name) that change the answer.
+        unlabelled: tiers of which it need not be known what was correct; where it is not, ``correct`` is NaN.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -111,12 +113,12 @@ def read_log(
     if not (math.isfinite(scale) and scale > 0):
         raise LogError("E_OPTION", f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
-        table = scan_table(file)
+        table = _with_labels(scan_table(file), unlabelled)
         columns = _columns(file, table, context, group, weight, signals, samples)
         sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples)
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled)
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         choice.check_samples(logged)
@@ -143,6 +145,7 @@ def log_columns(
     weight: str | None = None,
     signals: Signals = NO_SIGNALS,
     samples: str | Sequence[str] = (),
+    unlabelled: Sequence[str] = (),
 ) -> LogColumns:
     """Which columns of a file `read_log` uses with these options, and which it ignores, in file order.
 
@@ -151,7 +154,7 @@ def log_columns(
     """
     file = Path(path)
     with told_as_log_errors(file):
-        return _columns(file, scan_table(file), context, group, weight, signals, samples)
+        return _columns(file, _with_labels(scan_table(file), unlabelled), context, group, weight, signals, samples)
 
 
 def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
@@ -190,6 +193,7 @@ class _Choice:
     signals: Signals
     votes: Mapping[str, int]
     samples: Sequence[str] = ()
+    unlabelled: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in self.samples:
@@ -278,6 +282,14 @@ def _columns(
     chosen = (context,) if isinstance(context, str) else context
     drawn = (samples,) if isinstance(samples, str) else samples
     return LogColumns.of(file.name, names, context=chosen, group=group, weight=weight, signals=signals, samples=drawn)
+
+
+def _with_labels(table: pl.LazyFrame, unlabelled: Sequence[str]) -> pl.LazyFrame:
+    """The table with an empty column of what was correct wherever one is lacking that may be."""
+    names = table.collect_schema().names()
+    wanted = ["correct"] if "tier" in names else [f"correct_{tier}" for tier in unlabelled]
+    lacking = [name for name in wanted if unlabelled and name not in names]
+    return table.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in lacking)
 
 
 def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
@@ -463,7 +475,8 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
     way_out = drop if unknown.all() else f"{_PARTIAL}: drop those rows, or {drop}"
-    sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
+    if columns.name not in choice.unlabelled:
+        sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
     readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
@@ -563,6 +576,8 @@ class _LongTier:
         drop = f"leave {self.name} out with --tiers"
         first = self.apart_from(choice.samples)
         correct = first.one_a_query("correct", first.sheet.correctness("correct", f"or {drop}"))
+        if self.name in choice.unlabelled:
+            return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
         if np.isnan(correct).all():
             way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
             raise LogError("E_MISSING", f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")

@@ -38,7 +38,7 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "replay", "decide", "show", "report", "simulate")
+COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "certify", "replay", "decide", "show", "report", "simulate")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class Shop:
     policy: Path
     full_log: Path
     full_policy: Path
+    other_log: Path  # as the first one, of other queries
 
 
 FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2", "--budget", "3")
@@ -107,9 +108,13 @@ FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
-    found = Shop(folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json")))
+    found = Shop(
+        folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json", "other.csv"))
+    )
     assert main(["simulate", "shared_difficulty", "-n", "300", "--levels", "4", "-o", str(found.log)]) == 0
     assert main(["fit", str(found.log), "--budget", "5", "--folds", "2", "-o", str(found.policy)]) == 0
+    other = ("--levels", "4", "--seed", "9", "-o", str(found.other_log))
+    assert main(["simulate", "shared_difficulty", "-n", "300", *other]) == 0
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
     return found
@@ -134,6 +139,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
         "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
+        "certify": ["certify", shop.policy, shop.other_log, "--budget", "5", "-o", shop.folder / "certified.json"],
         "replay": ["replay", shop.policy, shop.log],
         "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],
         "show": ["show", shop.policy],
@@ -374,7 +380,13 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
     policy, log = load_policy(shop.full_policy), read_log(shop.full_log, context="context")
     if dial:
         policy = policy.at(**{dial[0].removeprefix("--"): float(dial[1])})
-    expected = {**plain(replay(policy, log).to_json()), "in_sample": True, "notes": [], "warnings": ["few-values"]}
+    expected = {
+        **plain(replay(policy, log).to_json()),
+        "in_sample": True,
+        "certificate": None,
+        "notes": [],
+        "warnings": ["few-values"],
+    }
     assert {**found, "notes": []} == expected
     assert "warning few-values: " in run("replay", shop.full_policy, shop.full_log, *dial).out
     assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
@@ -898,7 +910,7 @@ def test_a_policy_by_numbers_goes_the_whole_road(run: Run, lengths: tuple[Path, 
     assert "context qa/tokens missing: its own graph" in missing.out
 
     cut = read_log(other, context=policy.context, context_cuts=policy.context_cuts)
-    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "notes": []}
+    expected = {**plain(replay(policy, cut).to_json()), "in_sample": False, "certificate": None, "notes": []}
     expected["warnings"] = [warning.slug for warning in inspect_log(cut).warnings]
     assert expected["warnings"]
     assert run("replay", file, other, "--json").json() == expected

@@ -95,6 +95,8 @@ def test_the_report_of_a_fit_reads_so() -> None:
         "small             100.0%     100.0%       25.0%     90.0%\n"
         "large              16.7%       0.0%                 10.0%\n"
         "\n"
+        "certificate: none\n"
+        "\n"
         "note: a first remark\n"
         "\n"
         "note: a second one\n"

@@ -185,7 +185,12 @@ function drawRecord() {
   const facts = {
     "policy id": filed.id,
     "file format": `${filed.format}, version ${filed.version}`,
-    filed: point.budget === null ? `at price ${amount(point.price)}` : `at budget ${amount(point.budget)}`,
+    filed:
+      point.budget !== null
+        ? `at budget ${amount(point.budget)}`
+        : point.price !== null
+          ? `at price ${amount(point.price)}`
+          : "at a quality floor",
     nodes: filed.nodes.length,
     graphs: filed.vertices.length,
     "beliefs kept": beliefsKept(),
@@ -199,6 +204,8 @@ function drawRecord() {
         {},
         el("h3", {}, "The file"),
         record(facts),
+        el("h3", {}, "Certificate, as filed"),
+        filed.certificate ? record(filed.certificate) : el("p", { class: "muted" }, "None."),
         el("h3", {}, "Evidence, as filed"),
         Object.keys(filed.evidence).length > 0 ? record(filed.evidence) : el("p", { class: "muted" }, "None."),
       ),

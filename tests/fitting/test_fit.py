@@ -121,7 +121,7 @@ def test_where_one_may_abstain_no_budget_is_too_small(log: ReplayLog) -> None:
 
 def test_a_budget_or_a_price_and_not_both(log: ReplayLog) -> None:
     for given in ({}, {"budget": 5.0, "price": 0.1}):
-        with pytest.raises(TypeError, match="give a budget or a price"):
+        with pytest.raises(TypeError, match="give a budget, a price or a quality floor"):
             fit(log, **given)
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
 from metaverify.policies.names import name_fault
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
@@ -206,17 +207,12 @@ def policies(
         for cost, (start, *in_outage) in zip(costs, of_vertex, strict=True)
     )
     low = draw(st.integers(0, len(costs) - 1))
+    high, share = draw(st.integers(low, min(low + 1, len(costs) - 1))), draw(shares)
     return Policy(
         tiers,
         nodes,
         vertices,
-        OperatingPoint(
-            low,
-            draw(st.integers(low, min(low + 1, len(costs) - 1))),
-            draw(shares),
-            draw(st.none() | amounts),
-            draw(st.none() | amounts),
-        ),
+        OperatingPoint(low, high, share, draw(st.none() | amounts), draw(st.none() | amounts)),
         salt=draw(st.text(max_size=8)),
         context=tuple(draw(st.lists(names, max_size=2))),
         abstain=abstain,
@@ -224,6 +220,31 @@ def policies(
         provenance=draw(st.dictionaries(words, plain_json, max_size=3)),
         serial=draw(st.sampled_from([0, 0, 1, 2**63 - 1])),
         expires=draw(st.none() | amounts),
+        certificate=draw(st.none() | certificates((1 - share) * costs[low] + share * costs[high])),
+    )
+
+
+@st.composite
+def certificates(draw: st.DrawFn, cost: float) -> Certificate:
+    """What can be promised of an operating point of this expected cost."""
+    promise, dearest = draw(st.sampled_from(PROMISES)), draw(st.none() | amounts)
+    figure = shares if promise == "expected quality" else amounts
+    groups = draw(st.integers(1, 2**40))
+    return Certificate(
+        promise,
+        draw(figure),
+        draw(st.floats(0.0, 0.5)),
+        draw(st.sampled_from(LEVELS)),
+        draw(st.sampled_from(METHODS)),
+        draw(figure),
+        cost,
+        draw(st.integers(groups, 2**41)),
+        groups,
+        draw(amounts),
+        dearest,
+        "" if dearest is None else draw(st.sampled_from(SOURCES)),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 10**6)) if promise == "realised cost" else 0,
     )
 
 

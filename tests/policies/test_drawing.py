@@ -66,6 +66,7 @@ def believing(policy: Policy, beliefs: Mapping[int, tuple[Belief, ...]]) -> Poli
 TEXT = """\
 tiers: small (1), large (12.35)
 expected: quality 0.8000 at cost 4 per query
+certificate: none
 
 every request
 call small, read conf of small
@@ -155,7 +156,7 @@ def test_a_subtree_with_two_parents_is_drawn_once_and_named_then() -> None:
 )
 def test_a_policy_that_reads_nothing_is_one_line(nodes: tuple[Ask | Stop, ...], steps: list[str]) -> None:
     plain = replace(believing(POLICY, {}), nodes=nodes)
-    assert draw_text(plain).splitlines()[3:] == ["every request", ", ".join(steps)]
+    assert draw_text(plain).splitlines()[4:] == ["every request", ", ".join(steps)]
     assert re.findall(r'"(.*?)"', draw_mermaid(plain)) == ["every request", "<br/>".join(steps)]
 
 
@@ -310,7 +311,7 @@ VOTES = load_policy(Path(__file__).resolve().parents[1] / "golden" / "votes.json
 
 
 def test_a_poll_is_drawn_with_the_tallies_at_which_it_stops() -> None:
-    assert draw_text(VOTES).splitlines()[3:] == [
+    assert draw_text(VOTES).splitlines()[4:] == [
         "every request",
         "call small, poll self_verify of small (up to 5 votes)",
         "├─ 0 of 2 yes or 1-2 of 5 yes or missing (32.5%): call large, accept large, quality 0.88",

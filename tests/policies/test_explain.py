@@ -200,7 +200,8 @@ def test_an_explanation_in_words() -> None:
         "  expected quality of each answer, for queries like this: small 0.500, large 0.700\n"
         "  worth of each action (quality less price x cost to come): "
         "accept small 0.500, read on at small 0.530, call large 0.250\n"
-        "  graph 0, followed by all requests, pays 0.05 of quality per unit cost"
+        "  graph 0, followed by all requests, pays 0.05 of quality per unit cost\n"
+        "  certificate: none"
     )
 
 
