@@ -29,7 +29,16 @@ function atBudget(policy, budget) {
   const end = Math.min(high, costs.length - 1);
   const between = high > 0 && high < costs.length;
   const [low, share] = between ? [high - 1, (budget - costs[high - 1]) / (costs[high] - costs[high - 1])] : [end, 0];
-  return { ...policy, operating_point: { low, high: end, share, budget, price: null } };
+  const cost = (1 - share) * costs[low] + share * costs[end];
+  const certificate = covers(policy.certificate, cost) ? policy.certificate : null;
+  return { ...policy, operating_point: { low, high: end, share, budget, price: null }, certificate };
+}
+
+/** Whether a certificate holds at an operating point of this cost: a promise of cost below its own, of quality above. */
+function covers(certificate, cost) {
+  if (!certificate) return false;
+  const own = certificate.cost;
+  return certificate.promise === "expected quality" ? cost >= own * (1 - 1e-9) : cost <= own * (1 + 1e-9);
 }
 
 /** The vertex that a request follows: a hash of its key draws one of the two in use. */
@@ -235,6 +244,7 @@ function explain(policy, readings, { context = null, key = null } = {}) {
     context: label,
     context_known: known,
     rival: rivalOf(worth, openAction(policy, readings, action)),
+    certificate: policy.certificate ? { dearest: null, dearest_from: "", next: 0, ...policy.certificate } : null,
   };
 }
 
