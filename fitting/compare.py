@@ -24,7 +24,7 @@ from metaverify.fitting.comparison import (
     ReadingCalibration,
     Region,
 )
-from metaverify.fitting.methods import LEARNERS, USUAL, Method, Way, named_methods
+from metaverify.fitting.methods import BY_CONTEXT, USUAL, Method, Way, named_methods
 from metaverify.fitting.trial import Failed, Fold, Trial, run_trial
 from metaverify.policies.policy import BudgetError
 from metaverify.simulators.bins import balanced_cuts
@@ -96,7 +96,7 @@ def compare(
         raise ValueError(f"{given}; give at least 2, 1, 0 and 2")
     rows = log.by_id()
     grid = _budgets(rows, budgets)
-    every = [Method(name, way) for name, way in _ways(methods).items()]
+    every = [Method(name, way) for name, way in _ways(methods, by_context=rows.contexts is not None).items()]
     divisions = [Fold(at, folds, seed + repeat, grid) for repeat in range(repeats) for at in range(folds)]
     divisions[0].rows(rows)  # refuses a log that cannot be divided
     if resume is not None:
@@ -138,9 +138,9 @@ def compare(
     )
 
 
-def _ways(methods: Mapping[str, Way] | Iterable[str] | None) -> Mapping[str, Way]:
+def _ways(methods: Mapping[str, Way] | Iterable[str] | None, *, by_context: bool) -> Mapping[str, Way]:
     if methods is None:
-        methods = [name for name in USUAL if name in LEARNERS]
+        methods = [name for name in USUAL if by_context or name != BY_CONTEXT]
     found = methods if isinstance(methods, Mapping) else named_methods(methods)
     if not found:
         raise ValueError("there is no method to compare; name one at least")
@@ -175,6 +175,7 @@ class _Record:
     known_gain: list[Floats] = field(default_factory=list)  # a fold: [budgets]
     over: list[Floats] = field(default_factory=list)  # a fold: [budgets], spent beyond the budget, a share of it
     readings: set[str] = field(default_factory=set)
+    by_context: bool = False
     seconds: list[float] = field(default_factory=list)  # a fold
 
 
@@ -225,6 +226,7 @@ class _Sums:
             record.known_gain.append(tried.known_gain)
             record.over.append(np.average(tried.cost, axis=1, weights=unseen) / np.array(self.budgets) - 1.0)
             record.readings.update(tried.readings.tolist())
+            record.by_context |= bool(tried.by_context)
             record.seconds.append(float(tried.seconds))
 
     def _put(self, start: int, rows: Ints, values: Floats) -> None:
@@ -252,7 +254,7 @@ class _Drawn:
     def fixed_tiers(self) -> tuple[FixedTier, ...]:
         """Every tier alone."""
         return tuple(
-            FixedTier(tier.name, self._estimate(self._tiers.cost[:, at]), self._estimate(self._tiers.quality[:, at]))
+            FixedTier(tier.name, self._estimate(self._tiers.cost[:, at]), self._quality(self._tiers.quality[:, at]))
             for at, tier in enumerate(self._log.tiers)
         )
 
@@ -269,6 +271,7 @@ class _Drawn:
             describe=method.describe(),
             curve=self._points(curve, gains, record, optimism),
             gain=self._estimate(gains.mean(axis=1)),
+            gain_as_spent=self._estimate((curve.quality - self._tiers.hull(curve.cost)).mean(axis=1)),
             area=self._estimate(area(curve, self._tiers, *self.cost_range)),
             adherence=Adherence(float(np.mean(record.over)), float(np.std(record.over))),
             regions=regions,
@@ -277,6 +280,7 @@ class _Drawn:
             apgr=self._ratio(recovered, gap) if within else None,
             optimism=float(optimism.mean()),
             readings=tuple(sorted(record.readings)),
+            by_context=record.by_context,
             seconds=float(np.mean(record.seconds)),
         )
 
@@ -310,7 +314,7 @@ class _Drawn:
             Point(
                 budget=budget,
                 cost=self._estimate(curve.cost[:, at]),
-                quality=self._estimate(curve.quality[:, at]),
+                quality=self._quality(curve.quality[:, at]),
                 gain=self._estimate(gains[:, at]),
                 calls=dict(zip(names, (record.calls[at] / total).tolist(), strict=True)),
                 accepts=dict(zip(names, (record.accepts[at] / total).tolist(), strict=True)),
@@ -339,6 +343,11 @@ class _Drawn:
         """The estimate; None where its interval has no end."""
         found = self._estimate(values)
         return found if math.isfinite(found.high - found.low) else None
+
+    def _quality(self, values: Floats) -> Estimate:
+        """The estimate of a mean that lies in [0, 1]."""
+        found = self._estimate(values)
+        return Estimate(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 
     def _estimate(self, values: Floats) -> Estimate:
         return estimate(values, self._sums.groups)

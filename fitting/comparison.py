@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 from metaverify.simulators.inspection import LogReport
@@ -67,12 +68,14 @@ class MethodScores:
     """One method's scores on unseen queries; see `metaverify.simulators.scores` for what defines each.
 
     Attributes:
-        gain: over the no-information hull, in the mean over budgets.
+        gain: over the no-information hull at exactly the budget, in the mean over budgets.
+        gain_as_spent: the same at what was really spent, wherever that lies.
         area: the same in the mean over all costs of the range.
         ibc_lift: in the mean over the regions; None where one of them has none.
         apgr: None where the gap between the tiers is not clear, or the range ends before the better one's cost.
         optimism: in the mean over budgets.
         readings: that its policies look at, as "tier.reading".
+        by_context: whether its policies decide by the context.
         seconds: of one core, that learning took without one fold, in the mean over folds.
     """
 
@@ -81,6 +84,7 @@ class MethodScores:
     describe: Mapping[str, Any] | None
     curve: tuple[Point, ...]
     gain: Estimate
+    gain_as_spent: Estimate
     area: Estimate
     adherence: Adherence
     regions: tuple[Region, ...]
@@ -89,6 +93,7 @@ class MethodScores:
     apgr: Estimate | None
     optimism: float
     readings: tuple[str, ...]
+    by_context: bool
     seconds: float
 
 
@@ -189,6 +194,7 @@ class Comparison:
             {
                 "format": "metaverify-comparison",
                 "version": 1,
+                "metaverify": version("metaverify"),
                 "log": {
                     "fingerprint": self.fingerprint,
                     "queries": self.queries,

@@ -21,6 +21,7 @@ from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 
 __all__ = [
+    "BY_CONTEXT",
     "ENTRY_POINTS",
     "LEARNERS",
     "USUAL",
@@ -124,12 +125,16 @@ def context_only() -> Learner:
     return TableLearner(policies="chain", read=False)
 
 
+BY_CONTEXT = "thresholds-by-context"
+"""The method that is "thresholds" where there is no context."""
+
 LEARNERS: Mapping[str, Callable[[], Learner]] = MappingProxyType(
     {
         "default": Selected,
         "chain": partial(TableLearner, policies="chain", first=True, tiers=TIERS),
         "lattice": partial(TableLearner, policies="lattice", first=True, tiers=TIERS),
         "thresholds": Thresholds,
+        BY_CONTEXT: partial(Thresholds, context=True),
         "context-only": context_only,
         **tuned.LEARNERS,
         **rivals.LEARNERS,
@@ -143,6 +148,7 @@ LABELS = {
     "chain": "chain of cuts on a smooth table",
     "lattice": "exact solution of the POMDP",
     "thresholds": "chains of cuts on the log's own rows",
+    BY_CONTEXT: "the same for each context, shrunk towards all",
     "context-only": "routing by context, nothing read",
     "optuna": "chains tuned with Optuna",
     "random": "random escalation",
@@ -158,6 +164,7 @@ USUAL = (
     "chain",
     "lattice",
     "thresholds",
+    BY_CONTEXT,
     "automix-threshold",
     "automix-pomdp",
     "automix-threshold-ibc",

@@ -32,6 +32,7 @@ __all__ = ["Failed", "Fold", "Trial", "run_trial"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Strings = NDArray[np.str_]
+Flag = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Trial:
     accepts: Floats  # [budgets, tiers]
     known_gain: Floats  # [budgets], over the hull, on the queries that it learnt from
     readings: Strings  # "tier.reading" of each that its policies look at
+    by_context: Flag  # [], whether its policies decide by the context
     seconds: Floats  # [], of one core, that learning took
 
 
@@ -107,6 +109,7 @@ def _run(method: Method, log: ReplayLog, fold: Fold) -> Trial:
         np.array([[ledger.accepts.get(name, 0.0) for name in log.tier_names] for ledger in ledgers]),
         _gain(before, known, fold.budgets),
         _readings(policies),
+        np.array(any(vertex.context_roots for policy in policies for vertex in policy.vertices)),
         np.array(seconds),
     )
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from metaverify.fitting.compare import compare as compare
     from metaverify.fitting.comparison import Comparison as Comparison
     from metaverify.fitting.fit import Fit as Fit
-    from metaverify.fitting.fit import FloorError as FloorError
     from metaverify.fitting.fit import fit as fit
+    from metaverify.fitting.job import FloorError as FloorError
     from metaverify.fitting.learner import TableLearner as TableLearner
     from metaverify.policies.actions import Abstain as Abstain
     from metaverify.policies.actions import Accept as Accept
@@ -73,7 +73,8 @@ _HOMES = {
     "fitting.certify": ("CertificateError", "Terms", "certify"),
     "fitting.compare": ("compare",),
     "fitting.comparison": ("Comparison",),
-    "fitting.fit": ("Fit", "FloorError", "fit"),
+    "fitting.fit": ("Fit", "fit"),
+    "fitting.job": ("FloorError",),
     "fitting.learner": ("TableLearner",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -18,6 +18,7 @@ WIDTH = 100  # columns of a terminal
 VISIBLE = 5e-5  # a difference in quality that two digits of points show
 CLEAR = 0.1  # Holm's p up to which a difference is called clear
 TELLING = 0.1  # of what knowing the best tier of each query would gain; methods gain that and more where readings help
+LAVISH = 0.1  # a share beyond budgets, in the mean over them, from which on a method does not keep them
 STARS = ((0.01, "***"), (0.05, "**"), (CLEAR, "*"))
 
 POMDPS = ("lattice", "automix-pomdp", "automix-pomdp-counts")
@@ -66,6 +67,8 @@ def verdict(told: Mapping[str, Any]) -> list[str]:
             f"Too few queries to tell: a gain of {signed(telling)} points, a tenth of what knowing the best tier of "
             "each query would bring, would not be seen."
         )
+    if len(told["hull"]) == 1:
+        lines.append(f"{told['hull'][0]['tier']} is as good as any tier and no dearer: only another look can gain.")
     if low > 0.0:
         lines.append(f"{best['name']} gains most: {_points(mean, high)} points {over}.")
     else:
@@ -77,23 +80,39 @@ def verdict(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"It is not clearly ahead of {', '.join(close)} (Holm's p > {CLEAR:g}{at_once}).")
     elif others:
         lines.append(f"It is clearly ahead of every other method (Holm's p <= {CLEAR:g}).")
+    lines += [*_over_budget(told["methods"]), *_by_context(told["methods"])]
     solved = next((method for method in others if method["name"] in POMDPS), None)
     if solved is not None and best["name"] not in POMDPS:
-        lines.append(_pomdp_stands(told["differences"], best, solved, clear=p(solved["name"]) <= CLEAR))
+        lines.append(_pomdp_stands(told["differences"], best["name"], solved["name"], clear=p(solved["name"]) <= CLEAR))
     return [*lines, *(f"{each['name']} failed and is left out: {each['error']}" for each in told["failed"])]
 
 
-def _pomdp_stands(
-    differences: Mapping[str, Any], best: Mapping[str, Any], solved: Mapping[str, Any], *, clear: bool
-) -> str:
-    name = solved["name"]
-    i, j = (differences["names"].index(each) for each in (best["name"], name))
+def _over_budget(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which methods do not keep budgets: what they gain at them is to be had by mixing only."""
+    over = [method for method in methods if method["adherence"]["mean"] > LAVISH]
+    if not over:
+        return []
+    told = ", ".join(f"{method['name']} ({100 * method['adherence']['mean']:+.0f} %)" for method in over)
+    return [f"Beyond budgets spend {told}: their gain is what mixing them with the cheapest tier would bring."]
+
+
+def _by_context(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which methods decide by the context, where only some do."""
+    by = [method["name"] for method in methods if method["by_context"]]
+    return [f"By context decide {', '.join(by)}; the others do not know it."] if 0 < len(by) < len(methods) else []
+
+
+def _pomdp_stands(differences: Mapping[str, Any], best: str, solved: str, *, clear: bool) -> str:
+    i, j = (differences["names"].index(each) for each in (best, solved))
     mean, high = (differences[key][i][j] for key in ("mean", "high"))
-    if mean < VISIBLE:  # the default, too, solves it where that earns more
-        return f"{name}, which solves the POMDP, earns as much."
-    sure = "clearly" if clear else "not clearly"
-    other = "" if solved["readings"] == best["readings"] else ", which reads other things,"
-    return f"Solving the POMDP does not win here: {name}{other} is {_points(mean, high)} points behind, {sure} so."
+    if mean < VISIBLE:
+        return f"{solved}, which solves the POMDP, earns as much."
+    behind = f"{solved}, which always solves the POMDP, is {_points(mean, high)} points behind"
+    if not clear:
+        return f"{behind}, not clearly so."
+    if best == "default":
+        return f"{behind}, clearly so; default solves it where that earns clearly more."
+    return f"Solving the POMDP does not win here: {behind}, clearly so."
 
 
 def _most_to_gain(told: Mapping[str, Any]) -> float:
@@ -113,7 +132,18 @@ def _hull_quality(hull: Sequence[Mapping[str, Any]], cost: float) -> float:
 
 def score_table(found: Comparison) -> str:
     """Every method's scores, the best first."""
-    head = ["90 % intervals", "gain, points", "spent, %", "area", "IBC lift", "AIQ", "APGR", "optimism", "s"]
+    head = [
+        "90 % intervals",
+        "gain, points",
+        "spent, %",
+        "as spent",
+        "area",
+        "IBC lift",
+        "AIQ",
+        "APGR",
+        "optimism",
+        "s",
+    ]
     rows = [_row(method) for method in found.ranking]
     return "\n".join(_narrow(head, rows))
 
@@ -123,6 +153,7 @@ def _row(method: MethodScores) -> list[str]:
         method.name,
         _points(method.gain.mean, method.gain.high),
         f"{_percent(method.adherence.mean)} ±{100 * method.adherence.sd:.1f}",
+        signed(method.gain_as_spent.mean),
         signed(method.area.mean),
         "undefined" if method.ibc_lift is None else f"{_percent(method.ibc_lift.mean)} %",
         f"{method.aiq.mean:.3f}",
@@ -139,6 +170,7 @@ def terms(told: Mapping[str, Any]) -> dict[str, str]:
         "gain": "quality above mixing fixed tiers at random at exactly the budget, in points; money left idle earns "
         "nothing; mean over budgets",
         "spent": "beyond the budget, mean and standard deviation over budgets and folds",
+        "as spent": "the gain at what was really spent, instead of at the budget",
         "area": f"the mean gain over all costs from {low:.4g} to {high:.4g}, in points",
         "IBC lift": "AutoMix's, mean over 5 cost regions",
         "AIQ": "RouterBench's, over the same costs as the area",
@@ -150,15 +182,15 @@ def terms(told: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _readings(methods: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What the methods read, where they do not all read the same."""
+    """Which readings the methods looked at, where not all looked at the same."""
     by_readings: dict[tuple[str, ...], list[str]] = {}
     for method in sorted(methods, key=lambda method: -method["gain"]["mean"]):
-        if method["readings"]:
-            by_readings.setdefault(tuple(method["readings"]), []).append(method["name"])
+        if names := {each.rpartition(".")[2] for each in method["readings"]}:
+            by_readings.setdefault(tuple(sorted(names)), []).append(method["name"])
     if len(by_readings) < 2:
         return {}
-    each = (f"{', '.join(names)}: {', '.join(readings)}" for readings, names in by_readings.items())
-    return {"not all read the same": f"--readings makes them; {'; '.join(each)}"}
+    each = (f"{', '.join(readings)} by {', '.join(names)}" for readings, names in by_readings.items())
+    return {"readings": "; ".join(each)}
 
 
 def _by_budget(found: Comparison) -> list[str]:

@@ -92,8 +92,44 @@ def test_a_clear_winner_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"chain": 0.03, "lattice": 0.01}, 0.005, 0.001)) == (
         "chain gains most: +3.00 ±0.50 points over mixing fixed tiers at random. "
         "It is clearly ahead of every other method (Holm's p <= 0.1). "
-        "Solving the POMDP does not win here: lattice is +2.00 ±0.50 points behind, clearly so."
+        "Solving the POMDP does not win here: lattice, which always solves the POMDP, is +2.00 ±0.50 points behind, "
+        "clearly so."
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "holm", "told"),
+    [
+        ("default", 0.01, "points behind, clearly so; default solves it where that earns clearly more."),
+        ("default", 0.5, "points behind, not clearly so."),
+        ("chain", 0.5, "points behind, not clearly so."),
+    ],
+)
+def test_the_pomdp_is_said_to_lose_where_it_clearly_does_and_another_kind_wins(
+    found: Comparison, best: str, holm: float, told: str
+) -> None:
+    sentences = said(ranked(found, {best: 0.03, "lattice": 0.01}, 0.005, holm))
+    assert sentences.endswith(told)
+    assert "does not win" not in sentences
+
+
+def test_methods_that_do_not_keep_budgets_are_named(found: Comparison) -> None:
+    lavish = ranked(found, {"chain": 0.03, "default": 0.01}, 0.005, 0.001)
+    spent = replace(lavish.methods[0], adherence=Adherence(0.732, 0.1))
+    told = said(replace(lavish, methods=(spent, lavish.methods[1])))
+    assert "Beyond budgets spend chain (+73 %): their gain is what mixing them with the cheapest tier" in told
+
+
+def test_who_decides_by_the_context_is_told_where_not_all_do(found: Comparison) -> None:
+    both = ranked(found, {"chain": 0.03, "default": 0.01}, 0.005, 0.001)
+    by = replace(both, methods=tuple(replace(m, by_context=m.name == "chain") for m in both.methods))
+    assert "By context decide chain; the others do not know it." in said(by)
+    every = replace(both, methods=tuple(replace(m, by_context=True) for m in both.methods))
+    assert "context" not in said(every) + said(both)
+
+
+def test_one_tier_that_is_cheapest_and_best_leaves_little_to_gain(found: Comparison) -> None:
+    assert "tier1 is as good as any tier and no dearer" in said(replace(found, hull=found.hull[:1]))
 
 
 def test_where_the_winner_earns_what_the_exact_solution_does_nothing_is_said_against_that(found: Comparison) -> None:

@@ -61,13 +61,16 @@ function sorted(value) {
     .map((key) => [key, sorted(value[key])]);
 }
 
-/** The gain over the hull of fixed tiers at the dial: as the fit found it where filed, elsewhere over the hull of a
-    comparison on the same log, its interval as wide as the comparison's around that budget. */
+/** The gain at the dial: the quality that stands there less that of the hull of fixed tiers at the same cost, the hull
+    of a comparison on the same log or, where the dial stands as filed, of the fit; its interval is as wide as the fit's
+    where filed, elsewhere as the comparison's around that budget. */
 function gainAt(policy, at) {
   const same = JSON.stringify(policy.operating_point) === JSON.stringify(filed.operating_point);
-  if (same && isNumber(filed.evidence.gain?.mean)) return { ...filed.evidence.gain, from: "the fit" };
-  if (matching === null) return null;
-  const mean = at.quality - hullAt(at.cost);
+  const fit = same && isNumber(filed.evidence.gain?.mean) ? filed.evidence.gain : null;
+  const hull = matching !== null ? hullAt(at.cost) : fit ? filed.evidence.hull : null;
+  if (!isNumber(hull)) return null;
+  const mean = at.quality - hull;
+  if (fit) return { mean, low: mean + fit.low - fit.mean, high: mean + fit.high - fit.mean, from: "the fit" };
   const known = (ownMethod()?.curve ?? []).filter((point) =>
     ["mean", "low", "high"].every((key) => isNumber(point.gain[key])),
   );

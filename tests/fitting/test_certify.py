@@ -14,7 +14,8 @@ from metaverify.fitting.bounds import betting
 from metaverify.fitting.certify import CertificateError, Terms, _range, _walks, certify, certify_quality
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.export import keep_vertices
-from metaverify.fitting.fit import FloorError, fit
+from metaverify.fitting.fit import fit
+from metaverify.fitting.job import FloorError
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Accept
 from metaverify.policies.certificate import Certificate, certificate_text

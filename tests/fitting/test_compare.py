@@ -89,6 +89,8 @@ def test_a_rule_that_learns_nothing_earns_what_it_earns_on_the_whole_log() -> No
         assert point.calls == pytest.approx(outcome.calls)
         assert point.accepts == pytest.approx(outcome.accepts)
         assert abs(point.optimism) < 0.02  # folds differ, the rule does not
+    as_spent = [each.quality.mean - hull.quality(each.cost.mean) for each in outcomes]
+    assert found.methods[0].gain_as_spent.mean == pytest.approx(np.mean(as_spent))
 
 
 def test_methods_learn_and_set_their_dials_without_the_fold_that_they_route() -> None:
@@ -248,7 +250,19 @@ def test_json_has_every_key_that_readers_rely_on_and_no_more() -> None:
     told = json.loads(json.dumps(compare(log, METHODS, budgets=BUDGETS, resamples=20).to_json(), allow_nan=False))
     interval = {"mean", "low", "high"}
     assert set(told) == {
-        *("format", "version", "log", "inspection", "folds", "repeats", "seed", "level", "resamples", "budgets"),
+        *(
+            "format",
+            "version",
+            "metaverify",
+            "log",
+            "inspection",
+            "folds",
+            "repeats",
+            "seed",
+            "level",
+            "resamples",
+            "budgets",
+        ),
         *("cost_range", "hull", "oracle", "methods", "failed", "differences", "calibration"),
     }
     assert (told["format"], told["version"], told["level"]) == ("metaverify-comparison", 1, 0.9)
@@ -259,7 +273,7 @@ def test_json_has_every_key_that_readers_rely_on_and_no_more() -> None:
     method = told["methods"][0]
     assert set(method) == {
         *("name", "label", "describe", "curve", "gain", "area", "adherence", "regions", "ibc_lift", "aiq", "apgr"),
-        *("optimism", "readings", "seconds"),
+        *("optimism", "readings", "by_context", "gain_as_spent", "seconds"),
     }
     assert set(method["gain"]) == set(method["area"]) == set(method["aiq"]) == interval
     assert set(method["adherence"]) == {"mean", "sd"}
@@ -288,6 +302,20 @@ def test_what_a_method_reads_is_told() -> None:
     log = replace(plain, tiers=(replace(tier, readings=(*tier.readings, other)), plain.tiers[1]))
     found = compare(log, {"rule": rule, "both": TableLearner()}, budgets=BUDGETS, resamples=20)
     assert [method.readings for method in found.methods] == [("tier1.conf",), ("tier1.conf", "tier1.other")]
+    assert not any(method.by_context for method in found.methods)
+
+
+def test_thresholds_by_context_are_compared_where_there_is_a_context() -> None:
+    plain = shared_difficulty(2).draw(240, 1)
+    names = [method.name for method in compare(plain, folds=2, budgets=BUDGETS, resamples=20).methods]
+    assert "thresholds" in names
+    assert "thresholds-by-context" not in names
+    kinds = np.array(["a", "b"])[np.arange(240) % 2]
+    log = replace(plain, contexts=kinds, context_names=("kind",))
+    found = compare(log, folds=2, budgets=BUDGETS, resamples=20)
+    by_context = {method.name for method in found.methods if method.by_context}
+    assert {"thresholds-by-context", "chain"} <= by_context
+    assert not {"thresholds", "random", "automix-threshold"} & by_context
 
 
 @pytest.mark.parametrize(

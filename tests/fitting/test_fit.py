@@ -369,7 +369,7 @@ def test_a_file_that_would_be_too_large_keeps_the_beliefs_in_use(
 ) -> None:
     whole = fit(log, budget=5.0, learner=SMALL).policy
     size = len(dump_policy(whole).encode())
-    monkeypatch.setattr("metaverify.fitting.fit.FILE_TARGET", size - 1)
+    monkeypatch.setattr("metaverify.fitting.finish.FILE_TARGET", size - 1)
     found = fit(log, budget=5.0, learner=SMALL).policy
     assert [replace(v, beliefs={}) for v in found.vertices] == [replace(v, beliefs={}) for v in whole.vertices]
     for at, (vertex, full) in enumerate(zip(found.vertices, whole.vertices, strict=True)):

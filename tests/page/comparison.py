@@ -132,6 +132,8 @@ def method(log: ReplayLog, name: str, at: int, budgets: list[float]) -> dict[str
         "apgr": estimate(0.6 + 3 * mean, 0.03),
         "optimism": 0.001 * at,
         "readings": ["small.conf", "mid.conf"][: 1 + at % 2],
+        "by_context": at == 0,
+        "gain_as_spent": {"mean": 0.01 * at, "low": 0.0, "high": 0.02 * at},
         "seconds": 0.4 + 1.7 * at,
     }
 

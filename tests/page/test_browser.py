@@ -146,18 +146,24 @@ def test_a_typed_budget_does_as_the_dial_of_the_library_and_one_too_small_is_mar
     assert page.locator("#readout .big").first.inner_text() == "2"
 
 
-def test_the_gain_is_the_fits_where_filed_and_a_comparisons_elsewhere(
+def test_the_gain_is_what_the_quality_beside_it_lies_above_the_hull(
     show: Open, digits: Policy, compared: dict[str, Any]
 ) -> None:
+    """The fit's hull and width where filed; elsewhere a comparison's."""
     page = show(digits)
     gain = page.locator("#readout .big").nth(2)
-    assert float(gain.inner_text()) == pytest.approx(100 * digits.evidence["gain"]["mean"], abs=0.006)
+    filed = 100 * (digits.expected_quality - digits.evidence["hull"])
+    assert float(gain.inner_text()) == pytest.approx(filed, abs=0.006)
+    low, high = re.findall(r"[+−]\d+\.\d+", page.locator("#readout dd").nth(2).inner_text())[1:]
+    width = 100 * (digits.evidence["gain"]["high"] - digits.evidence["gain"]["low"])
+    assert float(high.replace("−", "-")) - float(low.replace("−", "-")) == pytest.approx(width, abs=0.011)
     page.get_by_role("spinbutton").fill("7")
     assert gain.inner_text() == "–"
     page = show(digits, compared)
     field, gain = page.get_by_role("spinbutton"), page.locator("#readout .big").nth(2)
-    assert float(gain.inner_text()) == pytest.approx(100 * digits.evidence["gain"]["mean"], abs=0.006)
     hull, curve = no_information_hull(load_digits_log()), compared["methods"][0]["curve"]
+    above = digits.expected_quality - hull.quality(digits.expected_cost)
+    assert float(gain.inner_text()) == pytest.approx(100 * above, abs=0.006)
     for before, after in itertools.pairwise(curve[3:]):
         budget = (before["budget"] + after["budget"]) / 2
         field.fill(repr(budget))
@@ -199,14 +205,15 @@ def test_a_budget_beyond_the_range_is_explained_and_the_dial_stands_at_the_end(s
 
 
 @pytest.mark.parametrize(
-    ("mean", "half", "few"), [(0.05, 0.04, False), (0.004, 0.012, False), (0.004, 0.02, True), (-0.05, 0.07, True)]
+    ("mean", "half", "few"), [(0.05, 0.04, False), (0.004, 0.010, False), (0.004, 0.02, True), (-0.05, 0.07, True)]
 )
 def test_a_gain_that_so_few_queries_cannot_tell_is_called_so(
     mean: float, half: float, few: bool, show: Open, digits: Policy
 ) -> None:
-    assert 0.012 < (1 - digits.evidence["hull"]) / 10 < 0.02
+    hull = digits.expected_quality - mean
+    assert 0.010 < (1 - hull) / 10 < 0.02 or mean != 0.004
     gain = {"mean": mean, "low": mean - half, "high": mean + half}
-    page = show(replace(digits, evidence={**digits.evidence, "gain": gain}))
+    page = show(replace(digits, evidence={**digits.evidence, "gain": gain, "hull": hull}))
     assert ("too few queries to tell" in page.locator("#readout").inner_text()) == few
 
 
