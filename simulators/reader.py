@@ -48,7 +48,7 @@ __all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
 _NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
-_PARTIAL = "partial logs are not supported in this version"
+_PARTIAL = "a log in which tiers were called for some queries only is read with --partial"
 
 
 def read_log(
@@ -64,6 +64,7 @@ def read_log(
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: str | Sequence[str] = (),
+    partial: bool = False,
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -102,6 +103,8 @@ def read_log(
         context_cuts: context column -> where it is cut, instead of at the log's own quantiles: those of a policy
             (``policy.context_cuts``) for a log that it is to be replayed on.
         samples: the readings (of every tier that has one of this name) that change the answer.
+        partial: whether answers and their qualities and prices may be missing, which are NaN then; what else there is
+            to know of such a log is read by `read_partial_log`.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -116,7 +119,7 @@ def read_log(
         sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples)
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, partial)
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         choice.check_samples(logged)
@@ -190,6 +193,7 @@ class _Choice:
     signals: Signals
     votes: Mapping[str, int]
     samples: Sequence[str] = ()
+    partial: bool = False
 
     def __post_init__(self) -> None:
         for name in self.samples:
@@ -288,8 +292,12 @@ def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
 
 def _by_cost(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
     # exact sums, and of one price the worse first: neither rows nor columns decide by their order
+    def total(values: Floats) -> float:  # had all been known
+        known = ~np.isnan(values)
+        return math.fsum((weights * values)[known]) * (float(weights.sum()) / max(float(weights[known].sum()), 1e-300))
+
     def place(tier: LoggedTier) -> tuple[float, float, str]:
-        return math.fsum(weights * tier.cost), math.fsum(weights * tier.correct), tier.name
+        return total(tier.cost), total(tier.correct), tier.name
 
     return tuple(sorted(tiers, key=place))
 
@@ -462,8 +470,9 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     correct = sheet.correctness(columns.correct, f"or {drop}")
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
-    way_out = drop if unknown.all() else f"{_PARTIAL}: drop those rows, or {drop}"
-    sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
+    way_out = drop if unknown.all() else f"{_PARTIAL}; or drop those rows, or {drop}"
+    if unknown.all() or not choice.partial:
+        sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
     readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
@@ -475,7 +484,8 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
         raise choice.no_price(columns.name)
     way_out = f"fill it in or give --cost {columns.name}=PRICE"
     cost = sheet.amounts(columns.cost, way_out)
-    sheet.refuse("E_MISSING", np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
+    if not choice.partial:
+        sheet.refuse("E_MISSING", np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
     return cost
 
 
@@ -567,7 +577,8 @@ class _LongTier:
             way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
             raise LogError("E_MISSING", f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
         extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
-        self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
+        if not choice.partial:
+            self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}; or drop those queries, or {drop}")
         return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
 
     def signal(self, choice: _Choice) -> LoggedSignal:
@@ -584,7 +595,8 @@ class _LongTier:
             raise choice.no_price(self.name)
         way_out = f"fill it in or give --cost {self.name}=PRICE"
         cost = self.one_a_query("cost", self.sheet.amounts("cost", way_out))
-        self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
+        if not choice.partial:
+            self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
         return cost
 
     def apart_from(self, samples: Sequence[str]) -> _LongTier:

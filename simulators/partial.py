@@ -1,0 +1,90 @@
+"""Partial logs: what is known of queries for which only some tiers were called, and how likely that was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.simulators.log import LogError, ReplayLog
+
+__all__ = ["PartialLog", "Sighting", "whole"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """For which queries something was seen, and how likely that was.
+
+    ``chance`` is the probability that it was seen, given everything that there is to see of the query; 0 where it
+    never is, NaN where it was not seen and the chance is not known.
+
+    Raises:
+        LogError: a chance is outside [0, 1], or not above 0 where it was seen.
+    """
+
+    seen: Bools  # [n]
+    chance: Floats  # [n]
+
+    def __post_init__(self) -> None:
+        if ((self.chance < 0.0) | (self.chance > 1.0)).any():
+            raise LogError("E_RANGE", "a propensity is outside [0, 1]; give probabilities")
+        if not (self.chance[self.seen] > 0.0).all():
+            at = int(np.flatnonzero(self.seen & ~(self.chance > 0.0))[0])
+            raise LogError("E_MISSING", f"query {at + 1} shows what had no chance to be seen; correct its propensity")
+
+    def take(self, rows: Ints | Bools) -> Sighting:
+        """Those of the queries at ``rows``."""
+        return Sighting(self.seen[rows], self.chance[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartialLog:
+    """A log in which a tier was called for some queries only; what was not seen is NaN in ``log``.
+
+    The chance of an answer, or of a reading that was bought, is that of it and of all that was bought before it: only
+    whether to go on is drawn, where to go on follows from what was read.  So all answers on a way were seen with the
+    smallest of their chances.  A reading that comes with its answer needs no sighting of its own.
+    The chance of a label is that of knowing the quality, given that the answer is there.
+    """
+
+    log: ReplayLog
+    answers: Mapping[str, Sighting]  # a tier
+    labels: Mapping[str, Sighting]  # a tier
+    readings: Mapping[tuple[str, str], Sighting] = field(default_factory=dict)  # (source, reading): those with a price
+
+    def __len__(self) -> int:
+        return len(self.log)
+
+    def take(self, rows: Ints | Bools) -> PartialLog:
+        """The queries at ``rows`` (positions or a mask), in that order."""
+        return PartialLog(
+            self.log.take(rows),
+            {name: sighting.take(rows) for name, sighting in self.answers.items()},
+            {name: sighting.take(rows) for name, sighting in self.labels.items()},
+            {name: sighting.take(rows) for name, sighting in self.readings.items()},
+        )
+
+    @property
+    def everything(self) -> Sighting:
+        """Of all that the log could show of a query."""
+        seen = np.ones(len(self), dtype=bool)
+        chance = np.ones(len(self))
+        for sighting in (*self.answers.values(), *self.readings.values()):
+            seen &= sighting.seen
+            chance = np.minimum(chance, sighting.chance)
+        for sighting in self.labels.values():
+            seen &= sighting.seen
+            chance = chance * sighting.chance
+        return Sighting(seen, chance)
+
+
+def whole(log: ReplayLog) -> PartialLog:
+    """A log in which everything was seen."""
+    always = Sighting(np.ones(len(log), dtype=bool), np.ones(len(log)))
+    return PartialLog(log, dict.fromkeys(log.tier_names, always), dict.fromkeys(log.tier_names, always))
