@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial as partial_function
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -350,6 +351,11 @@ def _replay(options: argparse.Namespace) -> None:
     votes = {r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | _votes(options.votes)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
     known = context or policy.context
+    if options.partial:
+        _appraise(
+            options, policy, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples)
+        )
+        return
     log = _read(options, tiers or [tier.name for tier in policy.tiers], known, signals, votes, cuts, sorted(samples))
     outcome = replay(_in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
@@ -369,6 +375,21 @@ def _replay(options: argparse.Namespace) -> None:
     _print_warnings(warnings)
     for note in notes:
         print(f"note: {note}")
+
+
+def _appraise(options: argparse.Namespace, policy: Policy, *what: Any) -> None:
+    """`replay` on a partial log."""
+    from metaverify.report import appraisal_table
+    from metaverify.simulators.offpolicy import appraise
+
+    partial = _read(options, *what)
+    found = appraise(_in_use(policy, options), partial)
+    warnings = partial.log.notes
+    if options.json:
+        _print_json({**found.to_json(), "warnings": [w.slug for w in warnings]})
+        return
+    print(appraisal_table(found))
+    _print_warnings(warnings)
 
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
@@ -452,7 +473,16 @@ def _simulate(options: argparse.Namespace) -> None:
 
     world = WORLDS[options.world](options.tier_count, options.levels, missing=options.missing)
     log = world.draw(options.number, options.seed)
-    write_log(log, options.out)
+    if options.seen_by is None:
+        write_log(log, options.out)
+    else:
+        from metaverify.policies.exploration import Exploration
+        from metaverify.policies.file import load_policy
+        from metaverify.simulators.partial_reader import write_partial_log
+        from metaverify.simulators.trace import observed_by
+
+        partial = observed_by(load_policy(options.seen_by), log, Exploration(options.epsilon))
+        write_partial_log(partial, options.out)
     if options.json:
         _print_json({"out": options.out, "rows": len(log), "tiers": list(log.tier_names)})
     else:
@@ -468,9 +498,13 @@ def _read(
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: Sequence[str] | None = None,
 ) -> Any:
+    from metaverify.simulators.partial_reader import read_partial_log
     from metaverify.simulators.reader import read_log
 
-    return read_log(
+    read: Callable[..., Any] = read_log
+    if getattr(options, "partial", False):
+        read = partial_function(read_partial_log, logged_by=_logged_by(options), epsilon=options.epsilon)
+    return read(
         options.log,
         tiers=tiers or _names(options.tiers),
         context=context or _names(options.context) or (),
@@ -483,6 +517,13 @@ def _read(
         context_cuts=context_cuts,
         samples=_names(options.samples) or () if samples is None else samples,
     )
+
+
+def _logged_by(options: argparse.Namespace) -> Policy | None:
+    """The policy that wrote a partial log, at its operating point."""
+    from metaverify.policies.file import load_policy
+
+    return None if options.logged_by is None else load_policy(options.logged_by)
 
 
 def _names(text: str | None) -> list[str] | None:

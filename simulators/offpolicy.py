@@ -186,8 +186,7 @@ class _Walked:
         what it earned, which is then filled up."""
         weight, total = np.ones(len(self.log)), np.zeros(len(self.log))
         for step, part in self.of_kind(kind):
-            with np.errstate(invalid="ignore"):
-                weight[step.rows] = np.where(step.seen, 1.0 / step.through, part / step.before)
+            weight[step.rows] = np.where(step.seen, step.inverse, part / step.before)
             total[step.rows] += np.where(step.seen, self.earned(step, kind), self.fill[kind][side][step.node])
         return weight, total
 
@@ -252,7 +251,7 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
     for step, part in reversed(walked.of_kind(kind)):
         rows, fold, seen = step.rows, member[step.rows], step.seen
         target = walked.earned(step, kind) + ahead[rows]
-        inverse = np.divide(1.0, step.through, out=np.zeros(len(rows)), where=seen)
+        inverse = step.inverse
         weight = walked.log.weights[rows] * inverse
         own = np.stack([_by_fold(fold, values, count) for values in (weight, weight * target)])
         everywhere = everywhere + own
@@ -302,7 +301,7 @@ def _untried(step: Step) -> Floats:
     unknown = ~seen & np.isnan(step.through)
     if not unknown.any():
         return part
-    inverse = np.divide(step.before, step.through, out=np.zeros(len(seen)), where=seen)
+    inverse = step.before * step.inverse
     least = 1.0 / float(inverse.max())
     odds = (1.0 - least) / least
     place = _parts(step.last, part == 0.0)
@@ -318,10 +317,8 @@ def _untried(step: Step) -> Floats:
     return part
 
 
-def _parts(last: Floats | None, kept: NDArray[np.bool_]) -> Ints:
+def _parts(last: Floats, kept: NDArray[np.bool_]) -> Ints:
     """Which of up to `FINE` parts of the queries each one is in, by its last reading, [m]."""
-    if last is None:
-        return np.zeros(len(kept), dtype=np.int64)
     known = np.sort(last[kept & ~np.isnan(last)])
     count = min(FINE, len(known) // FEWEST)
     cuts = np.unique(known[[len(known) * k // count for k in range(1, count)]]) if count > 1 else np.zeros(0)

@@ -44,7 +44,7 @@ from metaverify.simulators.log import (
 )
 from metaverify.simulators.sheet import Sheet, reckonable
 
-__all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
+__all__ = ["LogColumns", "log_columns", "read_log", "wide_columns", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
 _NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
@@ -168,7 +168,7 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
     """
     file = Path(path)
-    columns = _wide_columns(file.name, log)
+    columns = wide_columns(file.name, log)
     declared = {signal.name: signal.needs for signal in log.signals}
     samples = sorted({r.name for tier in log.tiers for r in tier.readings if r.correct is not None})
     tiers, signals = source_columns(file.name, [column.name for column in columns], declared, samples)
@@ -657,7 +657,8 @@ class _LongTier:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
+def wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
+    """The columns of the wide form, null where nothing is known; ``file`` is to complain about."""
     columns = [pl.Series("query_id", log.query_ids.tolist(), dtype=pl.String)]
     if not np.array_equal(log.group_ids, log.query_ids):
         columns.append(pl.Series("group_id", log.group_ids.tolist(), dtype=pl.String))
@@ -666,7 +667,8 @@ def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
     if log.contexts is not None:
         columns.append(pl.Series("context", log.contexts.tolist(), dtype=pl.String))
     for tier in log.tiers:
-        columns += [pl.Series(f"correct_{tier.name}", tier.correct), pl.Series(f"cost_{tier.name}", tier.cost)]
+        own = pl.Series(f"correct_{tier.name}", tier.correct), pl.Series(f"cost_{tier.name}", tier.cost)
+        columns += [column.fill_nan(None) for column in own]
         for reading in tier.readings:
             confidence = pl.Series(reading_column("conf", reading.name, tier.name), reading.confidence)
             columns.append(confidence.fill_nan(None))

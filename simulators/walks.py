@@ -37,7 +37,12 @@ class Step:
     through: Floats  # [m]
     cost: Floats  # [m], of what is bought; NaN where it was not seen
     quality: Floats | None  # [m], where an answer is accepted or the query handed over
-    last: Floats | None  # [m]
+    last: Floats  # [m], NaN where none was read
+
+    @property
+    def inverse(self) -> Floats:
+        """1 over the chance of what was seen, [m]; 0 where it was not."""
+        return np.divide(1.0, self.through, out=np.zeros(len(self.rows)), where=self.seen)
 
 
 def walks(policy: Policy, partial: PartialLog, vertex: int) -> Iterator[Step]:
