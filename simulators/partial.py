@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LogError, ReplayLog
 
-__all__ = ["PartialLog", "Sighting", "whole"]
+__all__ = ["PartialLog", "Sighting", "complete", "whole"]
+
+STRATA = 8  # of the first reading
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,3 +91,36 @@ def whole(log: ReplayLog) -> PartialLog:
     """A log in which everything was seen."""
     always = Sighting(np.ones(len(log), dtype=bool), np.ones(len(log)))
     return PartialLog(log, dict.fromkeys(log.tier_names, always), dict.fromkeys(log.tier_names, always))
+
+
+def complete(partial: PartialLog) -> ReplayLog:
+    """The queries of which everything was seen, each weighted for those that it stands for (1 over its chance).
+
+    Weights are evened out so that the queries of each bin of the first tier's first reading, which is known of all of
+    them, weigh what they do in the whole log; their sum is the number of equally likely queries that tell as much.
+
+    Raises:
+        LogError: of no query everything was seen, or of none with a reading that others have.
+    """
+    everything = partial.everything
+    rows = np.flatnonzero(everything.seen)
+    if not len(rows):
+        raise LogError("E_FEW", "no query shows all tiers and labels; explore some (a router's `exploration`)")
+    log = partial.log.take(rows)
+    weight = log.weights / everything.chance[rows]
+    place = _strata(partial)
+    whole_weight = np.bincount(place, weights=partial.log.weights)
+    own = np.bincount(place[rows], weights=weight, minlength=len(whole_weight))
+    weight = weight * (whole_weight / np.where(own > 0.0, own, 1.0))[place[rows]]
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    return replace(log, weights=weight * effective / weight.sum())
+
+
+def _strata(partial: PartialLog) -> Ints:
+    """The bin of the first tier's first reading, [n]; one for all where it has none, or was not always called."""
+    first = partial.log.tiers[0]
+    if not first.readings or not partial.answers[first.name].seen.all():
+        return np.zeros(len(partial), dtype=np.int64)
+    confidence = first.readings[0].confidence
+    cuts = balanced_cuts(confidence, partial.log.weights, STRATA)
+    return np.where(np.isnan(confidence), len(cuts) + 1, np.searchsorted(cuts, confidence, side="right"))
