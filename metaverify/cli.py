@@ -196,6 +196,9 @@ def _fit(options: argparse.Namespace) -> None:
     key = _key(options)
     if key is not None:
         sign(b"", key)  # refused before the work, where it cannot sign
+    if options.partial:
+        _fit_partial(options, key)
+        return
     log = _read(options)
     with _progress() as tell:
         learner = _learner(options, tell)
@@ -230,6 +233,42 @@ def _fit(options: argparse.Namespace) -> None:
         signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
         size = pathlib.Path(options.out).stat().st_size
         print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
+
+
+def _fit_partial(options: argparse.Namespace, key: Any) -> None:
+    """`fit` on a partial log."""
+    from metaverify.fitting.models.zoo import MODELS
+    from metaverify.fitting.partial_fit import fit_partial
+    from metaverify.policies.file import save_policy
+    from metaverify.report import partial_fit_table
+
+    usual = {"method": "auto", "pooling": "average", "solver": "lattice", "readings": None, "abstain": None}
+    for name, value in {**usual, "outages": None, "trials": None, "cuts": None, "storage": None}.items():
+        if getattr(options, name) != value:
+            raise ValueError(f"--{name} does not go with --partial")
+    partial = _read(options)
+    with _progress() as tell:
+        fitted = fit_partial(
+            partial,
+            budget=options.budget,
+            price=options.price,
+            model=None if options.model == "default" else MODELS[options.model](),
+            within_support=options.within_support,
+            bins=options.bins or 8,
+            folds=options.folds,
+            seed=options.seed,
+            progress=tell,
+        )
+    if options.out is not None:
+        save_policy(replace(fitted.policy, serial=options.serial, expires=options.expires), options.out, key=key)
+    if options.json:
+        warned = [warning.slug for warning in partial.log.notes]
+        _print_json({**fitted.to_json(), "out": options.out, "warnings": warned})
+        return
+    print(partial_fit_table(fitted))
+    _print_warnings(partial.log.notes)
+    wrote = "no file was written; -o policy.json writes one" if options.out is None else f"wrote {options.out}"
+    print(wrote)
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -73,6 +73,11 @@ def _fit(commands: Any, run: Run) -> None:
     )
     _log(fit)
     _partial(fit)
+    fit.add_argument(
+        "--within-support",
+        action="store_true",
+        help="of a partial log: learn although some tiers were never called in places, and do not call them there",
+    )
     goal = fit.add_mutually_exclusive_group(required=True)
     goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")
     goal.add_argument(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit
+    from metaverify.fitting.partial_fit import PartialFit
     from metaverify.simulators.offpolicy import Appraisal, Finding
     from metaverify.simulators.outcome import Estimate, Outcome
 
-__all__ = ["appraisal_table", "fit_table", "outcome_table", "peak_memory", "signed", "table"]
+__all__ = ["appraisal_table", "fit_table", "outcome_table", "partial_fit_table", "peak_memory", "signed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -106,6 +107,22 @@ def appraisal_table(found: Appraisal) -> str:
             "not identified: the policy goes where the log has never been; the intervals hold whatever may be there",
         ]
     return "\n".join([*lines, ""])
+
+
+def partial_fit_table(fitted: PartialFit) -> str:
+    """A policy that was learnt from a partial log, beside the fixed tiers."""
+
+    def told(value: float | None, form: str) -> str:
+        return "unknown" if value is None else form.format(value)
+
+    head = ["cross-fitted, doubly robust", "cost", "90 % interval", "quality", "90 % interval"]
+    cost, quality = fitted.cost, fitted.quality
+    own = [f"{cost.mean:.4g}", _interval(cost, "{:.4g}"), f"{quality.mean:.4f}", _interval(quality, "{:.4f}")]
+    rows = [["this policy", *own]]
+    rows += [[r.name, told(r.cost, "{:.4g}"), "", told(r.quality, "{:.4f}"), ""] for r in fitted.references]
+    groups = "" if fitted.groups == fitted.n else f" in {fitted.groups:,} groups"
+    lines = [f"{fitted.n:,} queries{groups}, known in part", "", table(head, rows)]
+    return "\n".join([*lines, *(f"\nnote: {note}" for note in fitted.notes), ""])
 
 
 def _found(finding: Finding, form: str) -> list[str]:

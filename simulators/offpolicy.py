@@ -29,7 +29,7 @@ from metaverify.simulators.partial import PartialLog
 from metaverify.simulators.replay import check_match
 from metaverify.simulators.walks import Step, walks
 
-__all__ = ["ESTIMATORS", "Appraisal", "Finding", "Support", "Valuation", "appraise"]
+__all__ = ["ESTIMATORS", "Appraisal", "Finding", "Support", "Valuation", "appraise", "robust_values", "untried"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -166,7 +166,7 @@ class _Walked:
             "quality": ((0.0,) * nodes, (1.0,) * nodes),
             "cost": (_path(policy, min), _path(policy, max)),
         }
-        return cls(policy, partial.log, vertex, steps, tuple(map(_untried, steps)), fill)
+        return cls(policy, partial.log, vertex, steps, tuple(map(untried, steps)), fill)
 
     def of_kind(self, kind: Kind) -> list[tuple[Step, Floats]]:
         """The steps that matter to quality or to cost: that does not ask how good an answer is."""
@@ -287,7 +287,16 @@ def _finding(values: Sequence[Floats], log: ReplayLog, identified: bool) -> Find
     return Finding(least.mean if identified else None, least.low, most.high)
 
 
-def _untried(step: Step) -> Floats:
+def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints) -> tuple[Floats, Floats]:
+    """The doubly robust quality and cost of each query by one graph, [n], nodes being valued on the other folds.
+
+    Where something was never tried its quality counts as 0, and its cost as that of the dearest walk.
+    """
+    walked = _Walked.of(policy, partial, vertex)
+    return _modelled(walked, "quality", 0, folds, math.inf)[0], _modelled(walked, "cost", 1, folds, math.inf)[0]
+
+
+def untried(step: Step) -> Floats:
     """The share of each query that none stands for, [m]: 1 where it had no chance to be seen, or none was seen at all.
 
     Where the chances of those that were not seen are not known, they must at least fit the number that was: in each
