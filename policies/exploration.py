@@ -22,8 +22,6 @@ class Exploration:
         salt: another one picks other requests.
 
     Example:
-        >>> Exploration(0.05).chance(0.0), Exploration(0.05).chance(1.0)
-        (0.05, 1.0)
         >>> sum(Exploration(0.05).explores(key) for key in range(1000))
         45
     """
@@ -45,7 +43,3 @@ class Exploration:
             return True
         raw = key if isinstance(key, bytes) else str(key).encode()
         return blake2b(raw, digest_size=7, key=self._key).digest() < self._cut
-
-    def chance(self, wanted: float) -> float:
-        """The chance that a tier is called which the policy itself calls with the chance ``wanted``."""
-        return wanted + (1.0 - wanted) * self.rate

@@ -127,7 +127,7 @@ class Router:
         self._guard = guard or Guard()
         self._monitor = monitor
         self._log = log
-        self._exploration = exploration
+        self._exploration = exploration if exploration is not None and exploration.rate > 0.0 else None
         self._plan = _Plan(first, self._guard)
 
     def route(
@@ -301,10 +301,6 @@ class _Run:
         self._episode = Episode(plan.graph(self._vertex), context=context)
         self._fallback = False
         self._settled: tuple[str | None] | None = None  # the tier that answers, once that is settled
-        self._explored: dict[str, Mapping[str, Told]] = {}
-        self._rival, self._rival_share = self._other, 0.0  # the graph that was not drawn
-        if self._rival is not None:
-            self._rival_share = 1.0 - self._own_share()
         if admitted is None and not guard.fail_open:
             self._finish(None, "budget")
         else:
@@ -331,18 +327,7 @@ class _Run:
             self.answers[action.tier] = came.answer
             readings, reason = self._readable(action.tier, came.readings)
             if self._settled is not None:
-                self._explored[action.tier] = readings
-                self._steps.append(
-                    Step(
-                        action,
-                        readings,
-                        cost,
-                        self._allowance.spent,
-                        self._chance(action.tier),
-                        "explored",
-                        self._without(),
-                    )
-                )
+                self._note(action, readings, cost, "explored")
                 self._explore(*self._settled)
                 return
             self._note(action, readings, cost, "fallback" if self._fallback else reason)
@@ -373,16 +358,11 @@ class _Run:
         )
 
     def _unseen(self) -> dict[str, float]:
-        """The chance of every tier that was not called, where requests are explored and it is known."""
+        """The chance of every tier that was not called, where requests are explored."""
         if self._exploration is None or self._propensity is None:
             return {}
-        after = None if self._rival is None else self._rival.decide(self._episode.readings, context=self._context)
-        if isinstance(after, Verify):
-            return {}
-        left = [t.name for t in self._plan.snapshot.policy.tiers if t.answer and t.name not in self.answers]
-        if after is not None and isinstance(after, Call):  # what it calls after that is not known
-            return {after.tier: self._exploration.chance(self._rival_share)} if after.tier in left else {}
-        return {name: self._exploration.chance(0.0) for name in left}
+        tiers = self._plan.snapshot.policy.tiers
+        return {t.name: self._exploration.rate for t in tiers if t.answer and t.name not in self.answers}
 
     def broken_off(self) -> Routed:
         """How it ended where it was not let go on: what is pending may have been billed."""
@@ -475,22 +455,18 @@ class _Run:
         if self._other is not None:
             other = self._other.decide(self._episode.readings, context=self._context)
             if other != action:
-                self._propensity = self._own_share()
+                point = self._plan.snapshot.policy.point
+                self._propensity = point.share if self._vertex == point.high else 1.0 - point.share
                 self._other = None
 
     def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
         chance = self._propensity
         if self._exploration is not None and chance is not None and isinstance(action, Call):
-            chance = self._exploration.chance(chance)
+            chance = self._exploration.rate if reason == "explored" else 1.0
         self._steps.append(Step(action, readings, cost, self._allowance.spent, chance, reason, self._without()))
 
     def _without(self) -> tuple[str, ...]:
         return tuple(sorted(self._known | self._episode.without))
-
-    def _own_share(self) -> float:
-        """The share of requests that take the graph of this one."""
-        point = self._plan.snapshot.policy.point
-        return point.share if self._vertex == point.high else 1.0 - point.share
 
     def _settle(self, tier: str | None) -> None:
         """The answer is settled; where the request is explored, the tiers that were not called come next."""
@@ -510,18 +486,6 @@ class _Run:
                 self._failed |= {other.name}
                 self._note(Call(other.name), NOTHING, 0.0, reason)
         self._finish(tier)
-
-    def _chance(self, tier: str) -> float | None:
-        """How likely a tier was to be called that this request's graph does not call."""
-        assert self._exploration is not None
-        if self._propensity is None:
-            return None
-        wanted = 0.0
-        if self._rival is not None:
-            known = {**self._episode.readings, **self._explored}
-            known.pop(tier, None)
-            wanted = self._rival_share if self._rival.decide(known, context=self._context) == Call(tier) else 0.0
-        return self._exploration.chance(wanted)
 
     def _finish(self, tier: str | None, reason: str = "") -> None:
         self._tier = tier

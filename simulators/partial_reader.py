@@ -21,8 +21,9 @@ from metaverify.simulators.files import scan_table, told_as_log_errors, write_ta
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, LogWarning, ReplayLog
 from metaverify.simulators.partial import PartialLog, Sighting
 from metaverify.simulators.reader import read_log, wide_columns
-from metaverify.simulators.replay import check_match
+from metaverify.simulators.replay import arms, check_match
 from metaverify.simulators.sheet import Sheet
+from metaverify.simulators.trace import chances
 from metaverify.simulators.walks import walks
 
 __all__ = ["logged_by_policy", "read_partial_log", "write_partial_log"]
@@ -123,7 +124,7 @@ def write_partial_log(partial: PartialLog, path: str | os.PathLike[str]) -> None
 def logged_by_policy(policy: Policy, partial: PartialLog, epsilon: float = 0.0) -> dict[str | tuple[str, str], Floats]:
     """The chance that each answer, by tier, and each reading, by (source, reading), was bought by a policy at its
     operating point that calls every tier for a share ``epsilon`` of queries, [n]; NaN where that would take knowing
-    what was not seen.
+    what was not seen.  The ids of the queries are the keys that it was asked with.  See `chances`.
 
     Raises:
         LogError: the log shows what the policy would never have bought.
@@ -133,7 +134,8 @@ def logged_by_policy(policy: Policy, partial: PartialLog, epsilon: float = 0.0) 
     places: list[str | tuple[str, str]] = [*partial.answers, *partial.readings]
     wanted = {place: np.zeros(n) for place in places}
     unknown = {place: np.zeros(n, dtype=bool) for place in places}
-    point = policy.point
+    point, drawn = policy.point, arms(policy, partial.log)
+    own = {place: np.zeros(n, dtype=bool) for place in places}  # wanted by the query's own graph
     for vertex, share in ((point.low, 1.0 - point.share), (point.high, point.share)):
         if share == 0.0:
             continue
@@ -146,22 +148,25 @@ def logged_by_policy(policy: Policy, partial: PartialLog, epsilon: float = 0.0) 
                 stuck[step.rows] |= ~step.seen
         for place in places:
             wanted[place] += share * want[place]
+            own[place] |= want[place] & (drawn == vertex)
             unknown[place] |= stuck & ~want[place]
     seen = {place: s.seen for of in (partial.answers, partial.readings) for place, s in of.items()}
     found = {}
     for place in places:
-        explored = epsilon if place in partial.answers else 0.0
-        chance = np.minimum(wanted[place] + (1.0 - wanted[place]) * explored, 1.0)
-        odd = seen[place] & ~(chance > 0.0)
+        rate = epsilon if place in partial.answers else 0.0
+        chance = chances(own[place] if rate > 0.0 else seen[place], wanted[place], rate)
+        odd = (seen[place] & ~(chance > 0.0)) | (own[place] & ~seen[place] & (rate > 0.0))
         if odd.any():
             at = int(odd.argmax())
             query, name = partial.log.query_ids[at], place if isinstance(place, str) else " of ".join(reversed(place))
+            does = "shows" if seen[place][at] else "lacks"
             raise LogError(
                 "E_POLICY",
-                f"query {query!r} shows {name!r}, as {odd.sum():,} do, which the policy that is said to have written "
-                "the log does not buy there; is it that policy, and at that budget? --epsilon says what was explored",
+                f"query {query!r} {does} {name!r}, as {odd.sum():,} do, which is not what the policy does that is said "
+                "to have written the log; is it that policy, at that budget, and are the ids its keys? --epsilon says "
+                "what was explored",
             )
-        found[place] = np.where(~seen[place] & unknown[place], np.nan, chance)
+        found[place] = np.where(~seen[place] & unknown[place] & (rate == 0.0), np.nan, chance)
     return found
 
 

@@ -285,3 +285,25 @@ def test_a_chance_of_nothing_for_what_was_seen_is_refused() -> None:
         Sighting(np.array([True, True]), np.array([0.5, np.nan]))
     with pytest.raises(LogError, match="outside"):
         Sighting(np.array([True]), np.array([1.5]))
+
+
+def test_two_graphs_that_go_different_ways_are_told_apart() -> None:
+    """One graph goes on from tier1 to tier2, the other to tier3: both are only seen where a query was explored."""
+    log = shared_difficulty().draw(60_000, 11)
+    nodes = (
+        Ask("tier1", 1),
+        Read("tier1", "conf", (0.6,), (2, 6), 2),
+        Ask("tier2", 5),
+        Ask("tier1", 4),
+        Read("tier1", "conf", (0.6,), (7, 6), 7),
+        Stop(Accept("tier2")),
+        Stop(Accept("tier1")),
+        Ask("tier3", 8),
+        Stop(Accept("tier3")),
+    )
+    vertices = (Vertex(0.0, 3.0, 0.5, 0), Vertex(0.0, 9.0, 0.6, 3))
+    split = Policy(NEW.tiers, nodes, vertices, OperatingPoint(0, 1, 0.5))
+    for policy in (NEW, chain(0.7, skip=True)):
+        found = appraise(policy, observed_by(split, log, Exploration(0.1))).estimators["dr"].quality
+        assert found.mean == pytest.approx(replay(policy, log).quality.mean, abs=0.012)
+    assert not appraise(NEW, observed_by(split, log)).identified
