@@ -81,11 +81,10 @@ def appraisal_table(found: Appraisal) -> str:
         [NAMES[name], *_found(value.cost, "{:.5g}"), *_found(value.quality, "{:.4f}")]
         for name, value in found.estimators.items()
     ]
-    told = ["wanted", "of queries with", "traffic", "queries", "seen", "least chance", "never tried"]
+    told = ["wanted", "traffic", "queries", "seen", "least chance", "never tried"]
     support = [
         [
-            row.wanted,
-            row.where,
+            f"{row.wanted}, {row.where}",
             f"{row.share:.1%}",
             f"{row.rows:,}",
             f"{row.seen:,}",

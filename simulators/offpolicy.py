@@ -14,22 +14,33 @@ q for each fold, learnt on the others, its interval is that of a mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
+from metaverify.policies.graph import Ask, Node, Poll, Read, Stop, successors
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import mean_with_interval
-from metaverify.simulators.partial import PartialLog
+from metaverify.simulators.partial import PartialLog, whole
 from metaverify.simulators.replay import check_match
 from metaverify.simulators.walks import Step, walks
 
-__all__ = ["ESTIMATORS", "Appraisal", "Finding", "Support", "Valuation", "appraise", "robust_values", "untried"]
+__all__ = [
+    "ESTIMATORS",
+    "Appraisal",
+    "Finding",
+    "Support",
+    "Valuation",
+    "appraise",
+    "robust_values",
+    "surpluses",
+    "untried",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -143,7 +154,7 @@ def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float |
         float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300)),
         float((weight / partial.log.weights).max()),
         cap,
-        tuple(row for walked, share in parts for row in walked.support(share)),
+        _support(parts),
     )
 
 
@@ -190,28 +201,35 @@ class _Walked:
             total[step.rows] += np.where(step.seen, self.earned(step, kind), self.fill[kind][side][step.node])
         return weight, total
 
-    def support(self, share: float) -> list[Support]:
-        """What is known of each step."""
-        labels = _places(self.policy, self.vertex)
-        traffic = float(self.log.weights.sum())
-        found = []
-        for step, part in zip(self.steps, self.untried, strict=True):
-            if step.quality is not None and step.seen.all() and (step.through == step.before).all():
-                continue  # every answer that is accepted here has its label
-            weight = self.log.weights[step.rows] / step.before
-            conditional = (step.through / step.before)[step.seen]
-            found.append(
-                Support(
-                    _wanted(self.policy, step.node),
-                    labels[step.node],
-                    len(step.rows),
-                    int(step.seen.sum()),
-                    float(conditional.min()) if len(conditional) else None,
-                    share * float(weight.sum()) / traffic,
-                    share * float((weight * part).sum()) / traffic,
-                )
+
+def _support(parts: Sequence[tuple[_Walked, float]]) -> tuple[Support, ...]:
+    """What is known of everything that some graph wants."""
+    policy, log = parts[0][0].policy, parts[0][0].log
+    labels = _places(policy, [walked.vertex for walked, _ in parts])
+    traffic = float(log.weights.sum())
+    found: dict[int, list[tuple[Step, Floats, float]]] = {}
+    for walked, share in parts:
+        for step, part in zip(walked.steps, walked.untried, strict=True):
+            if step.quality is None or not (step.seen.all() and (step.through == step.before).all()):
+                found.setdefault(step.node, []).append((step, part, share))  # a label that is always there goes unsaid
+    rows = []
+    for node, of in sorted(found.items()):
+        came = np.concatenate([step.rows for step, _, _ in of])
+        showed = np.concatenate([step.rows[step.seen] for step, _, _ in of])
+        least = [float((step.through / step.before)[step.seen].min()) for step, _, _ in of if step.seen.any()]
+        weight = [share * log.weights[step.rows] / step.before for step, _, share in of]
+        rows.append(
+            Support(
+                _wanted(policy, node),
+                labels[node],
+                len(np.unique(came)),
+                len(np.unique(showed)),
+                min(least, default=None),
+                sum(float(each.sum()) for each in weight) / traffic,
+                sum(float(each @ part) for each, (_, part, _) in zip(weight, of, strict=True)) / traffic,
             )
-        return found
+        )
+    return tuple(rows)
 
 
 def _estimates(walked: _Walked, kind: Kind, share: float, seed: int, cap: float) -> dict[str, tuple[Floats, Floats]]:
@@ -296,6 +314,19 @@ def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints)
     return _modelled(walked, "quality", 0, folds, math.inf)[0], _modelled(walked, "cost", 1, folds, math.inf)[0]
 
 
+def surpluses(policy: Policy, log: ReplayLog, vertex: int) -> list[tuple[Step, Floats, str]]:
+    """What each step's queries earned more than was to be expected before it, [m], on a full log; and where it is."""
+    walked = _Walked.of(policy, whole(log), vertex)
+    places, ahead, found = _places(policy, [vertex]), np.zeros(len(log)), []
+    for step in reversed(walked.steps):
+        target = walked.earned(step, "quality") + ahead[step.rows]
+        weight = log.weights[step.rows]
+        worth = float(weight @ target) / float(weight.sum())
+        found.append((step, target - worth, f"{_wanted(policy, step.node)}, {places[step.node]}"))
+        ahead[step.rows] = worth
+    return found[::-1]
+
+
 def untried(step: Step) -> Floats:
     """The share of each query that none stands for, [m]: 1 where it had no chance to be seen, or none was seen at all.
 
@@ -358,22 +389,43 @@ def _wanted(policy: Policy, at: int) -> str:
             return f"quality of {getattr(action, 'tier', 'nothing')}"
 
 
-def _places(policy: Policy, vertex: int) -> list[str]:
-    """For each node, the readings that lead to it."""
-    found: list[list[str]] = [[] for _ in policy.nodes]
-    for at in range(len(policy.nodes)):
-        match policy.nodes[at]:
-            case Read(tier, reading, cuts, then, missing):
-                edges = (0.0, *cuts, 1.0)
-                for branch, child in enumerate(then):
-                    end = "]" if branch == len(cuts) else ")"
-                    text = f"{reading} of {tier} in [{edges[branch]:.4g}, {edges[branch + 1]:.4g}{end}"
-                    found[child].append(text)
-                if missing not in then:
-                    found[missing].append(f"{reading} of {tier} missing")
-            case Ask(_, then):
-                found[then] += found[at]
-    roots = policy.vertices[vertex].roots
-    return [
-        " or ".join(dict.fromkeys(texts)) or ("every query" if at in roots else "") for at, texts in enumerate(found)
+def _places(policy: Policy, vertices: Sequence[int]) -> list[str]:
+    """For each node, the readings that lead to it by these graphs, adjacent intervals as one."""
+    roots = {
+        root for at in vertices for root in (policy.vertices[at].root, *policy.vertices[at].context_roots.values())
+    }
+    came: list[dict[str, list[tuple[float, float]]] | None] = [
+        {} if at in roots else None for at in range(len(policy.nodes))
     ]
+    for at, node in enumerate(policy.nodes):
+        before = came[at]
+        if before is None:
+            continue
+        for child, name, interval in _ways(node):
+            after = came[child] = came[child] or {}
+            for known, intervals in ({name: [interval]} if name else before).items():
+                after.setdefault(known, []).extend(intervals)
+    return [" or ".join(_told(n, i) for n, i in (of or {}).items()) or "every query" for of in came]
+
+
+def _ways(node: Node) -> Iterator[tuple[int, str, tuple[float, float]]]:
+    """The nodes that can follow, each with the reading and its interval; no name where nothing is read."""
+    match node:
+        case Read(tier, reading, cuts, then, missing):
+            name = f"{reading} of {tier}"
+            yield from ((child, name, edges) for child, edges in zip(then, pairwise((0.0, *cuts, 1.0)), strict=True))
+            if missing not in then:
+                yield missing, f"{name} missing", (0.0, 0.0)
+        case _:
+            yield from ((child, "", (0.0, 0.0)) for child in successors(node))
+
+
+def _told(name: str, intervals: Sequence[tuple[float, float]]) -> str:
+    joined: list[tuple[float, float]] = []
+    for low, high in sorted(intervals):
+        if joined and low <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+        else:
+            joined.append((low, high))
+    ends = (f"[{low:.4g}, {high:.4g}{']' if high == 1.0 else ')'}" for low, high in joined)
+    return name if name.endswith(" missing") else f"{name} in {' and '.join(ends)}"

@@ -16,7 +16,7 @@ from metaverify.simulators.partial import PartialLog, Sighting, whole
 from metaverify.simulators.replay import arms, check_match
 from metaverify.simulators.walks import walks
 
-__all__ = ["chances", "hide_tier", "observed_by"]
+__all__ = ["asked_tiers", "chances", "hide_tier", "observed_by"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -40,7 +40,7 @@ def observed_by(policy: Policy, log: ReplayLog, exploration: Exploration = NOTHI
     called = {name: np.zeros(len(log), dtype=bool) for name in log.tier_names}
     for vertex, share in ((point.low, 1.0 - point.share), (point.high, point.share)):
         if share > 0.0:
-            for name, rows in _asked(policy, log, vertex).items():
+            for name, rows in asked_tiers(policy, log, vertex).items():
                 wanted[name] += share * rows
                 called[name] |= rows & (drawn == vertex)
     explored = np.fromiter((exploration.explores(str(key)) for key in log.query_ids), np.bool_, count=len(log))
@@ -78,7 +78,7 @@ def hide_tier(tier: LoggedTier, seen: Bools) -> LoggedTier:
     return replace(tier, correct=shown(tier.correct), cost=shown(tier.cost), readings=tuple(map(read, tier.readings)))
 
 
-def _asked(policy: Policy, log: ReplayLog, vertex: int) -> Mapping[str, Bools]:
+def asked_tiers(policy: Policy, log: ReplayLog, vertex: int) -> Mapping[str, Bools]:
     """Which queries have each tier called by the graph at one vertex."""
     asked = {name: np.zeros(len(log), dtype=bool) for name in log.tier_names}
     for step in walks(policy, whole(log), vertex):
