@@ -16,11 +16,12 @@ from metaverify.fitting.context import contextual_table
 from metaverify.fitting.crossfit import CrossFit, FoldRun, calibrate
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.learner import Study, TableLearner, bins_that_fit
+from metaverify.fitting.models.average import Average
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.zoo import name_of
 from metaverify.fitting.subsets import Subset
-from metaverify.fitting.table import JointTable
+from metaverify.fitting.table import JointTable, average
 from metaverify.policies.actions import Accept
 from metaverify.policies.file import policy_id
 from metaverify.policies.graph import Ask, Stop
@@ -40,6 +41,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BINS = 8
+DEFAULT = LatentClasses(starts=10)  # with fewer, one kind of query is taken for another in one log of twenty
 CERTAIN = 1e-9
 
 
@@ -119,7 +121,7 @@ def fit_partial(
         partial: what to learn from.
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
-        model: of the table; latent classes where none is given.
+        model: of the table; latent classes from ten random starts where none is given.
         within_support: whether to learn although some tiers were never called in some bins; they are not called there.
         bins: the most bins of a reading.
         folds: of the cross-fitting, at most as many as there are groups.
@@ -144,7 +146,7 @@ def fit_partial(
         )
     order = np.argsort(partial.log.query_ids, kind="stable")
     partial = partial.take(order)
-    learner = TableLearner(model or LatentClasses(starts=1), bins=bins)
+    learner = TableLearner(model or DEFAULT, bins=bins)
     folds = min(folds, partial.log.group_count)
     member = partial.log.folds(folds, seed=seed)
     with threadpool_limits(1):
@@ -216,11 +218,13 @@ def _learn(learner: TableLearner, partial: PartialLog, near: float | None) -> Po
     rows = complete(partial)
     contexts = () if rows.contexts is None else tuple(sorted(set(rows.contexts)))
     ladders = ladders_of(rows, bins_that_fit(rows, learner.bins, contexts=len(contexts)))
-    if isinstance(learner.model, LatentClasses):
-        coded = code_partial(partial, ladders, contexts)
-    else:
-        coded = code_log(rows, ladders, contexts)
-    table = contextual_table(learner.model, coded, kappa=learner.kappa)
+    models = learner.model.models if isinstance(learner.model, Average) else (learner.model,)
+    tables = []
+    for model in models:
+        whole = isinstance(model, LatentClasses)
+        coded = code_partial(partial, ladders, contexts) if whole else code_log(rows, ladders, contexts)
+        tables.append(contextual_table(model, coded, kappa=learner.kappa))
+    table = average(tables, [1.0] * len(tables))
     table = _without_gaps(table, ladders, partial)
     return learner.policy(rows, near=near, study=Study(learner, rows, {}, Subset(rows.tier_names, 0.0), table))
 

@@ -33,7 +33,7 @@ class PlannedBin:
 
 @dataclass(frozen=True, slots=True)
 class ExplorationPlan:
-    """The rate at which requests are to be explored, what that costs a query more in the mean, and where it is of use."""
+    """The rate at which requests are to be explored, what a query costs more for it, and where it is of use."""
 
     rate: float
     cost: float
