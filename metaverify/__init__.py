@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit as Fit
     from metaverify.fitting.fit import fit as fit
     from metaverify.fitting.learner import TableLearner as TableLearner
+    from metaverify.fitting.partial_fit import fit_partial as fit_partial
     from metaverify.policies.actions import Abstain as Abstain
     from metaverify.policies.actions import Accept as Accept
     from metaverify.policies.actions import Action as Action
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from metaverify.policies.actions import Verify as Verify
     from metaverify.policies.decision_log import DecisionLog as DecisionLog
     from metaverify.policies.episode import Episode as Episode
+    from metaverify.policies.exploration import Exploration as Exploration
     from metaverify.policies.file import PolicyFileError as PolicyFileError
     from metaverify.policies.file import load_policy as load_policy
     from metaverify.policies.file import save_policy as save_policy
@@ -36,19 +38,24 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Reply as Reply
     from metaverify.policies.router import Router as Router
     from metaverify.policies.store import PolicyStore as PolicyStore
+    from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
     from metaverify.simulators.digits import load_digits_log as load_digits_log
+    from metaverify.simulators.exploration_plan import plan_exploration as plan_exploration
     from metaverify.simulators.inspection import inspect_log as inspect_log
     from metaverify.simulators.log import LogError as LogError
     from metaverify.simulators.log import ReplayLog as ReplayLog
+    from metaverify.simulators.offpolicy import appraise as appraise
     from metaverify.simulators.outcome import Outcome as Outcome
     from metaverify.simulators.outcome import replay as replay
+    from metaverify.simulators.partial_reader import read_partial_log as read_partial_log
     from metaverify.simulators.reader import read_log as read_log
 
 _HOMES = {
     "policies.actions": ("Abstain", "Accept", "Action", "Call", "Verify"),
     "policies.decision_log": ("DecisionLog",),
     "policies.episode": ("Episode",),
+    "policies.exploration": ("Exploration",),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
     "policies.guards": ("Guard", "TokenBucket"),
     "policies.monitor": ("Monitor",),
@@ -56,16 +63,20 @@ _HOMES = {
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.store": ("PolicyStore",),
-    "simulators.decisions": ("read_decisions",),
+    "simulators.decisions": ("join_labels", "read_decisions"),
     "simulators.digits": ("load_digits_log",),
+    "simulators.exploration_plan": ("plan_exploration",),
     "simulators.inspection": ("inspect_log",),
     "simulators.log": ("LogError", "ReplayLog"),
+    "simulators.offpolicy": ("appraise",),
     "simulators.outcome": ("Outcome", "replay"),
+    "simulators.partial_reader": ("read_partial_log",),
     "simulators.reader": ("read_log",),
     "fitting.compare": ("compare",),
     "fitting.comparison": ("Comparison",),
     "fitting.fit": ("Fit", "fit"),
     "fitting.learner": ("TableLearner",),
+    "fitting.partial_fit": ("fit_partial",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
