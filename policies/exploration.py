@@ -23,7 +23,7 @@ class Exploration:
 
     Example:
         >>> sum(Exploration(0.05).explores(key) for key in range(1000))
-        45
+        49
     """
 
     rate: float

@@ -45,8 +45,8 @@ def doubted(log: ReplayLog, below: float, rate: float, seed: int) -> PartialLog:
 @pytest.mark.parametrize(("world", "below"), [("shared_difficulty", 0.4), ("hopeless", 0.8)])
 def test_expectation_maximisation_finds_the_quality_that_a_naive_fit_is_points_off(world: str, below: float) -> None:
     made = WORLDS[world](2)
-    partial = doubted(made.draw(400_000, 1), below, 0.02, 1)
-    found = LatentClasses(classes=6, starts=1).table(code_partial(partial, ladders_of(partial.log, 8)))
+    partial = doubted(made.draw(400_000, 1), below, 0.05, 11)
+    found = LatentClasses(starts=10).table(code_partial(partial, ladders_of(partial.log, 8)))
     truth = float(tier_quality(made)[1])
     assert found.quality[1] is not None
     assert found.quality[1].sum() == pytest.approx(truth, abs=0.01)
