@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from metaverify.fitting.ladders import Ladder, Place, Rung, in_hand, leaf_shape, vote_rung
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
+from metaverify.simulators.partial import PartialLog
 
-__all__ = ["CodedLog", "code_log", "ladders_of"]
+__all__ = ["UNKNOWN", "CodedLog", "code_log", "code_partial", "ladders_of"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+UNKNOWN = -1
+"""The outcome of a rung that was not climbed, in a partial log."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +29,7 @@ class CodedLog:
     """What an estimator sees of n queries."""
 
     ladders: tuple[Ladder, ...]
-    codes: tuple[Ints, ...]  # a rung of a ladder, in order: [n], its outcome
+    codes: tuple[Ints, ...]  # a rung of a ladder, in order: [n], its outcome; UNKNOWN where it was not climbed
     quality: tuple[Floats | None, ...]  # a source: [n], the quality of its first answer
     price: tuple[tuple[Floats, ...], ...]  # a source, a rung: [n]
     weights: Floats  # [n]
@@ -148,3 +153,27 @@ def code_log(log: ReplayLog, ladders: Sequence[Ladder], contexts: Sequence[str] 
         tuple(contexts),
         later,
     )
+
+
+def code_partial(partial: PartialLog, ladders: Sequence[Ladder], contexts: Sequence[str] = ()) -> CodedLog:
+    """A partial log as outcomes of these ladders' rungs, `UNKNOWN` where one was not climbed, at a price of NaN."""
+    coded = code_log(partial.log, ladders, contexts)
+    climbed = [_climbed(partial, ladder.source, rung, len(coded)) for ladder in ladders for rung in ladder.rungs]
+    codes = tuple(np.where(seen, code, UNKNOWN) for seen, code in zip(climbed, coded.codes, strict=True))
+    rest = iter(climbed)
+    price = tuple(tuple(np.where(next(rest), p, np.nan) for p in rungs) for rungs in coded.price)
+    return replace(coded, codes=codes, price=price)
+
+
+def _climbed(partial: PartialLog, source: str, rung: Rung, n: int) -> NDArray[np.bool_]:
+    """Whether a rung was climbed, [n]."""
+    bought = partial.readings.get((source, rung.reading or ""))
+    if bought is not None:
+        return bought.seen
+    answer = partial.answers.get(source)
+    if answer is not None:
+        return answer.seen
+    seen = np.ones(n, dtype=bool)
+    for need in next(signal.needs for signal in partial.log.signals if signal.name == source):
+        seen &= partial.answers[need].seen
+    return seen

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from metaverify.fitting.fit import fit as fit
     from metaverify.fitting.job import FloorError as FloorError
     from metaverify.fitting.learner import TableLearner as TableLearner
+    from metaverify.fitting.partial_fit import fit_partial as fit_partial
     from metaverify.policies.actions import Abstain as Abstain
     from metaverify.policies.actions import Accept as Accept
     from metaverify.policies.actions import Action as Action
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from metaverify.policies.certificate import Certificate as Certificate
     from metaverify.policies.decision_log import DecisionLog as DecisionLog
     from metaverify.policies.episode import Episode as Episode
+    from metaverify.policies.exploration import Exploration as Exploration
     from metaverify.policies.file import PolicyFileError as PolicyFileError
     from metaverify.policies.file import load_policy as load_policy
     from metaverify.policies.file import save_policy as save_policy
@@ -41,13 +43,17 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Reply as Reply
     from metaverify.policies.router import Router as Router
     from metaverify.policies.store import PolicyStore as PolicyStore
+    from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
     from metaverify.simulators.digits import load_digits_log as load_digits_log
+    from metaverify.simulators.exploration_plan import plan_exploration as plan_exploration
     from metaverify.simulators.inspection import inspect_log as inspect_log
     from metaverify.simulators.log import LogError as LogError
     from metaverify.simulators.log import ReplayLog as ReplayLog
+    from metaverify.simulators.offpolicy import appraise as appraise
     from metaverify.simulators.outcome import Outcome as Outcome
     from metaverify.simulators.outcome import replay as replay
+    from metaverify.simulators.partial_reader import read_partial_log as read_partial_log
     from metaverify.simulators.reader import read_log as read_log
     from metaverify.simulators.traffic import read_traffic as read_traffic
 
@@ -56,6 +62,7 @@ _HOMES = {
     "policies.certificate": ("Certificate",),
     "policies.decision_log": ("DecisionLog",),
     "policies.episode": ("Episode",),
+    "policies.exploration": ("Exploration",),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
     "policies.guards": ("Guard", "TokenBucket"),
     "policies.monitor": ("Monitor",),
@@ -63,11 +70,14 @@ _HOMES = {
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.store": ("PolicyStore",),
-    "simulators.decisions": ("read_decisions",),
+    "simulators.decisions": ("join_labels", "read_decisions"),
     "simulators.digits": ("load_digits_log",),
+    "simulators.exploration_plan": ("plan_exploration",),
     "simulators.inspection": ("inspect_log",),
     "simulators.log": ("LogError", "ReplayLog"),
+    "simulators.offpolicy": ("appraise",),
     "simulators.outcome": ("Outcome", "replay"),
+    "simulators.partial_reader": ("read_partial_log",),
     "simulators.reader": ("read_log",),
     "simulators.traffic": ("read_traffic",),
     "fitting.certify": ("CertificateError", "Terms", "certify"),
@@ -76,6 +86,7 @@ _HOMES = {
     "fitting.fit": ("Fit", "fit"),
     "fitting.job": ("FloorError",),
     "fitting.learner": ("TableLearner",),
+    "fitting.partial_fit": ("fit_partial",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

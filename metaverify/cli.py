@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial as partial_function
 from typing import TYPE_CHECKING, Any
 
 from metaverify.options import build_parser
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
     from metaverify.fitting.outages import Outages
     from metaverify.policies.policy import Policy
-    from metaverify.simulators.log import LogWarning, ReplayLog
+    from metaverify.simulators.log import LogWarning
 
 __all__ = ["main"]
 
@@ -196,6 +197,9 @@ def _fit(options: argparse.Namespace) -> None:
     key = _key(options)
     if key is not None:
         sign(b"", key)  # refused before the work, where it cannot sign
+    if options.partial:
+        _fit_partial(options, key)
+        return
     log = _read(options)
     with _progress() as tell:
         learner = _learner(options, tell)
@@ -232,6 +236,43 @@ def _fit(options: argparse.Namespace) -> None:
         signed = "" if key is None else f"; its signature is in {signature_path(options.out)}"
         size = pathlib.Path(options.out).stat().st_size
         print(f"wrote {options.out}: {len(fitted.policy.nodes)} nodes, {size:,} bytes{signed}")
+
+
+def _fit_partial(options: argparse.Namespace, key: Any) -> None:
+    """`fit` on a partial log."""
+    from metaverify.fitting.models.zoo import MODELS
+    from metaverify.fitting.partial_fit import fit_partial
+    from metaverify.policies.file import save_policy
+    from metaverify.report import partial_fit_table
+
+    usual: dict[str, Any] = {"method": "auto", "pooling": "average", "solver": "lattice"}
+    none = ("readings", "abstain", "outages", "trials", "cuts", "storage", "quality_floor", "certify", "delta")
+    for name, value in {**usual, **dict.fromkeys(none)}.items():
+        if getattr(options, name) != value:
+            raise ValueError(f"--{name.replace('_', '-')} does not go with --partial")
+    partial = _read(options)
+    with _progress() as tell:
+        fitted = fit_partial(
+            partial,
+            budget=options.budget,
+            price=options.price,
+            model=None if options.model == "default" else MODELS[options.model](),
+            within_support=options.within_support,
+            bins=options.bins or 8,
+            folds=options.folds,
+            seed=options.seed,
+            progress=tell,
+        )
+    if options.out is not None:
+        save_policy(replace(fitted.policy, serial=options.serial, expires=options.expires), options.out, key=key)
+    if options.json:
+        warned = [warning.slug for warning in partial.log.notes]
+        _print_json({**fitted.to_json(), "out": options.out, "warnings": warned})
+        return
+    print(partial_fit_table(fitted))
+    _print_warnings(partial.log.notes)
+    wrote = "no file was written; -o policy.json writes one" if options.out is None else f"wrote {options.out}"
+    print(wrote)
 
 
 def _terms(options: argparse.Namespace) -> Terms | None:
@@ -355,6 +396,9 @@ def _replay(options: argparse.Namespace) -> None:
     from metaverify.simulators.outcome import replay
 
     policy = _policy(options)
+    if options.partial:
+        _appraise(options, policy)
+        return
     log = _read_for(policy, options)
     outcome = replay(_in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
@@ -380,7 +424,7 @@ def _replay(options: argparse.Namespace) -> None:
         print(f"note: {note}")
 
 
-def _read_for(policy: Policy, options: argparse.Namespace) -> ReplayLog:
+def _read_for(policy: Policy, options: argparse.Namespace) -> Any:
     """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them."""
     from metaverify.simulators.reader import log_columns
 
@@ -443,6 +487,21 @@ def _certify(options: argparse.Namespace) -> None:
     )
     _print_warnings(warnings)
     print(f"wrote {out}")
+
+
+def _appraise(options: argparse.Namespace, policy: Policy) -> None:
+    """`replay` on a partial log."""
+    from metaverify.report import appraisal_table
+    from metaverify.simulators.offpolicy import appraise
+
+    partial = _read_for(policy, options)
+    found = appraise(_in_use(policy, options), partial)
+    warnings = partial.log.notes
+    if options.json:
+        _print_json({**found.to_json(), "warnings": [w.slug for w in warnings]})
+        return
+    print(appraisal_table(found))
+    _print_warnings(warnings)
 
 
 def _check_columns(options: argparse.Namespace, policy: Any, columns: Any) -> None:
@@ -526,7 +585,16 @@ def _simulate(options: argparse.Namespace) -> None:
 
     world = WORLDS[options.world](options.tier_count, options.levels, missing=options.missing)
     log = world.draw(options.number, options.seed)
-    write_log(log, options.out)
+    if options.seen_by is None:
+        write_log(log, options.out)
+    else:
+        from metaverify.policies.exploration import Exploration
+        from metaverify.policies.file import load_policy
+        from metaverify.simulators.partial_reader import write_partial_log
+        from metaverify.simulators.trace import observed_by
+
+        partial = observed_by(load_policy(options.seen_by), log, Exploration(options.epsilon))
+        write_partial_log(partial, options.out)
     if options.json:
         _print_json({"out": options.out, "rows": len(log), "tiers": list(log.tier_names)})
     else:
@@ -541,10 +609,14 @@ def _read(
     votes: Mapping[str, int] | None = None,
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: Sequence[str] | None = None,
-) -> ReplayLog:
+) -> Any:
+    from metaverify.simulators.partial_reader import read_partial_log
     from metaverify.simulators.reader import read_log
 
-    return read_log(
+    read: Callable[..., Any] = read_log
+    if getattr(options, "partial", False):
+        read = partial_function(read_partial_log, logged_by=_logged_by(options), epsilon=options.epsilon)
+    return read(
         options.log,
         tiers=tiers or _names(options.tiers),
         context=context or _names(options.context) or (),
@@ -557,6 +629,13 @@ def _read(
         context_cuts=context_cuts,
         samples=_names(options.samples) or () if samples is None else samples,
     )
+
+
+def _logged_by(options: argparse.Namespace) -> Policy | None:
+    """The policy that wrote a partial log, at its operating point."""
+    from metaverify.policies.file import load_policy
+
+    return None if options.logged_by is None else load_policy(options.logged_by)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -73,6 +73,12 @@ def _fit(commands: Any, run: Run) -> None:
         "metaverify fit log.parquet --budget 2.2 --context task -o policy.json",
     )
     _log(fit)
+    _partial(fit)
+    fit.add_argument(
+        "--within-support",
+        action="store_true",
+        help="of a partial log: learn although some tiers were never called in places, and do not call them there",
+    )
     goal = fit.add_mutually_exclusive_group(required=True)
     goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")
     goal.add_argument(
@@ -256,6 +262,7 @@ def _replay(commands: Any, run: Run) -> None:
     )
     replay.add_argument("policy", help="a policy file")
     _log(replay)
+    _partial(replay)
     _in_use(replay)
 
 
@@ -387,6 +394,13 @@ def _simulate(commands: Any, run: Run) -> None:
         "--levels", type=_whole("levels", 1), default=8, help="values of a confidence (default: %(default)s)"
     )
     simulate.add_argument("--missing", type=float, default=0.0, help="share of readings missing (default: %(default)s)")
+    simulate.add_argument("--seen-by", metavar="FILE", help="leave what a router with this policy would see of it")
+    simulate.add_argument(
+        "--epsilon",
+        type=_number("epsilon", 0.0, 1.0),
+        default=0.0,
+        help="with --seen-by: the share of queries for which it calls every tier (default: %(default)g)",
+    )
     _seed(simulate)
 
 
@@ -440,6 +454,24 @@ def _log(parser: argparse.ArgumentParser, number: str | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="divide confidences by this (100 for percent)")
     parser.add_argument("--group", help="column of what is drawn together (default: group_id, where there is one)")
     parser.add_argument("--weight", help="column of how many queries a row stands for (default: weight)")
+
+
+def _partial(parser: argparse.ArgumentParser) -> None:
+    """How a log came to be in which tiers were called for some queries only."""
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="the log knows tiers and labels for some queries only; propensity_<tier> says with which chance",
+    )
+    parser.add_argument(
+        "--logged-by", metavar="FILE", help="of a partial log without propensities: the policy that wrote it"
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=_number("epsilon", 0.0, 1.0),
+        default=0.0,
+        help="with --logged-by: the share of queries for which every tier was called (default: %(default)g)",
+    )
 
 
 def _edition(fit: Any) -> None:

@@ -10,9 +10,11 @@ from metaverify.policies.certificate import certificate_text
 
 if TYPE_CHECKING:
     from metaverify.fitting.fit import Fit
+    from metaverify.fitting.partial_fit import PartialFit
+    from metaverify.simulators.offpolicy import Appraisal, Finding
     from metaverify.simulators.outcome import Estimate, Outcome
 
-__all__ = ["fit_table", "outcome_table", "peak_memory", "signed", "table"]
+__all__ = ["appraisal_table", "fit_table", "outcome_table", "partial_fit_table", "peak_memory", "signed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -64,6 +66,71 @@ def outcome_table(outcome: Outcome) -> str:
     ]
     title = f"{outcome.n:,} queries" + ("" if outcome.groups == outcome.n else f" in {outcome.groups:,} groups")
     return "\n".join([table([title, "mean", "90 % interval"], rows), "", _routes(outcome), ""])
+
+
+NAMES = {
+    "dr": "doubly robust",
+    "switch-dr": "doubly robust, switched",
+    "direct": "direct method",
+    "snips": "self-normalised weights",
+    "ips": "inverse propensities",
+}
+
+
+def appraisal_table(found: Appraisal) -> str:
+    """What a policy would have earned on a partial log, by whom it is said, and on how much it stands."""
+    title = f"{found.n:,} queries" + ("" if found.groups == found.n else f" in {found.groups:,} groups")
+    head = [title, "cost", "90 % interval", "quality", "90 % interval"]
+    rows = [
+        [NAMES[name], *_found(value.cost, "{:.5g}"), *_found(value.quality, "{:.4f}")]
+        for name, value in found.estimators.items()
+    ]
+    told = ["wanted", "traffic", "queries", "seen", "least chance", "never tried"]
+    support = [
+        [
+            f"{row.wanted}, {row.where}",
+            f"{row.share:.1%}",
+            f"{row.rows:,}",
+            f"{row.seen:,}",
+            "" if row.least is None else f"{row.least:.3g}",
+            f"{row.untried:.1%}" if row.untried else "",
+        ]
+        for row in found.support
+    ]
+    lines = [
+        table(head, rows),
+        "",
+        f"as much as {found.effective:,.0f} queries that are all seen; the largest weight is {found.largest:.4g}",
+        "",
+        table(told, support),
+    ]
+    if not found.identified:
+        lines += [
+            "",
+            "not identified: the policy goes where the log has never been; the intervals hold whatever may be there",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def partial_fit_table(fitted: PartialFit) -> str:
+    """A policy that was learnt from a partial log, beside the fixed tiers."""
+
+    def told(value: float | None, form: str) -> str:
+        return "unknown" if value is None else form.format(value)
+
+    head = ["cross-fitted, doubly robust", "cost", "90 % interval", "quality", "90 % interval"]
+    cost, quality = fitted.cost, fitted.quality
+    own = [f"{cost.mean:.4g}", _interval(cost, "{:.4g}"), f"{quality.mean:.4f}", _interval(quality, "{:.4f}")]
+    rows = [["this policy", *own]]
+    rows += [[r.name, told(r.cost, "{:.4g}"), "", told(r.quality, "{:.4f}"), ""] for r in fitted.references]
+    groups = "" if fitted.groups == fitted.n else f" in {fitted.groups:,} groups"
+    lines = [f"{fitted.n:,} queries{groups}, known in part", "", table(head, rows)]
+    return "\n".join([*lines, *(f"\nnote: {note}" for note in fitted.notes), ""])
+
+
+def _found(finding: Finding, form: str) -> list[str]:
+    mean = "unknown" if finding.mean is None else form.format(finding.mean)
+    return [mean, f"[{form.format(finding.low)}, {form.format(finding.high)}]"]
 
 
 def _row(name: str, cost: Estimate, quality: Estimate, gain: Estimate | None) -> list[str]:

@@ -157,6 +157,7 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
             "propensity": step.propensity,
             "reason": step.reason,
             "without": list(step.without),
+            **({"unseen": dict(routed.unseen)} if routed.unseen and step is routed.steps[-1] else {}),
         }
 
 

@@ -230,7 +230,8 @@ class _Watch:
             if tier in told:
                 self._read(tier, name, told[tier])
         if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
-            self._pay(routed.cost, self.snapshot.policy.vertices[routed.vertex].cost)
+            explored = sum(step.cost for step in routed.steps if step.reason == "explored")
+            self._pay(routed.cost - explored, self.snapshot.policy.vertices[routed.vertex].cost)
 
     def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:
         reading = next(reading for reading in self.tiers[tier].readings if reading.name == name)

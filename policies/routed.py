@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action
@@ -23,7 +23,7 @@ class Step:
     ``reason`` is "" where it is what the policy asked for and it went well.  Otherwise nothing came of it: "timeout",
     "error", "cancelled", or the reason of a `Failure`; "cap" or "budget" where a guard forbade it; "known down" where
     the caller had said so; "unanswered" where it needs an answer that failed.  Or it went well but was not asked for by
-    the policy, "fallback"; or a reading was no number and was taken as missing, "invalid".
+    the policy, "fallback" or "explored"; or a reading was no number and was taken as missing, "invalid".
 
     ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.  ``without`` has the tiers
     that are down, sorted, where the graph that asked for the step is the one that was solved for that.
@@ -45,7 +45,10 @@ class Routed:
     ``answer`` is that of ``tier``, and both are None where the request is handed over: the policy abstains, nothing
     answered, or a guard forbade it (see ``reasons``).  ``vertex`` is the graph that was followed; the propensity of a
     step is the chance, before the draw by key, of a graph that would have done all steps so far; None where a guard
-    moved the request to a cheaper graph.
+    moved the request to a cheaper graph.  Where requests are explored, that of a call is the
+    chance that the tier was called by this graph or to explore it: 1 where the graph wanted it, the rate where not.
+    ``unseen`` has that of the tiers that were not called.  The graph is drawn by key, whatever the request, so these
+    tell all that is needed to value another policy, and are right whatever the two graphs have in common.
     """
 
     answer: Any
@@ -55,6 +58,7 @@ class Routed:
     vertex: int
     key: str | bytes | int | None = None
     context: str | None = None
+    unseen: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def action(self) -> Accept | Abstain:

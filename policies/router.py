@@ -15,6 +15,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.episode import Episode, Told
+from metaverify.policies.exploration import Exploration
 from metaverify.policies.file import policy_id
 from metaverify.policies.graph import as_confidence, as_votes
 from metaverify.policies.guards import Allowance, Guard, Prices, dearest_path, dearest_prices
@@ -72,6 +73,8 @@ class Router:
         guard: what may be spent.
         monitor: counts, and looks for drift.
         log: where decisions are written.
+        exploration: which requests are explored: once the answer is settled, every tier that was not called is called
+            too, cheapest first, as far as the guard allows and they are not down.  What is returned stays the same.
 
     **What fails.**  A reading that fails is missing, and takes the branch that was solved for that.  Where a call fails
     and the policy was solved for that outage, the request goes on by its graph without the tiers that failed, with
@@ -107,6 +110,7 @@ class Router:
         guard: Guard | None = None,
         monitor: Monitor | None = None,
         log: DecisionLog | None = None,
+        exploration: Exploration | None = None,
     ) -> None:
         self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
         first = self._snapshot()
@@ -123,6 +127,7 @@ class Router:
         self._guard = guard or Guard()
         self._monitor = monitor
         self._log = log
+        self._exploration = exploration if exploration is not None and exploration.rate > 0.0 else None
         self._plan = _Plan(first, self._guard)
 
     def route(
@@ -142,7 +147,8 @@ class Router:
             without: tiers that are known to be down; they are not called.  Others than the policy's do not matter.
 
         Raises:
-            ValueError: a context without one of its columns, or no key where the policy mixes two graphs.
+            ValueError: a context without one of its columns, or no key where the policy mixes two graphs, or where
+                requests are explored.
         """
         run = self._begin(key, context, without)
         try:
@@ -179,7 +185,7 @@ class Router:
         if plan.snapshot is not snapshot:
             self._plan = plan = _Plan(snapshot, self._guard)
         label = None if context is None else snapshot.policy.context_of(context)
-        return _Run(plan, self._guard, key, label, without)
+        return _Run(plan, self._guard, key, label, without, self._exploration)
 
     def _end(self, routed: Routed) -> Routed:
         if self._monitor is not None:
@@ -260,9 +266,18 @@ class _Run:
     """One request on its way, without input or output: `pending` is to be bought, and `tell` says what came of it."""
 
     def __init__(
-        self, plan: _Plan, guard: Guard, key: str | bytes | int | None, context: str | None, without: Collection[str]
+        self,
+        plan: _Plan,
+        guard: Guard,
+        key: str | bytes | int | None,
+        context: str | None,
+        without: Collection[str],
+        exploration: Exploration | None,
     ) -> None:
         policy = plan.snapshot.policy
+        if exploration is not None and key is None:
+            raise ValueError("requests are explored by their ids: pass key=<the request's id>")
+        self._exploration = exploration
         self._down = plan.answering.intersection([without] if isinstance(without, str) else without)
         whole, plan = plan, plan.without(self._down)
         self._known = self._down if plan is not whole else frozenset()  # without which it decides from the start
@@ -285,6 +300,7 @@ class _Run:
             self._other = plan.graph(policy.point.low + policy.point.high - drawn)
         self._episode = Episode(plan.graph(self._vertex), context=context)
         self._fallback = False
+        self._settled: tuple[str | None] | None = None  # the tier that answers, once that is settled
         if admitted is None and not guard.fail_open:
             self._finish(None, "budget")
         else:
@@ -299,12 +315,21 @@ class _Run:
             self._charge(action, None, failed=True)
             raise TypeError(f"{action} came back as {came!r}, not as a {wanted.__name__}")
         cost = self._charge(action, came.cost, failed=isinstance(came, Failure))
+        if self._settled is not None and isinstance(came, Failure):
+            self._note(action, NOTHING, cost, came.reason)
+            self._failed |= {action.tier}
+            self._explore(*self._settled)
+            return
         if isinstance(came, Failure):
             self._failed |= {action.tier} if isinstance(action, Call) else set()
             self._fail(action, came.reason, cost)
         elif isinstance(came, Reply):
             self.answers[action.tier] = came.answer
             readings, reason = self._readable(action.tier, came.readings)
+            if self._settled is not None:
+                self._note(action, readings, cost, "explored")
+                self._explore(*self._settled)
+                return
             self._note(action, readings, cost, "fallback" if self._fallback else reason)
             if self._fallback:
                 self._finish(action.tier)
@@ -321,7 +346,23 @@ class _Run:
         """How it ended."""
         plan = self._plan
         answer = None if self._tier is None else self.answers[self._tier]
-        return Routed(answer, self._tier, tuple(self._steps), plan.snapshot, self._vertex, self._key, self._context)
+        return Routed(
+            answer,
+            self._tier,
+            tuple(self._steps),
+            plan.snapshot,
+            self._vertex,
+            self._key,
+            self._context,
+            self._unseen(),
+        )
+
+    def _unseen(self) -> dict[str, float]:
+        """The chance of every tier that was not called, where requests are explored."""
+        if self._exploration is None or self._propensity is None:
+            return {}
+        tiers = self._plan.snapshot.policy.tiers
+        return {t.name: self._exploration.rate for t in tiers if t.answer and t.name not in self.answers}
 
     def broken_off(self) -> Routed:
         """How it ended where it was not let go on: what is pending may have been billed."""
@@ -336,7 +377,7 @@ class _Run:
         while self.pending is None:
             action = self._episode.action
             if isinstance(action, Abstain):
-                return self._finish(None)
+                return self._settle(None)
             if isinstance(action, Accept):
                 return self._accept(action.tier)
             self._compare(action)
@@ -350,7 +391,7 @@ class _Run:
     def _accept(self, tier: str) -> None:
         if tier in self.answers:
             self._compare(Accept(tier))
-            return self._finish(tier)
+            return self._settle(tier)
         if self.answers:
             return self._finish(next(reversed(self.answers)), "unanswered")
         self._fallback = True
@@ -419,8 +460,32 @@ class _Run:
                 self._other = None
 
     def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
-        without = tuple(sorted(self._known | self._episode.without))
-        self._steps.append(Step(action, readings, cost, self._allowance.spent, self._propensity, reason, without))
+        chance = self._propensity
+        if self._exploration is not None and chance is not None and isinstance(action, Call):
+            chance = self._exploration.rate if reason == "explored" else 1.0
+        self._steps.append(Step(action, readings, cost, self._allowance.spent, chance, reason, self._without()))
+
+    def _without(self) -> tuple[str, ...]:
+        return tuple(sorted(self._known | self._episode.without))
+
+    def _settle(self, tier: str | None) -> None:
+        """The answer is settled; where the request is explored, the tiers that were not called come next."""
+        if self._exploration is not None and self._key is not None and self._exploration.explores(self._key):
+            self._settled = (tier,)
+            self._explore(tier)
+        else:
+            self._finish(tier)
+
+    def _explore(self, tier: str | None) -> None:
+        for other in self._plan.snapshot.policy.tiers:
+            if other.answer and other.name not in self.answers and other.name not in self._failed:
+                reason = self._allowance.refusal(self._plan.dearest[other.name])
+                if not reason:
+                    self.pending = Call(other.name)
+                    return
+                self._failed |= {other.name}
+                self._note(Call(other.name), NOTHING, 0.0, reason)
+        self._finish(tier)
 
     def _finish(self, tier: str | None, reason: str = "") -> None:
         self._tier = tier

@@ -12,7 +12,7 @@ import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["read_decisions"]
+__all__ = ["join_labels", "read_decisions"]
 
 _SCHEMA = {
     "query_id": pl.String,
@@ -31,9 +31,11 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
 
     One row for each reading, and one for each answer or signal without any: ``query_id`` (the request's key),
     ``context``, ``tier``, ``reading``, ``confidence``, ``cost`` of the answer, ``verify_cost`` of the reading, and
-    ``propensity``.
-    A router does not know what was right: join ``correct`` on (query_id, tier), and write the rows to a file.
-    `read_log` wants every tier's answer to every query, which a router buys only where the policy calls them all.
+    ``propensity``, the chance that it was bought.  A tier that was not called has a row with its propensity alone,
+    where that is known.
+    A router does not know what was right: `join_labels` adds that.  Where not every tier was called the rows are a
+    partial log, for `read_partial_log`; requests that a guard moved to a cheaper graph have no propensity, and are left
+    out of what is joined.
 
     Purchases that failed are left out, readings that failed are missing.  Votes become the share of those that were
     asked for.  Of a key that came several times the last request counts.  Lines that a crash cut short are skipped
@@ -77,12 +79,14 @@ def _key(step: Any, place: str) -> str:
 def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """A request's rows of the long form."""
     costs: dict[str, float] = {}
+    chance: dict[tuple[str, str | None], float | None] = {}
     readings: dict[tuple[str, str], list[Any]] = {}  # confidences, or votes one by one, and what they cost in all
     read: set[str] = set()
     for step in steps:
         tier, reading = step["tier"], step["reading"]
-        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid"):
+        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid", "explored"):
             costs[tier] = step["cost"]
+            chance[tier, None] = step["propensity"]
             for name, confidence in step["confidence"].items():
                 readings[tier, name] = [_share(confidence), 1, 0.0]
         elif step["action"] == "verify":
@@ -90,13 +94,40 @@ def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, .
             before, asked, paid = readings.get((tier, reading), [0.0, 0, 0.0])
             mean = None if told is None or before is None else (before * asked + told) / (asked + 1)
             readings[tier, reading] = [mean, asked + 1, paid + step["cost"]]
-    last = steps[-1]
-    context, propensity = last.get("context"), last["propensity"]
+            chance.setdefault((tier, reading), step["propensity"])
+    context = steps[-1].get("context")
     for (tier, name), (confidence, _, paid) in readings.items():
         read.add(tier)
-        yield key, context, tier, name, confidence, costs.get(tier), paid, propensity
-    for tier in costs.keys() - read:
-        yield key, context, tier, None, None, costs[tier], None, propensity
+        own = chance.get((tier, name), chance.get((tier, None)))
+        yield key, context, tier, name, confidence, costs.get(tier), paid, own
+    for tier in sorted(costs.keys() - read):
+        yield key, context, tier, None, None, costs[tier], None, chance[tier, None]
+    for tier, propensity in steps[-1].get("unseen", {}).items():
+        yield key, context, tier, None, None, None, None, propensity
+
+
+def join_labels(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `read_decisions` with ``correct`` (and ``label_propensity``, where there is one) of ``labels``, by
+    (query_id, tier); requests without propensities are left out, and labels of answers that were not bought.
+
+    Raises:
+        LogError: a column is missing of the labels, or they have an answer twice.
+    """
+    keys = ["query_id", "tier"]
+    for column in (*keys, "correct"):
+        if column not in labels.columns:
+            has = ", ".join(labels.columns)
+            raise LogError("E_COLUMN", f"the labels have no column {column!r} (they have {has}); add it")
+    wanted = [*keys, "correct", *(c for c in labels.columns if c == "label_propensity")]
+    labels = labels.select(wanted).with_columns(pl.col(keys).cast(pl.String))
+    if labels.select(keys).is_duplicated().any():
+        first = labels.filter(labels.select(keys).is_duplicated()).row(0)
+        raise LogError("E_DUPID", f"the labels have {first[1]!r} of query {first[0]!r} twice; keep one")
+    moved = rows.filter(pl.col("propensity").is_null())["query_id"].unique()
+    kept = rows.filter(~pl.col("query_id").is_in(moved.implode()))
+    joined = kept.join(labels, on=keys, how="left", maintain_order="left")
+    own = [column for column in wanted if column not in keys]
+    return joined.with_columns(pl.when(pl.col("cost").is_not_null()).then(pl.col(own)).name.keep())
 
 
 def _share(told: Any) -> float | None:

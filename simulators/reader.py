@@ -44,11 +44,11 @@ from metaverify.simulators.log import (
 )
 from metaverify.simulators.sheet import Sheet, reckonable
 
-__all__ = ["LogColumns", "log_columns", "read_log", "write_log"]
+__all__ = ["LogColumns", "log_columns", "read_log", "wide_columns", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
 _NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
-_PARTIAL = "partial logs are not supported in this version"
+_PARTIAL = "a log in which tiers were called for some queries only is read with --partial"
 
 
 def read_log(
@@ -65,6 +65,7 @@ def read_log(
     context_cuts: Mapping[str, Sequence[float]] | None = None,
     samples: str | Sequence[str] = (),
     unlabelled: Sequence[str] = (),
+    partial: bool = False,
 ) -> ReplayLog:
     """The log in a ``.parquet``, ``.csv``, ``.jsonl`` or ``.ndjson`` file (the texts also as ``.gz``).
 
@@ -104,6 +105,8 @@ def read_log(
             (``policy.context_cuts``) for a log that it is to be replayed on.
         samples: the readings (of every tier that has one of this name) that change the answer.
         unlabelled: tiers of which it need not be known what was correct; where it is not, ``correct`` is NaN.
+        partial: whether answers and their qualities and prices may be missing, which are NaN then; what else there is
+            to know of such a log is read by `read_partial_log`.
 
     Raises:
         LogError: the file, a column or a value cannot be used; the message names it and the way out.
@@ -118,7 +121,7 @@ def read_log(
         sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled)
+        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled, partial)
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         choice.check_samples(logged)
@@ -168,7 +171,7 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
         LogError: a suffix that is no log's, names that would not read back, or a file that cannot be written.
     """
     file = Path(path)
-    columns = _wide_columns(file.name, log)
+    columns = wide_columns(file.name, log)
     declared = {signal.name: signal.needs for signal in log.signals}
     samples = sorted({r.name for tier in log.tiers for r in tier.readings if r.correct is not None})
     tiers, signals = source_columns(file.name, [column.name for column in columns], declared, samples)
@@ -194,6 +197,7 @@ class _Choice:
     votes: Mapping[str, int]
     samples: Sequence[str] = ()
     unlabelled: Sequence[str] = ()
+    partial: bool = False
 
     def __post_init__(self) -> None:
         for name in self.samples:
@@ -300,8 +304,12 @@ def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
 
 def _by_cost(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
     # exact sums, and of one price the worse first: neither rows nor columns decide by their order
+    def total(values: Floats) -> float:  # had all been known
+        known = ~np.isnan(values)
+        return math.fsum((weights * values)[known]) * (float(weights.sum()) / max(float(weights[known].sum()), 1e-300))
+
     def place(tier: LoggedTier) -> tuple[float, float, str]:
-        return math.fsum(weights * tier.cost), math.fsum(weights * tier.correct), tier.name
+        return total(tier.cost), total(tier.correct), tier.name
 
     return tuple(sorted(tiers, key=place))
 
@@ -474,8 +482,8 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     correct = sheet.correctness(columns.correct, f"or {drop}")
     unknown = np.isnan(correct)
     extent = f"as in {unknown.sum():,} of {len(unknown):,} rows"
-    way_out = drop if unknown.all() else f"{_PARTIAL}: drop those rows, or {drop}"
-    if columns.name not in choice.unlabelled:
+    way_out = drop if unknown.all() else f"{_PARTIAL}; or drop those rows, or {drop}"
+    if columns.name not in choice.unlabelled and (unknown.all() or not choice.partial):
         sheet.refuse("E_MISSING", unknown, columns.correct, f"{extent}; {way_out}")
     readings = tuple(_wide_reading(sheet, reading, choice, choice.scale) for reading in columns.readings)
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
@@ -488,7 +496,8 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
         raise choice.no_price(columns.name)
     way_out = f"fill it in or give --cost {columns.name}=PRICE"
     cost = sheet.amounts(columns.cost, way_out)
-    sheet.refuse("E_MISSING", np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
+    if not choice.partial:
+        sheet.refuse("E_MISSING", np.isnan(cost), columns.cost, f"but every answer has a price; {way_out}")
     return cost
 
 
@@ -582,7 +591,8 @@ class _LongTier:
             way_out = f"declare a signal without answers (--signal {self.name}=TIER), or {drop}"
             raise LogError("E_MISSING", f"{self.whole.file}: tier {self.name!r} has no correct in any row; {way_out}")
         extent = f"as in {np.isnan(correct).sum():,} of {len(correct):,} queries"
-        self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}: drop those queries, or {drop}")
+        if not choice.partial:
+            self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}; or drop those queries, or {drop}")
         return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
 
     def signal(self, choice: _Choice) -> LoggedSignal:
@@ -599,7 +609,8 @@ class _LongTier:
             raise choice.no_price(self.name)
         way_out = f"fill it in or give --cost {self.name}=PRICE"
         cost = self.one_a_query("cost", self.sheet.amounts("cost", way_out))
-        self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
+        if not choice.partial:
+            self.refuse_missing(cost, "cost", f"but every answer has a price; {way_out}")
         return cost
 
     def apart_from(self, samples: Sequence[str]) -> _LongTier:
@@ -660,7 +671,8 @@ class _LongTier:
 # Writing -------------------------------------------------------------------------------------------------------------
 
 
-def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
+def wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
+    """The columns of the wide form, null where nothing is known; ``file`` is to complain about."""
     columns = [pl.Series("query_id", log.query_ids.tolist(), dtype=pl.String)]
     if not np.array_equal(log.group_ids, log.query_ids):
         columns.append(pl.Series("group_id", log.group_ids.tolist(), dtype=pl.String))
@@ -669,7 +681,8 @@ def _wide_columns(file: str, log: ReplayLog) -> list[pl.Series]:
     if log.contexts is not None:
         columns.append(pl.Series("context", log.contexts.tolist(), dtype=pl.String))
     for tier in log.tiers:
-        columns += [pl.Series(f"correct_{tier.name}", tier.correct), pl.Series(f"cost_{tier.name}", tier.cost)]
+        own = pl.Series(f"correct_{tier.name}", tier.correct), pl.Series(f"cost_{tier.name}", tier.cost)
+        columns += [column.fill_nan(None) for column in own]
         for reading in tier.readings:
             confidence = pl.Series(reading_column("conf", reading.name, tier.name), reading.confidence)
             columns.append(confidence.fill_nan(None))

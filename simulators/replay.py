@@ -12,7 +12,7 @@ from metaverify.policies.graph import Ask, Poll, Read, Stop
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import LogError, LoggedReading, ReplayLog, fuse
 
-__all__ = ["ABSTAINED", "Divided", "Routes", "arms", "check_match", "route", "spend"]
+__all__ = ["ABSTAINED", "Divided", "Routes", "arms", "check_match", "divide", "readings_of", "route", "spend", "start"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -94,7 +94,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     n = len(log)
     position = {tier.name: at for at, tier in enumerate(policy.tiers)}
     tiers = {tier.name: tier for tier in log.tiers}
-    readings = _readings(policy, log)
+    readings = readings_of(policy, log)
     listed = {(tier.name, r.name): at for tier in policy.tiers for at, r in enumerate(tier.readings)}
     quality, cost = np.full(n, policy.abstain or 0.0), np.zeros(n)
     divided = Divided(n, len(policy.tiers)) if any(isinstance(node, Poll) for node in policy.nodes) else None
@@ -102,7 +102,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
     calls = [0.0] * len(policy.tiers)
     accepts = [0.0] * len(policy.tiers)
     reads = [[0.0] * len(tier.readings) for tier in policy.tiers]
-    waiting = {(node, NOTHING): groups for node, groups in _start(policy, log, vertex).items()}
+    waiting = {(node, NOTHING): groups for node, groups in start(policy, log, vertex).items()}
     while waiting:
         at, had = min(waiting)
         rows, part = _join(waiting.pop((at, had)))
@@ -134,7 +134,7 @@ def route(policy: Policy, log: ReplayLog, vertex: int) -> Routes:
                     spend(cost, rows, part, column.paid[rows])
                 reads[position[tier]][listed[tier, reading]] += float(weight.sum())
                 then_had = had if column.correct is None else (*had, (tier, reading))
-                for child, group in _divide(column, rows, cuts, then, missing):
+                for child, group in divide(column, rows, cuts, then, missing):
                     some = rows.take(group), None if part is None else part.take(group)
                     waiting.setdefault((child, then_had), []).append(some)
             case Poll(tier, reading, _, _) as poll:
@@ -213,7 +213,7 @@ def arms(policy: Policy, log: ReplayLog) -> Ints:
     return np.fromiter((policy.arm(str(key)) for key in log.query_ids), dtype=np.int64, count=len(log))
 
 
-def _readings(policy: Policy, log: ReplayLog) -> dict[tuple[str, str], LoggedReading]:
+def readings_of(policy: Policy, log: ReplayLog) -> dict[tuple[str, str], LoggedReading]:
     """The log's readings by source and name, and the scores that the policy makes of them and reads."""
     known = {(source.name, reading.name): reading for source in log.sources for reading in source.readings}
     read = {(node.tier, node.reading) for node in policy.nodes if isinstance(node, Read)}
@@ -232,7 +232,8 @@ NOTHING: tuple[tuple[str, str], ...] = ()
 """The samples that were bought, (tier, reading) in order: none as yet."""
 
 
-def _start(policy: Policy, log: ReplayLog, vertex: int) -> dict[int, list[Group]]:
+def start(policy: Policy, log: ReplayLog, vertex: int) -> dict[int, list[Group]]:
+    """The nodes where walks begin, and the queries that begin there."""
     roots = policy.vertices[vertex]
     if log.contexts is None or not roots.context_roots:
         return {roots.root: [(np.arange(len(log)), None)]}
@@ -251,7 +252,7 @@ def _join(groups: list[Group]) -> Group:
     return rows, np.concatenate([np.ones(len(rows)) if part is None else part for rows, part in groups])
 
 
-def _divide(
+def divide(
     column: LoggedReading, rows: Ints, cuts: tuple[float, ...], then: tuple[int, ...], missing: int
 ) -> list[tuple[int, Ints]]:
     """Positions among the rows by the node that their reading leads to."""

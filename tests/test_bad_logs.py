@@ -266,6 +266,20 @@ FIXTURES: dict[str, Bad] = {
         ("22 tiers", "--tiers"),
         argv=FIT,
     ),
+    "a tier that was never called": Bad(
+        csv(
+            log(
+                correct_large=lambda at: at % 3 % 2 if at % 2 else "",
+                cost_large=lambda at: 5 if at % 2 else "",
+                conf_large=None,
+                conf_small=lambda at: 0.2 if at % 2 else 0.8,
+                propensity_large=lambda at: at % 2,
+            )
+        ),
+        "E_SUPPORT",
+        ("never called: large where", "50.0% of queries", "--within-support"),
+        argv=(*FIT, "--partial"),
+    ),
     "a log of another cascade": Bad(
         SOUND.replace(b"_large", b"_huge"), "E_POLICY", ("'large'", "its own cascade"), argv=REPLAY
     ),

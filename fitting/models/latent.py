@@ -33,6 +33,7 @@ Ints = NDArray[np.int64]
 SHORT = 20  # steps of each start, before the best of them goes on
 MOST_STEPS = 1000
 CLOSE = 1e-5  # a step that gains less log-likelihood a row is the last
+CLOSER = 1e-8  # the same for a partial log: what was not seen follows slowly
 FEWEST = 1e-9  # rows of a penalty
 ONE_ROW = 1.0  # beside each class's share, and beside how often each tier is right in it
 LEAST = 1e-3  # P(right) of a tier that never is, and of one that always is but for as much
@@ -59,8 +60,9 @@ class LatentClasses(HiddenStateModel):
 
     Fitted by expectation maximisation from seeded starts, emissions with a Dirichlet penalty towards those that own
     correctness alone has.  A missing reading is an outcome like any other: what it says is learnt.  An answer of
-    unknown quality (NaN) is summed over right and wrong, which is right where qualities are missing at random given
-    what is known of the query.  A quality of q counts as right with the share q (Bernoulli pseudo-likelihood).
+    unknown quality (NaN) is summed over right and wrong, and an outcome that was not seen (`UNKNOWN`) over all there
+    are, which is right where they are missing at random given what is known of the query: so it learns from partial
+    logs too.  A quality of q counts as right with the share q (Bernoulli pseudo-likelihood).
 
     Wins where confidence is not monotone in correctness: in three worlds with hopeless queries and traps its mean
     regret is 1.7 / .46 / .10 points at n = 200 / 1,000 / 5,000, where `Copula` has 2.7 / 1.1 / .94.  In twelve others
@@ -94,11 +96,13 @@ class LatentClasses(HiddenStateModel):
             return np.asarray(given[:, side].reshape(len(prior), *given.shape[2:]))
 
         def price(source: int, column: Floats) -> Floats:
-            total = summed(rows.member, coded.weights * column, len(rows.weight))
-            mean = total.sum() / rows.weight.sum()
+            known = ~np.isnan(column)
+            weight = summed(rows.member, coded.weights * known, len(rows.weight))
+            total = summed(rows.member, coded.weights * np.where(known, column, 0.0), len(rows.weight))
+            mean = total.sum() / weight.sum()
             about = rows.place((source, 0))
             split = step.split(about)
-            count = np.stack([rows.weight @ side for side in split], axis=1)
+            count = np.stack([weight @ side for side in split], axis=1)
             sums = np.stack([total @ side for side in split], axis=1)
             return spread(shrunk(sums, count, mean, self.own), about)
 
@@ -140,7 +144,7 @@ class _Rows:
     answers: tuple[Place, ...]  # by the rung that each comes with
     member: Ints  # [n], the distinct row of each query
     weight: Floats  # [R]
-    codes: tuple[Ints, ...]  # a rung: [R]
+    codes: tuple[Ints, ...]  # a rung: [R], UNKNOWN where it was not climbed
     quality: Floats  # [R, A], NaN where it is not known
     outcomes: tuple[csr_array, ...] = field(repr=False)  # a rung: which rows had each outcome [outcomes, R]
 
@@ -165,7 +169,7 @@ def _distinct(coded: CodedLog) -> _Rows:
         codes,
         quality[first],
         tuple(
-            csr_array((np.ones(len(at)), (code, at)), shape=(size, len(at)))
+            csr_array((np.ones(int((code >= 0).sum())), (code[code >= 0], at[code >= 0])), shape=(size, len(at)))
             for code, (_, _, size) in zip(codes, rungs_of(coded), strict=True)
         ),
     )
@@ -203,6 +207,7 @@ class _EM:
 
     def __init__(self, rows: _Rows, own: float, marginal: float) -> None:
         self._rows, self._own = rows, own
+        self._close = CLOSER if any((code < 0).any() for code in rows.codes) else CLOSE
         self._about = [rows.place(rung) for rung, _, _ in rungs_of(rows.coded)]
         known = rows.weight[:, None] * ~np.isnan(rows.quality)  # [R, A]
         if not known.any(axis=0).all():
@@ -211,8 +216,8 @@ class _EM:
         right = known * np.nan_to_num(rows.quality)
         self._mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
         self._centre = []  # a rung: P(outcome | wrong or right) [2, outcomes]
-        for about, outcomes in zip(self._about, rows.outcomes, strict=True):
-            share = outcomes @ rows.weight / rows.weight.sum()
+        for about, outcomes, code in zip(self._about, rows.outcomes, rows.codes, strict=True):
+            share = outcomes @ rows.weight / rows.weight[code >= 0].sum()
             sides = [known[:, 0] * 0.0] * 2 if about is None else [known[:, about] - right[:, about], right[:, about]]
             self._centre.append(shares(np.stack([outcomes @ side for side in sides]), share, marginal))
 
@@ -227,7 +232,7 @@ class _EM:
         for _ in range(steps):
             step = self.expect(found)
             history.append(step.value)
-            if len(history) > 1 and history[-1] - history[-2] < CLOSE:
+            if len(history) > 1 and history[-1] - history[-2] < self._close:
                 break
             found = self.maximise(step)
         return Mixture(found.share, found.right, found.emission, tuple(history))
@@ -241,6 +246,7 @@ class _EM:
         ]  # an answer: of wrong and of right [R, Z]
         for about, emission, code in zip(self._about, found.emission, rows.codes, strict=True):
             by_outcome = np.log(np.maximum(emission, FAINTEST)).transpose(1, 2, 0)  # [2, outcomes, Z]
+            by_outcome = np.pad(by_outcome, ((0, 0), (0, 1), (0, 0)))  # what was not seen, at -1, tells nothing
             if about is None:
                 log = log + by_outcome[0].take(code, axis=0)
             else:

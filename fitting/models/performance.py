@@ -140,10 +140,12 @@ def later_given(coded: CodedLog, value: Floats) -> dict[Place, Floats]:
 
 def prices_given(coded: CodedLog, expected: Callable[[int, Floats], Floats]) -> tuple[tuple[float | Floats, ...], ...]:
     """For each source and rung its price where that never varies, ``expected`` of source and prices [n] elsewhere."""
-    return tuple(
-        tuple(float(p[0]) if (p == p[0]).all() else expected(source, p) for p in rungs)
-        for source, rungs in enumerate(coded.price)
-    )
+
+    def price(source: int, column: Floats) -> float | Floats:
+        known = column[~np.isnan(column)]
+        return float(known[0]) if (known == known[0]).all() else expected(source, column)
+
+    return tuple(tuple(price(source, p) for p in rungs) for source, rungs in enumerate(coded.price))
 
 
 def summed(member: Ints, values: Floats, count: int) -> Floats:

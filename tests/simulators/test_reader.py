@@ -687,8 +687,8 @@ ROWS = [
     (
         "a,.2,1,1\nb,.2,,1\nc,.2,,1\n",
         {},
-        "log.csv row 2: correct_small is missing, as in 2 of 3 rows; partial logs are not supported in this version: "
-        "drop those rows, or leave small out with --tiers",
+        "log.csv row 2: correct_small is missing, as in 2 of 3 rows; a log in which tiers were called for "
+        "some queries only is read with --partial; or drop those rows, or leave small out with --tiers",
     ),
     (
         "a,.2,1,1\nb,.2,1,\n",
@@ -788,13 +788,13 @@ def test_a_bad_price_group_or_weight_is_named(tmp_path: Path, text: str, message
     [
         (
             "a,s,,.5,1,1\na,l,,.5,1,2\nb,s,,.5,1,1\n",
-            "log.csv row 3: query 'b' has no correct for tier 'l', as in 1 of 2 queries; partial logs are not "
-            "supported in this version: drop those queries, or leave l out with --tiers",
+            "log.csv row 3: query 'b' has no correct for tier 'l', as in 1 of 2 queries; a log in which tiers were "
+            "called for some queries only is read with --partial; or drop those queries, or leave l out with --tiers",
         ),
         (
             "a,s,,.5,1,1\nb,s,,.5,,1\n",
-            "log.csv row 2: query 'b' has no correct for tier 's', as in 1 of 2 queries; partial logs are not "
-            "supported in this version: drop those queries, or leave s out with --tiers",
+            "log.csv row 2: query 'b' has no correct for tier 's', as in 1 of 2 queries; a log in which tiers were "
+            "called for some queries only is read with --partial; or drop those queries, or leave s out with --tiers",
         ),
         (
             "a,s,,.5,1,1\na,s,x,.5,0,1\nb,s,,.5,1,1\n",

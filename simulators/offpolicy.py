@@ -1,0 +1,431 @@
+"""What a policy would have earned on a partial log, on which another one decided what is known.
+
+A query can be used as far as everything was seen that the policy wants on the way; what was seen with chance P counts
+1 / P times.  The policy's own decision graph is the model: a node is worth q, what the queries that come to it and
+were seen further go on to earn.  With r what a step earns, u the share of a query at a node that no query stands for,
+and m = (1 - u) q + u · fill,
+
+    V = m(root) + Σ_steps 1{seen so far} / P · (r + m(next) - q(node))
+
+is doubly robust (Robins, Rotnitzky & Zhao 1994; Jiang & Li 2016): right where the chances are, whatever q is.  With one
+q for each fold, learnt on the others, its interval is that of a mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaverify.policies.graph import Ask, Node, Poll, Read, Stop, successors
+from metaverify.policies.policy import Policy
+from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.outcome import mean_with_interval
+from metaverify.simulators.partial import PartialLog, whole
+from metaverify.simulators.replay import check_match
+from metaverify.simulators.walks import Step, walks
+
+__all__ = [
+    "ESTIMATORS",
+    "Appraisal",
+    "Finding",
+    "Support",
+    "Valuation",
+    "appraise",
+    "robust_values",
+    "surpluses",
+    "untried",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+Kind = Literal["quality", "cost"]
+
+ESTIMATORS = ("dr", "switch-dr", "direct", "snips", "ips")
+"""By name, the one to trust first."""
+
+FOLDS = 5
+ONE_ROW = 1.0  # of what nodes are worth elsewhere, beside a node's own rows
+FINE = 10  # parts of a node's queries that are looked at for themselves
+FEWEST = 30  # queries in such a part
+ERRORS = 4.0  # standard errors by which fewer were seen than the chances say, where some had none
+HARDLY = 5e-4  # the chance that a part in which all had a chance was never seen
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mean and its 90 % interval by groups; where it is not identified there is no mean, and the interval holds
+    whatever was never tried."""
+
+    mean: float | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Valuation:
+    """What one estimator finds."""
+
+    quality: Finding
+    cost: Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What the log knows of one thing that the policy wants: to see a tier's answer, a reading, or how good an answer
+    is.
+
+    ``rows`` come to it and ``seen`` of them show it; ``least`` is the smallest chance of those, None where there are
+    none.  ``share`` is that of all traffic that comes to it, ``untried`` the part of it of which nothing is known.
+    """
+
+    wanted: str
+    where: str
+    rows: int
+    seen: int
+    least: float | None
+    share: float
+    untried: float
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """What a policy would have earned on a partial log of n queries.
+
+    ``effective`` is the number of equally likely queries that would tell as much as those that were seen to the end
+    (Kish), ``largest`` the largest weight of one; ``cap`` is that of switch-dr.
+    """
+
+    n: int
+    groups: int
+    estimators: Mapping[str, Valuation]
+    effective: float
+    largest: float
+    cap: float
+    support: tuple[Support, ...]
+
+    @property
+    def identified(self) -> bool:
+        """Whether the log has seen whatever the policy does."""
+        return all(each.untried == 0.0 for each in self.support)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return {**asdict(self), "identified": self.identified}
+
+
+def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float | None = None) -> Appraisal:
+    """What the policy would have earned, by every estimator, in expectation over the draw between its two graphs.
+
+    Args:
+        policy: at its operating point.
+        partial: the log.
+        seed: of the folds.
+        cap: weights above which switch-dr takes the model alone; the root of the number of queries where not given.
+
+    Raises:
+        LogError: the log lacks a tier, a reading or the context that the policy uses; or the policy asks for votes one
+            by one, or buys samples.
+    """
+    check_match(policy, partial.log)
+    cap = math.sqrt(len(partial)) if cap is None else cap
+    point = policy.point
+    ends = [(point.low, 1.0 - point.share), (point.high, point.share)]
+    parts = [(_Walked.of(policy, partial, vertex), share) for vertex, share in ends if share > 0.0]
+    found: dict[Kind, dict[str, Finding]] = {}
+    for kind in ("quality", "cost"):
+        sides = [_estimates(walked, kind, share, seed, cap) for walked, share in parts]
+        identified = all(walked.identified(kind) for walked, _ in parts)
+        found[kind] = {
+            name: _finding([_sum([of[name][side] for of in sides]) for side in (0, 1)], partial.log, identified)
+            for name in ESTIMATORS
+        }
+    weight = partial.log.weights * _sum([share * walked.final("quality")[0] for walked, share in parts])
+    return Appraisal(
+        len(partial),
+        partial.log.group_count,
+        {name: Valuation(found["quality"][name], found["cost"][name]) for name in ESTIMATORS},
+        float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300)),
+        float((weight / partial.log.weights).max()),
+        cap,
+        _support(parts),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walked:
+    """The steps of one graph over a log, and which of its queries nothing stands for."""
+
+    policy: Policy
+    log: ReplayLog
+    vertex: int
+    steps: tuple[Step, ...]
+    untried: tuple[Floats, ...]  # a step: [m], in [0, 1]
+    fill: Mapping[Kind, tuple[tuple[float, ...], tuple[float, ...]]]  # the least and the most that a node can be worth
+
+    @classmethod
+    def of(cls, policy: Policy, partial: PartialLog, vertex: int) -> _Walked:
+        steps = tuple(walks(policy, partial, vertex))
+        nodes = len(policy.nodes)
+        fill: dict[Kind, tuple[tuple[float, ...], tuple[float, ...]]] = {
+            "quality": ((0.0,) * nodes, (1.0,) * nodes),
+            "cost": (_path(policy, min), _path(policy, max)),
+        }
+        return cls(policy, partial.log, vertex, steps, tuple(map(untried, steps)), fill)
+
+    def of_kind(self, kind: Kind) -> list[tuple[Step, Floats]]:
+        """The steps that matter to quality or to cost: that does not ask how good an answer is."""
+        pairs = zip(self.steps, self.untried, strict=True)
+        return [(step, part) for step, part in pairs if kind == "quality" or step.quality is None]
+
+    def identified(self, kind: Kind) -> bool:
+        return not any(part.any() for _, part in self.of_kind(kind))
+
+    def earned(self, step: Step, kind: Kind) -> Floats:
+        """What a step earns or costs, [m]; 0 where it was not seen."""
+        values = step.quality if kind == "quality" else step.cost
+        return np.zeros(len(step.rows)) if values is None else np.where(step.seen, values, 0.0)
+
+    def final(self, kind: Kind, side: int = 0) -> tuple[Floats, Floats]:
+        """The weight of each query that was seen to the end, or of which nothing is known from some point on, [n]; and
+        what it earned, which is then filled up."""
+        weight, total = np.ones(len(self.log)), np.zeros(len(self.log))
+        for step, part in self.of_kind(kind):
+            weight[step.rows] = np.where(step.seen, step.inverse, part / step.before)
+            total[step.rows] += np.where(step.seen, self.earned(step, kind), self.fill[kind][side][step.node])
+        return weight, total
+
+
+def _support(parts: Sequence[tuple[_Walked, float]]) -> tuple[Support, ...]:
+    """What is known of everything that some graph wants."""
+    policy, log = parts[0][0].policy, parts[0][0].log
+    labels = _places(policy, [walked.vertex for walked, _ in parts])
+    traffic = float(log.weights.sum())
+    found: dict[int, list[tuple[Step, Floats, float]]] = {}
+    for walked, share in parts:
+        for step, part in zip(walked.steps, walked.untried, strict=True):
+            if step.quality is None or not (step.seen.all() and (step.through == step.before).all()):
+                found.setdefault(step.node, []).append((step, part, share))  # a label that is always there goes unsaid
+    rows = []
+    for node, of in sorted(found.items()):
+        came = np.concatenate([step.rows for step, _, _ in of])
+        showed = np.concatenate([step.rows[step.seen] for step, _, _ in of])
+        least = [float((step.through / step.before)[step.seen].min()) for step, _, _ in of if step.seen.any()]
+        weight = [share * log.weights[step.rows] / step.before for step, _, share in of]
+        rows.append(
+            Support(
+                _wanted(policy, node),
+                labels[node],
+                len(np.unique(came)),
+                len(np.unique(showed)),
+                min(least, default=None),
+                sum(float(each.sum()) for each in weight) / traffic,
+                sum(float(each @ part) for each, (_, part, _) in zip(weight, of, strict=True)) / traffic,
+            )
+        )
+    return tuple(rows)
+
+
+def _estimates(walked: _Walked, kind: Kind, share: float, seed: int, cap: float) -> dict[str, tuple[Floats, Floats]]:
+    """A value for each query by each estimator, whose means are the estimates; with the least and with the most that
+    what is not known may be worth."""
+    sides = [_side(walked, kind, seed, cap, side) for side in ((0,) if walked.identified(kind) else (0, 1))]
+    return {name: (share * sides[0][name], share * sides[-1][name]) for name in ESTIMATORS}
+
+
+def _side(walked: _Walked, kind: Kind, seed: int, cap: float, side: int) -> dict[str, Floats]:
+    log = walked.log
+    folds = log.folds(min(FOLDS, log.group_count), seed=seed)
+    robust, switched = _modelled(walked, kind, side, folds, cap)
+    direct, _ = _modelled(walked, kind, side, None, math.inf)
+    weight, total = walked.final(kind, side)
+    mean = log.total(weight * total) / log.total(weight)
+    return {
+        "dr": robust,
+        "switch-dr": switched,
+        "direct": direct,
+        "snips": mean + weight * (total - mean) / log.mean(weight),
+        "ips": weight * total,
+    }
+
+
+def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: float) -> tuple[Floats, Floats]:
+    """The doubly robust value of each query, [n], and the same where weights above ``cap`` are left to the model.
+
+    Where there are no folds, a node is worth what its own rows earned: what is then added to the model sums to nothing,
+    so that the mean is the model's, and the values are its influence.
+    """
+    n = len(walked.log)
+    member = np.zeros(n, dtype=np.int64) if folds is None else folds
+    count = int(member.max()) + 1
+    ahead, added, added_below = np.zeros(n), np.zeros(n), np.zeros(n)
+    everywhere = np.zeros((2, count))  # of all nodes further on: weights, and what was earned
+    for step, part in reversed(walked.of_kind(kind)):
+        rows, fold, seen = step.rows, member[step.rows], step.seen
+        target = walked.earned(step, kind) + ahead[rows]
+        inverse = step.inverse
+        weight = walked.log.weights[rows] * inverse
+        own = np.stack([_by_fold(fold, values, count) for values in (weight, weight * target)])
+        everywhere = everywhere + own
+        worth = _worth(own, everywhere, int(seen.sum()), crossed=folds is not None)[fold]
+        surplus = inverse * (target - worth) * seen
+        added[rows] += surplus
+        added_below[rows] += np.where(inverse <= cap, surplus, 0.0)
+        ahead[rows] = (1.0 - part) * worth + part * walked.fill[kind][side][step.node]
+    return ahead + added, ahead + added_below
+
+
+def _by_fold(fold: Ints, values: Floats, count: int) -> Floats:
+    return np.asarray(np.bincount(fold, weights=values, minlength=count), dtype=np.float64)
+
+
+def _worth(own: Floats, everywhere: Floats, seen: int, *, crossed: bool) -> Floats:
+    """What a node is worth to the queries of each fold, [folds], by what was earned in the others."""
+    if not crossed:
+        return own[1] / own[0] if own[0] > 0.0 else np.zeros(1)
+    (weight, earned), (all_weight, all_earned) = ((of.sum(axis=1, keepdims=True) - of) for of in (own, everywhere))
+    usual = np.divide(all_earned, all_weight, out=np.zeros_like(all_earned), where=all_weight > 0.0)
+    beside = ONE_ROW * own[0].sum() / max(seen, 1)
+    total = weight + beside
+    return np.asarray(np.divide(earned + beside * usual, total, out=usual.copy(), where=total > 0.0))
+
+
+def _sum(arrays: Sequence[Floats]) -> Floats:
+    return np.asarray(sum(arrays), dtype=np.float64)
+
+
+def _finding(values: Sequence[Floats], log: ReplayLog, identified: bool) -> Finding:
+    least, most = (mean_with_interval(of, log) for of in values)
+    return Finding(least.mean if identified else None, least.low, most.high)
+
+
+def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints) -> tuple[Floats, Floats]:
+    """The doubly robust quality and cost of each query by one graph, [n], nodes being valued on the other folds.
+
+    Where something was never tried its quality counts as 0, and its cost as that of the dearest walk.
+    """
+    walked = _Walked.of(policy, partial, vertex)
+    return _modelled(walked, "quality", 0, folds, math.inf)[0], _modelled(walked, "cost", 1, folds, math.inf)[0]
+
+
+def surpluses(policy: Policy, log: ReplayLog, vertex: int) -> list[tuple[Step, Floats, str]]:
+    """What each step's queries earned more than was to be expected before it, [m], on a full log; and where it is."""
+    walked = _Walked.of(policy, whole(log), vertex)
+    places, ahead, found = _places(policy, [vertex]), np.zeros(len(log)), []
+    for step in reversed(walked.steps):
+        target = walked.earned(step, "quality") + ahead[step.rows]
+        weight = log.weights[step.rows]
+        worth = float(weight @ target) / float(weight.sum())
+        found.append((step, target - worth, f"{_wanted(policy, step.node)}, {places[step.node]}"))
+        ahead[step.rows] = worth
+    return found[::-1]
+
+
+def untried(step: Step) -> Floats:
+    """The share of each query that none stands for, [m]: 1 where it had no chance to be seen, or none was seen at all.
+
+    Where the chances of those that were not seen are not known, they must at least fit the number that was: in each
+    part of the queries, told apart by their last reading, the inverse chances of those that were seen sum to all of
+    them, but for an error that the smallest chance tells.  What is missing beyond four errors had no chance.
+    """
+    seen = step.seen
+    if not seen.any():
+        return np.ones(len(seen))
+    part = np.where(~seen & (step.through == 0.0), 1.0, 0.0)
+    unknown = ~seen & np.isnan(step.through)
+    if not unknown.any():
+        return part
+    inverse = step.before * step.inverse
+    least = 1.0 / float(inverse.max())
+    odds = (1.0 - least) / least
+    place = _parts(step.last, part == 0.0)
+    for at in range(int(place.max()) + 1):
+        rows = (place == at) & (part == 0.0)
+        here = int(rows.sum())
+        if not unknown[rows].any():
+            continue
+        lacking = here - float(inverse[rows].sum())
+        none = not seen[rows].any()
+        if (1.0 - least) ** here < HARDLY if none else lacking > ERRORS * math.sqrt(here * odds) + 1e-9 * here:
+            part[rows & unknown] = min(lacking / unknown[rows].sum(), 1.0)
+    return part
+
+
+def _parts(last: Floats, kept: NDArray[np.bool_]) -> Ints:
+    """Which of up to `FINE` parts of the queries each one is in, by its last reading, [m]."""
+    known = np.sort(last[kept & ~np.isnan(last)])
+    count = min(FINE, len(known) // FEWEST)
+    cuts = np.unique(known[[len(known) * k // count for k in range(1, count)]]) if count > 1 else np.zeros(0)
+    return np.where(np.isnan(last), len(cuts) + 1, np.searchsorted(cuts, last, side="right")).astype(np.int64)
+
+
+def _path(policy: Policy, choose: Callable[[Sequence[float]], float]) -> tuple[float, ...]:
+    """What the cheapest or the dearest walk from each node costs, at the prices in the policy."""
+    price = {tier.name: tier.price for tier in policy.tiers}
+    listed = {(tier.name, r.name): r.price for tier in policy.tiers for r in tier.readings}
+    ahead = [0.0] * len(policy.nodes)
+    for at in range(len(policy.nodes) - 1, -1, -1):
+        node = policy.nodes[at]
+        if isinstance(node, Stop):
+            continue
+        own = price[node.tier] if isinstance(node, Ask) else listed[node.tier, node.reading]
+        ahead[at] = own + choose([ahead[child] for child in successors(node)])
+    return tuple(ahead)
+
+
+def _wanted(policy: Policy, at: int) -> str:
+    match policy.nodes[at]:
+        case Ask(tier, _):
+            return tier
+        case Read(tier, reading, _, _, _) | Poll(tier, reading, _, _):
+            return f"{reading} of {tier}"
+        case Stop(action):
+            return f"quality of {getattr(action, 'tier', 'nothing')}"
+
+
+def _places(policy: Policy, vertices: Sequence[int]) -> list[str]:
+    """For each node, the readings that lead to it by these graphs, adjacent intervals as one."""
+    roots = {
+        root for at in vertices for root in (policy.vertices[at].root, *policy.vertices[at].context_roots.values())
+    }
+    came: list[dict[str, list[tuple[float, float]]] | None] = [
+        {} if at in roots else None for at in range(len(policy.nodes))
+    ]
+    for at, node in enumerate(policy.nodes):
+        before = came[at]
+        if before is None:
+            continue
+        for child, name, interval in _ways(node):
+            after = came[child] = came[child] or {}
+            for known, intervals in ({name: [interval]} if name else before).items():
+                after.setdefault(known, []).extend(intervals)
+    return [" or ".join(_told(n, i) for n, i in (of or {}).items()) or "every query" for of in came]
+
+
+def _ways(node: Node) -> Iterator[tuple[int, str, tuple[float, float]]]:
+    """The nodes that can follow, each with the reading and its interval; no name where nothing is read."""
+    match node:
+        case Read(tier, reading, cuts, then, missing):
+            name = f"{reading} of {tier}"
+            yield from ((child, name, edges) for child, edges in zip(then, pairwise((0.0, *cuts, 1.0)), strict=True))
+            if missing not in then:
+                yield missing, f"{name} missing", (0.0, 0.0)
+        case _:
+            yield from ((child, "", (0.0, 0.0)) for child in successors(node))
+
+
+def _told(name: str, intervals: Sequence[tuple[float, float]]) -> str:
+    joined: list[tuple[float, float]] = []
+    for low, high in sorted(intervals):
+        if joined and low <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+        else:
+            joined.append((low, high))
+    ends = (f"[{low:.4g}, {high:.4g}{']' if high == 1.0 else ')'}" for low, high in joined)
+    return name if name.endswith(" missing") else f"{name} in {' and '.join(ends)}"

@@ -1,0 +1,271 @@
+"""Partial logs in files say again what was seen, and how likely that was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metaverify.cli import main
+from metaverify.policies.decision_log import DecisionLog
+from metaverify.policies.exploration import Exploration
+from metaverify.policies.file import save_policy
+from metaverify.policies.guards import Guard
+from metaverify.policies.policy import OperatingPoint, Policy
+from metaverify.policies.router import Failure, Reply, Router
+from metaverify.simulators.decisions import join_labels, read_decisions
+from metaverify.simulators.log import LogError, ReplayLog
+from metaverify.simulators.offpolicy import appraise
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.partial import PartialLog
+from metaverify.simulators.partial_reader import read_partial_log, write_partial_log
+from metaverify.simulators.reader import read_log
+from metaverify.simulators.trace import observed_by
+from metaverify.simulators.worlds import shared_difficulty
+from tests.simulators.test_offpolicy import NEW, OLD, chain
+
+LOG = shared_difficulty().draw(600, 4)
+
+
+def two_graphs(share: float = 0.3) -> Policy:
+    """OLD for most requests, NEW for a share."""
+    shift = len(OLD.nodes)
+    from metaverify.policies.graph import renumbered
+
+    moved = tuple(renumbered(node, {at: at + shift for at in range(shift)}) for node in NEW.nodes)
+    vertices = (OLD.vertices[0], replace(NEW.vertices[0], root=shift, cost=9.0, quality=0.8))
+    return Policy(OLD.tiers, (*OLD.nodes, *moved), vertices, OperatingPoint(0, 1, share))
+
+
+def same(first: PartialLog, second: PartialLog, *, known: bool = True) -> None:
+    """Make sure that two partial logs hold the same, in whatever order; the chances of what was not seen if known."""
+    first, second = (of.take(np.argsort(of.log.query_ids)) for of in (first, second))
+    np.testing.assert_array_equal(first.log.query_ids, second.log.query_ids)
+    for a, b in zip(first.log.tiers, second.log.tiers, strict=True):
+        np.testing.assert_array_equal(a.correct, b.correct)
+        np.testing.assert_array_equal(a.cost, b.cost)
+        np.testing.assert_array_equal(a.readings[0].confidence, b.readings[0].confidence)
+    for name, sighting in first.answers.items():
+        np.testing.assert_array_equal(sighting.seen, second.answers[name].seen)
+        rows = sighting.seen | known
+        np.testing.assert_allclose(sighting.chance[rows], second.answers[name].chance[rows], rtol=1e-12)
+        np.testing.assert_array_equal(first.labels[name].seen, second.labels[name].seen)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_what_was_written_is_read(suffix: str, tmp_path: Path) -> None:
+    partial = observed_by(OLD, LOG, Exploration(0.1))
+    write_partial_log(partial, tmp_path / f"log{suffix}")
+    same(read_partial_log(tmp_path / f"log{suffix}"), partial)
+
+
+def routed(policy: Policy, log: ReplayLog, folder: Path, exploration: Exploration) -> tuple[pl.DataFrame, Router]:
+    """The rows of the decision log of a router that was asked all queries."""
+    place = {query: row for row, query in enumerate(log.query_ids)}
+
+    def call(tier: str, query: str) -> Reply:
+        of, row = log.tier(tier), place[query]
+        return Reply((tier, query), {"conf": float(of.readings[0].confidence[row])}, float(of.cost[row]))
+
+    with DecisionLog(folder / "decisions.jsonl") as written:
+        router = Router(policy, call, log=written, exploration=exploration)
+        for query in log.query_ids:
+            assert router.route(query, key=query).answer[1] == query
+    return read_decisions(folder / "decisions.jsonl")[0], router
+
+
+def labels_of(log: ReplayLog) -> pl.DataFrame:
+    return pl.concat(
+        [pl.DataFrame({"query_id": log.query_ids.tolist(), "tier": t.name, "correct": t.correct}) for t in log.tiers]
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+@pytest.mark.parametrize("policy", [OLD, two_graphs()], ids=["one graph", "two graphs"])
+def test_the_decision_log_of_a_router_is_the_trace_of_its_policy(policy: Policy, rate: float, tmp_path: Path) -> None:
+    exploration = Exploration(rate, "s")
+    rows, _ = routed(policy, LOG, tmp_path, exploration)
+    join_labels(rows, labels_of(LOG)).drop("context").write_parquet(tmp_path / "log.parquet")
+    found = read_partial_log(tmp_path / "log.parquet")
+    same(found, observed_by(policy, LOG, exploration), known=rate > 0.0)
+
+
+def test_exploring_changes_no_answer(tmp_path: Path) -> None:
+    rows, router = routed(OLD, LOG, tmp_path, Exploration(1.0))
+    plain = Router(OLD, router._call)
+    for query in LOG.query_ids[:100]:
+        explored, usual = router.route(query, key=query), plain.route(query, key=query)
+        assert (explored.answer, explored.tier) == (usual.answer, usual.tier)
+        assert explored.cost == 21.0
+        assert {"explored"} >= set(explored.reasons)
+    assert len(rows) == 3 * len(LOG)
+
+
+def test_a_guard_and_what_is_down_bound_exploration() -> None:
+    def call(tier: str, _: Any) -> Reply:
+        if tier == "tier2":
+            raise Failure("down", 0.5)
+        return Reply(tier, {"conf": 0.9}, {"tier1": 1.0, "tier3": 16.0}[tier])
+
+    capped = Router(OLD, call, guard=Guard(cap=6.0), exploration=Exploration(1.0)).route("?", key=1)
+    assert (capped.answer, capped.cost, capped.reasons) == ("tier1", 1.5, ("down", "cap"))
+    free = Router(OLD, call, exploration=Exploration(1.0)).route("?", key=1, without=["tier3"])
+    assert (free.answer, free.cost, free.reasons) == ("tier1", 1.5, ("down",))
+
+
+def test_a_request_without_an_id_cannot_be_explored() -> None:
+    router = Router(OLD, lambda tier, _: Reply(tier), exploration=Exploration(0.1))
+    with pytest.raises(ValueError, match="explored by their ids"):
+        router.route("?")
+    with pytest.raises(ValueError, match="rate is 2"):
+        Exploration(2)
+
+
+def test_the_share_that_is_explored_is_the_rate_and_does_not_depend_on_the_arm() -> None:
+    policy, exploration = two_graphs(0.5), Exploration(0.2)
+    explored = np.array([exploration.explores(key) for key in range(20_000)])
+    high = np.array([policy.arm(key) for key in range(20_000)])
+    assert abs(explored.mean() - 0.2) < 4 * np.sqrt(0.16 / 20_000)
+    assert abs(explored[high == 1].mean() - explored[high == 0].mean()) < 4 * np.sqrt(0.16 / 5_000)
+
+
+# Where chances are not logged ----------------------------------------------------------------------------------------
+
+
+def without_propensities(partial: PartialLog, path: Path) -> Path:
+    write_partial_log(partial, path)
+    frame = pl.read_parquet(path)
+    frame.drop([c for c in frame.columns if c.startswith("propensity")]).write_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("policy", [OLD, two_graphs()], ids=["one graph", "two graphs"])
+def test_the_policy_that_wrote_the_log_gives_its_chances(policy: Policy, tmp_path: Path) -> None:
+    partial = observed_by(policy, LOG, Exploration(0.1))
+    path = without_propensities(partial, tmp_path / "log.parquet")
+    found = read_partial_log(path, logged_by=policy, epsilon=0.1)
+    assert found.log.notes == ()
+    for name, sighting in partial.answers.items():
+        told = found.answers[name].chance
+        known = ~np.isnan(told)
+        assert known[sighting.seen].all()
+        np.testing.assert_allclose(told[known], sighting.chance[known], rtol=1e-12)
+
+
+def test_a_policy_that_did_not_write_the_log_is_refused(tmp_path: Path) -> None:
+    path = without_propensities(observed_by(NEW, LOG), tmp_path / "log.parquet")
+    with pytest.raises(LogError, match=r"query 'q\d+' shows 'tier2', as \d+ do, which is not what"):
+        read_partial_log(path, logged_by=OLD)
+
+
+def test_chances_that_are_not_logged_are_guessed_with_a_warning(tmp_path: Path) -> None:
+    log = shared_difficulty().draw(20_000, 5)
+    path = without_propensities(observed_by(OLD, log, Exploration(0.2)), tmp_path / "log.parquet")
+    found = read_partial_log(path)
+    assert [note.slug for note in found.log.notes] == ["propensity-not-logged"] * 2
+    assert appraise(NEW, found).estimators["dr"].quality.mean == pytest.approx(replay(NEW, log).quality.mean, abs=0.02)
+
+
+def test_a_log_without_exploration_and_chances_has_an_interval(tmp_path: Path) -> None:
+    path = without_propensities(observed_by(OLD, LOG), tmp_path / "log.parquet")
+    assert not appraise(NEW, read_partial_log(path)).identified
+
+
+def test_a_full_log_is_a_partial_one(tmp_path: Path) -> None:
+    from metaverify.simulators.reader import write_log
+
+    write_log(LOG, tmp_path / "log.parquet")
+    partial = read_partial_log(tmp_path / "log.parquet")
+    assert partial.log.notes == read_log(tmp_path / "log.parquet").notes
+    assert partial.everything.seen.all()
+    assert (partial.everything.chance == 1.0).all()
+
+
+def test_labels_may_be_missing(tmp_path: Path) -> None:
+    log = shared_difficulty().draw(20_000, 6)
+    labelled = np.random.default_rng(0).random(20_000) < 0.3
+    partial = observed_by(OLD, log, Exploration(0.2))
+    tiers = tuple(replace(t, correct=np.where(labelled, t.correct, np.nan)) for t in partial.log.tiers)
+    partial = replace(partial, log=replace(partial.log, tiers=tiers))
+    write_partial_log(partial, tmp_path / "log.parquet")
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    frame.with_columns(label_propensity_tier1=pl.lit(0.3)).write_parquet(tmp_path / "log.parquet")
+    found = read_partial_log(tmp_path / "log.parquet")
+    assert [note.slug for note in found.log.notes] == ["label-propensity-not-logged"] * 2
+    quality = appraise(NEW, found).estimators["dr"].quality
+    assert quality.mean == pytest.approx(replay(NEW, log).quality.mean, abs=0.03)
+    assert quality.low < replay(NEW, log).quality.mean < quality.high
+
+
+def test_calls_that_do_not_fit_their_propensities_are_warned_of(tmp_path: Path) -> None:
+    partial = observed_by(OLD, LOG, Exploration(0.1))
+    write_partial_log(partial, tmp_path / "log.parquet")
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    odd = frame.with_columns(propensity_tier3=pl.col("propensity_tier3").clip(0.6))
+    odd.write_parquet(tmp_path / "log.parquet")
+    assert [note.slug for note in read_partial_log(tmp_path / "log.parquet").log.notes] == ["propensity-misfit"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"propensity_tier2": 1.5}, "propensity_tier2 is 1.5, no probability"),
+        ({"propensity_tier1": None}, "the propensity of tier1 is missing or 0 for query 'q000001'"),
+        ({"cost_tier1": None}, "'tier1' answered query 'q000001' at no price"),
+    ],
+)
+def test_what_cannot_be_is_refused(change: dict[str, float | None], message: str, tmp_path: Path) -> None:
+    write_partial_log(observed_by(OLD, LOG), tmp_path / "log.parquet")
+    frame = pl.read_parquet(tmp_path / "log.parquet")
+    (column, value), *_ = change.items()
+    first = pl.int_range(pl.len()) == 0
+    frame.with_columns(pl.when(first).then(value).otherwise(pl.col(column)).alias(column)).write_parquet(
+        tmp_path / "log.parquet"
+    )
+    with pytest.raises(LogError, match=message):
+        read_partial_log(tmp_path / "log.parquet")
+
+
+def test_labels_that_are_there_twice_or_not_at_all_are_refused(tmp_path: Path) -> None:
+    rows, _ = routed(OLD, LOG.take(np.arange(5)), tmp_path, Exploration(0.0))
+    labels = labels_of(LOG)
+    with pytest.raises(LogError, match="'tier1' of query 'q000001' twice"):
+        join_labels(rows, pl.concat([labels, labels]))
+    with pytest.raises(LogError, match="no column 'correct'"):
+        join_labels(rows, labels.drop("correct"))
+
+
+def test_replay_on_the_command_line_says_what_the_library_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = observed_by(OLD, LOG, Exploration(0.2))
+    write_partial_log(partial, tmp_path / "log.parquet")
+    save_policy(NEW, tmp_path / "new.json")
+    save_policy(OLD, tmp_path / "old.json")
+    assert main(["replay", str(tmp_path / "new.json"), str(tmp_path / "log.parquet"), "--partial", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    found = appraise(NEW, partial)
+    assert said["estimators"]["dr"]["quality"]["mean"] == found.estimators["dr"].quality.mean
+    assert said["identified"] is True
+    path = without_propensities(observed_by(OLD, LOG), tmp_path / "bare.parquet")
+    command = ["replay", str(tmp_path / "new.json"), str(path), "--partial", "--logged-by", str(tmp_path / "old.json")]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "doubly robust" in text
+    assert "not identified" in text
+    assert "unknown" in text
+    assert main(["replay", str(tmp_path / "new.json"), str(path)]) == 1
+    assert "--partial" in capsys.readouterr().err
+
+
+def test_simulate_writes_what_a_router_would_see(tmp_path: Path) -> None:
+    save_policy(chain(0.4, 0.5), tmp_path / "old.json")
+    out = tmp_path / "log.parquet"
+    command = ["simulate", "shared_difficulty", "-n", "600", "--seed", "4", "-o", str(out)]
+    assert main([*command, "--seen-by", str(tmp_path / "old.json"), "--epsilon", "0.1"]) == 0
+    same(read_partial_log(out), observed_by(OLD, LOG, Exploration(0.1)))
