@@ -34,10 +34,10 @@ GROUPS = 4
 SHIFT = 0.25
 """The least rise of the mean cost that must be found; half of it is borne for ever."""
 
-READING_ALARMS, COST_ALARMS = 0.01, 0.002
+READING_ALARMS, COST_ALARMS = 0.01, 0.001
 """The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed.  Costs have a
 longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for them it is
-some .007."""
+some .004."""
 
 HEALTHY = 10_000
 
