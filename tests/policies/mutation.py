@@ -37,7 +37,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "exploration": ("exploration",),
     "file": ("file", "fused", "golden", "storage", "certificate", "outage"),
     "forks": ("store", "forks"),
-    "graph": ("graph", "fused", "episode"),
+    "graph": ("graph", "fused", "episode", "outage"),
     "guards": ("guards",),
     "monitor": ("monitor", "outage"),
     "names": ("file", "names"),

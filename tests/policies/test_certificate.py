@@ -155,7 +155,8 @@ def test_show_and_explain_say_what_is_promised(changes: dict[str, Any], words: l
         (
             {"promise": "expected quality", "limit": 0.8, "bound": 0.8125, "delta": 0.1, "dearest": None,
              "dearest_from": "", "rows": 1000, "groups": 1000, "largest_group": 1.0},
-            "expected quality at least 0.8 (bound 0.8125), with probability 0.9; finite-sample by betting on 1,000 rows",
+            "expected quality at least 0.8 (bound 0.8125), with probability 0.9; finite-sample by betting on 1,000 "
+            "rows",
         ),
     ],
 )  # fmt: skip
