@@ -73,8 +73,8 @@ def compare(
         log: what to learn from and to route; row order does not matter.
         methods: their names (see `known_methods`), or learners and callables by name.  A callable takes a log, and
             ``budget`` if it wants to, and returns a policy.
-        budgets: mean costs per query; where not given, ten from the cheapest tier to the dearest, each the same number of
-            times the one before where tiers cost less than a hundredth of others, and `SHARES` of the way otherwise.
+        budgets: mean costs per query; where not given, ten from the cheapest tier to the dearest, each the same number
+            of times the one before where tiers cost less than a hundredth of others, and `SHARES` of the way otherwise.
         folds: of the log's groups.
         repeats: how often the log is divided into folds, each time differently.
         seed: of the first division and of the bootstrap.
