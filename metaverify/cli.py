@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "module_name"]
 
 COMMANDS = {
     "demo": "the whole road on a log that ships with the package",
@@ -70,7 +71,7 @@ class _Command(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         name = self.get_default("command")
         what = COMMANDS[name]
-        module = import_module(f"metaverify.commands.{name.replace('-', '_')}")
+        module = import_module(f"metaverify.commands.{module_name(name)}")
         self.description = f"{what[0].upper()}{what[1:]}."
         self.epilog = f"example:\n  {module.EXAMPLE}"
         self.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -78,6 +79,12 @@ class _Command(argparse.ArgumentParser):
         self.add_argument("--json", action="store_true", help="print JSON")
         module.add(self)
         return super().parse_known_args(*args, **kwargs)
+
+
+def module_name(command: str) -> str:
+    """The module of a command, in `metaverify.commands`: its name, made one that Python takes."""
+    name = command.replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
 
 
 class _Version(argparse.Action):

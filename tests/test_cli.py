@@ -850,9 +850,15 @@ def test_only_the_command_that_is_called_is_loaded(argv: list[str], loaded: str)
 
 
 def test_every_module_of_a_command_has_its_line_in_the_table() -> None:
-    assert {name for _, name, _ in pkgutil.iter_modules(commands.__path__)} == {
-        command.replace("-", "_") for command in cli.COMMANDS
-    }
+    modules = [name for _, name, _ in pkgutil.iter_modules(commands.__path__)]
+    assert modules == sorted(map(cli.module_name, cli.COMMANDS))
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("fit", "fit"), ("serve-verdict", "serve_verdict"), ("import", "import_")]
+)
+def test_a_module_is_named_as_its_command_as_far_as_python_takes_it(command: str, module: str) -> None:
+    assert cli.module_name(command) == module
 
 
 WITHOUT_EXTRA = """
