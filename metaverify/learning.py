@@ -123,7 +123,7 @@ def read_learner(options: argparse.Namespace, tell: Tell) -> Learner | None:
     if options.method == "auto":
         return None
     if options.method == "thresholds":
-        return Thresholds(options.bins)
+        return Thresholds(options.bins, context=True)
     if options.method == "optuna":
         from metaverify.fitting.tuned import TunedChains, Watch
 

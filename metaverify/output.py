@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Tell", "check_out", "json_text", "print_json", "print_warnings", "progress"]
 
+CASES = 3  # of a warning, that are named
+
 Tell = Callable[[str, float | None], None]
 """What is being done, and the share of the whole that is done; None where that has not changed."""
 
@@ -59,7 +61,9 @@ def _finite(value: Any) -> Any:
 def print_warnings(warnings: Iterable[LogWarning]) -> None:
     """What is odd about a log, a line each."""
     for warning in warnings:
-        print(f"warning {warning.slug}: {warning.text}")
+        some = ", ".join(warning.cases[:CASES])
+        more = f", and {len(warning.cases) - CASES} more" if len(warning.cases) > CASES else ""
+        print(f"warning {warning.slug}: {warning.text}{f' ({some}{more})' if some else ''}")
 
 
 @contextlib.contextmanager

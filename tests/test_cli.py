@@ -390,7 +390,11 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
         "warnings": ["few-values"],
     }
     assert {**found, "notes": []} == expected
-    assert "warning few-values: " in run("replay", shop.full_policy, shop.full_log, *dial).out
+    (told,) = [
+        line for line in run("replay", shop.full_policy, shop.full_log, *dial).out.splitlines() if "few-values" in line
+    ]
+    assert told.startswith("warning few-values: ")
+    assert " of tier1: " in told  # the readings that it is about
     assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
 
 

@@ -31,8 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_log(parser)
     parser.add_argument(
         "--methods",
-        help="by name, separated by commas, or all (default: the usual ones); a name that is not known lists them",
+        help="by name, separated by commas, or all (default: the usual ones, see --list-methods)",
     )
+    parser.add_argument("--list-methods", action=_Methods, nargs=0, help="print every method's name and exit")
     parser.add_argument(
         "--budgets",
         help="mean costs per query, separated by commas (default: ten from the cheapest tier to the dearest)",
@@ -59,6 +60,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=whole("jobs", 1), help="processes (default: one a core)")
     add_seed(parser)
+
+
+class _Methods(argparse.Action):
+    """Prints the methods, the usual ones marked, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from metaverify.fitting.methods import LABELS, USUAL, known_methods
+
+        names = known_methods()
+        width = max(map(len, names))
+        for name in names:
+            print(f"{name.ljust(width)} {'*' if name in USUAL else ' '} {LABELS.get(name, 'of another package')}")
+        print("\n* the usual ones; AutoMix's maximise quality under the budget, or by IBC its own objective")
+        parser.exit()
 
 
 def run(options: argparse.Namespace) -> None:

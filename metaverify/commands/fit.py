@@ -161,7 +161,8 @@ def _fit_partial(options: argparse.Namespace, key: bytes | None) -> None:
             progress=tell,
         )
     if options.out is not None:
-        save_policy(replace(fitted.policy, serial=options.serial, expires=options.expires), options.out, key=key)
+        fitted = replace(fitted, policy=replace(fitted.policy, serial=options.serial, expires=options.expires))
+        save_policy(fitted.policy, options.out, key=key)
     if options.json:
         warned = [warning.slug for warning in partial.log.notes]
         print_json({**fitted.to_json(), "out": options.out, "warnings": warned})
