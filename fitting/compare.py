@@ -44,6 +44,8 @@ SHARES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Budgets of a comparison: shares of the way from the cheapest tier's cost to the dearest one's, denser at the cheap
 end, where routing has most to gain."""
 
+WIDE = 100.0  # times the cheapest tier's cost that the dearest one's is, from which on the way is one of ratios
+
 REGIONS = 5  # of equal width, over which AutoMix averages its lift
 BINS = 10  # of a calibration curve
 
@@ -71,7 +73,8 @@ def compare(
         log: what to learn from and to route; row order does not matter.
         methods: their names (see `known_methods`), or learners and callables by name.  A callable takes a log, and
             ``budget`` if it wants to, and returns a policy.
-        budgets: mean costs per query; where not given, `SHARES` of the way from the cheapest tier to the dearest.
+        budgets: mean costs per query; where not given, ten from the cheapest tier to the dearest, each the same number
+            of times the one before where tiers cost less than a hundredth of others, and `SHARES` of the way otherwise.
         folds: of the log's groups.
         repeats: how often the log is divided into folds, each time differently.
         seed: of the first division and of the bootstrap.
@@ -154,6 +157,8 @@ def _budgets(log: ReplayLog, budgets: Sequence[float] | None) -> tuple[float, ..
     if budgets is None:
         if not dearest > least:
             raise LogError("E_EQUAL", "every tier costs the same, so no budget can choose between them")
+        if dearest > WIDE * least > 0.0:
+            return tuple(np.geomspace(least, dearest, len(SHARES) + 1)[1:].tolist())
         return tuple(least + share * (dearest - least) for share in SHARES)
     for budget in budgets:
         if not (least * (1 - 1e-9) <= budget < math.inf):

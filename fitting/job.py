@@ -128,7 +128,8 @@ class Job:
         self.blind = self.rival = None
         if compare:
             self.blind = context_only(log, abstain=self.abstain)
-            self.rival = Candidate("thresholds", Thresholds())
+            by_context = log.contexts is not None
+            self.rival = Candidate("thresholds by context" if by_context else "thresholds", Thresholds(context=True))
             if all(isinstance(c.learner, Thresholds) for c in tried):
                 self.rival = Candidate("lattice", TableLearner(tiers=TIERS))
         every = {c.name: c.learner for c in (*tried, self.blind, self.rival) if c is not None}

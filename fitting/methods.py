@@ -23,6 +23,7 @@ from metaverify.simulators.log import ReplayLog
 __all__ = [
     "BY_CONTEXT",
     "ENTRY_POINTS",
+    "LABELS",
     "LEARNERS",
     "USUAL",
     "Calibrated",
@@ -155,9 +156,9 @@ LABELS = {
     "frugalgpt": "FrugalGPT: chain of at most 3",
     "cascade-routing": "cascade routing: myopic expected gain",
     "isotonic-pair": "isotonic calibration, one cut on the best pair",
-    "automix-pomdp": "AutoMix's POMDP, kernel densities",
-    "automix-pomdp-counts": "AutoMix's POMDP, counts",
+    **automix.LABELS,
 }
+"""What a method is, for people."""
 
 USUAL = (
     "default",

@@ -33,7 +33,8 @@ class Subset:
 
 
 def best_subsets(log: ReplayLog, most: int, *, budget: float | None = None) -> tuple[Subset, ...]:
-    """The best subset of each size from 1 to ``most``; each can keep ``budget``, if one is given.
+    """The best subset of each size from 1 to ``most``; each can keep ``budget``, or any where none is given: it has the
+    cheapest tier, from which the dial can begin.
 
     What matters at a price is the best chain whose tiers are all kept.  That is a maximum over subsets of subsets,
     found for all 2^N at once (the zeta transform over the maximum, Yates 1937), at the prices that belong to five
@@ -56,9 +57,10 @@ def best_subsets(log: ReplayLog, most: int, *, budget: float | None = None) -> t
         np.maximum(pairs[..., 1, :], pairs[..., 0, :], out=pairs[..., 1, :])
     total = np.einsum("prm,r->m", np.where(np.isfinite(value), value, -1e9), chains.share) / len(prices)
     sizes = np.array([mask.bit_count() for mask in range(1 << count)])
-    if budget is not None:
-        cheap = sum(1 << at for at, tier in enumerate(log.tiers) if log.mean(tier.cost) <= budget)
-        sizes[np.arange(1 << count) & (cheap or 1) == 0] = 0
+    costs = [log.mean(tier.cost) for tier in log.tiers]
+    most_dear = max(min(costs), 0.0 if budget is None else budget)
+    cheap = sum(1 << at for at, cost in enumerate(costs) if cost <= most_dear)
+    sizes[np.arange(1 << count) & cheap == 0] = 0
     found = []
     for size in range(1, min(most, count) + 1):
         mask = int(np.where(sizes == size, total, -np.inf).argmax())

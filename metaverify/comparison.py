@@ -80,11 +80,21 @@ def verdict(told: Mapping[str, Any]) -> list[str]:
         lines.append(f"It is not clearly ahead of {', '.join(close)} (Holm's p > {CLEAR:g}{at_once}).")
     elif others:
         lines.append(f"It is clearly ahead of every other method (Holm's p <= {CLEAR:g}).")
-    lines += [*_over_budget(told["methods"]), *_by_context(told["methods"])]
+    lines += [*_clear_gains(told["methods"]), *_over_budget(told["methods"]), *_by_context(told["methods"])]
     solved = next((method for method in others if method["name"] in POMDPS), None)
     if solved is not None and best["name"] not in POMDPS:
         lines.append(_pomdp_stands(told["differences"], best["name"], solved["name"], clear=p(solved["name"]) <= CLEAR))
-    return [*lines, *(f"{each['name']} failed and is left out: {each['error']}" for each in told["failed"])]
+    return [*lines, *(f"{each['name']} is left out: {each['error']}" for each in told["failed"])]
+
+
+def _clear_gains(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which methods clearly gain, and which clearly lose, each by its own interval; nothing where the best says it."""
+    ranked = sorted(methods, key=lambda method: -method["gain"]["mean"])
+    gain = [method["name"] for method in ranked if method["gain"]["low"] > 0.0]
+    lose = [method["name"] for method in ranked if method["gain"]["high"] < 0.0]
+    told = "every method" if len(gain) == len(ranked) else ", ".join(gain)
+    lines = [f"Clear gains, each by its own interval: {told}."] if len(gain) > 1 else []
+    return lines + ([f"Clear losses against mixing at random: {', '.join(lose)}."] if lose else [])
 
 
 def _over_budget(methods: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -233,11 +243,12 @@ def _references(found: Comparison) -> list[str]:
 def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table, or several one after another with the same first column where one would be too wide."""
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-    parts: list[list[int]] = [[]]
-    for at in range(1, len(head)):
-        if parts[-1] and widths[0] + sum(2 + widths[column] for column in (*parts[-1], at)) > WIDTH:
-            parts.append([])
-        parts[-1].append(at)
+    parts = _parts(widths, WIDTH)
+    for width in range(WIDTH, 0, -1):  # as many tables as it takes, and those about equally wide
+        even = _parts(widths, width)
+        if len(even) > len(parts):
+            break
+        parts = even
 
     def some(row: Sequence[str], columns: Sequence[int]) -> list[str]:
         return [row[0], *(row[at] for at in columns)]
@@ -247,6 +258,16 @@ def _narrow(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         kept = [some(row, columns) for row in rows if columns == parts[0] or any(row[at] for at in columns)]
         tables.append(table(some(head, columns), kept))
     return "\n\n".join(tables).splitlines()
+
+
+def _parts(widths: Sequence[int], most: int) -> list[list[int]]:
+    """The columns after the first, in as few runs as fit beside it."""
+    parts: list[list[int]] = [[]]
+    for at in range(1, len(widths)):
+        if parts[-1] and widths[0] + sum(2 + widths[column] for column in (*parts[-1], at)) > most:
+            parts.append([])
+        parts[-1].append(at)
+    return parts
 
 
 def _wrapped(line: str) -> list[str]:

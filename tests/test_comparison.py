@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from metaverify.cli import main
-from metaverify.comparison import POMDPS, comparison_text, terms, verdict
+from metaverify.comparison import POMDPS, _narrow, comparison_text, terms, verdict
 from metaverify.fitting import compare as engine
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.compare import compare
 from metaverify.fitting.comparison import Adherence, Comparison, Differences
-from metaverify.fitting.methods import LEARNERS
+from metaverify.fitting.methods import LEARNERS, USUAL, known_methods
 from metaverify.simulators.log import fingerprint_queries
 from metaverify.simulators.outcome import Estimate
 from metaverify.simulators.reader import read_log
@@ -92,6 +92,7 @@ def test_a_clear_winner_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"chain": 0.03, "lattice": 0.01}, 0.005, 0.001)) == (
         "chain gains most: +3.00 ±0.50 points over mixing fixed tiers at random. "
         "It is clearly ahead of every other method (Holm's p <= 0.1). "
+        "Clear gains, each by its own interval: every method. "
         "Solving the POMDP does not win here: lattice, which always solves the POMDP, is +2.00 ±0.50 points behind, "
         "clearly so."
     )
@@ -141,8 +142,22 @@ def test_where_the_winner_earns_what_the_exact_solution_does_nothing_is_said_aga
 def test_a_tie_is_told(found: Comparison) -> None:
     assert said(ranked(found, {"default": 0.012, "lattice": 0.03, "chain": 0.029}, 0.005, 0.4)) == (
         "lattice gains most: +3.00 ±0.50 points over mixing fixed tiers at random. "
-        "It is not clearly ahead of chain, default (Holm's p > 0.1; all 3 pairs are tested at once)."
+        "It is not clearly ahead of chain, default (Holm's p > 0.1; all 3 pairs are tested at once). "
+        "Clear gains, each by its own interval: every method."
     )
+
+
+def test_who_clearly_gains_and_who_clearly_loses_is_told(found: Comparison) -> None:
+    gains = {"union": -0.02, "chain": 0.03, "random": 0.001, "frugalgpt": 0.02, "triple": -0.006}
+    told = said(ranked(found, gains, 0.005, 0.001))
+    assert "Clear gains, each by its own interval: chain, frugalgpt. " in told
+    assert told.endswith("Clear losses against mixing at random: triple, union.")
+
+
+def test_tables_that_do_not_fit_are_about_equally_wide() -> None:
+    head, row = ["a" * 40, *("b" * 18 for _ in range(4))], ["", *("x" for _ in range(4))]
+    rulers = [line for line in _narrow(head, [row]) if set(line) == {"-", " "}]
+    assert [len(ruler.split()) - 1 for ruler in rulers] == [2, 2]  # not 3 and 1
 
 
 def test_that_nobody_gains_is_told(found: Comparison) -> None:
@@ -192,6 +207,15 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
         return (code, *capsys.readouterr())
 
     return command
+
+
+def test_methods_are_listed_with_what_each_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["compare", "--list-methods"])
+    lines = [line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
+    assert [line[0] for line in lines] == list(known_methods())
+    assert {line[0] for line in lines if line[1] == "*"} == set(USUAL)
+    assert all(len(line) > 2 for line in lines)
 
 
 def test_it_prints_the_table_and_writes_json_and_figures(run: Run, tmp_path: Path) -> None:

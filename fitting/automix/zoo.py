@@ -20,7 +20,7 @@ from metaverify.fitting.automix.rules import (
 from metaverify.fitting.crossfit import Learner
 from metaverify.fitting.models.automix import AutoMixCounts
 
-__all__ = ["FIXED_ANSWER", "LEARNERS"]
+__all__ = ["FIXED_ANSWER", "LABELS", "LEARNERS"]
 
 FIXED_ANSWER = "answerable"
 """The reading that says which answers always go on: 0 for "unanswerable" and its like, 1 for all others."""
@@ -45,3 +45,19 @@ LEARNERS: Mapping[str, Callable[[], Learner]] = MappingProxyType(
     }
 )
 """Each maximises quality under the budget; its twin, "-ibc", AutoMix's own objective."""
+
+OWN_LABELS = {
+    "automix-threshold": "AutoMix, one threshold",
+    "automix-double": "AutoMix, accept between two thresholds",
+    "automix-triple": "AutoMix, three thresholds",
+    "automix-self-consistency": "AutoMix, the verifier's majority",
+    "automix-greedy": "AutoMix's greedy POMDP, smoothed gain by bin",
+    "automix-pomdp-simple": "AutoMix's needy / good / hopeless by bin",
+    "automix-union": "AutoMix, the best of its rules",
+    "automix-fixed-answer": "AutoMix, unanswerable goes on",
+    "automix-pomdp": "AutoMix's POMDP, kernel densities",
+    "automix-pomdp-counts": "AutoMix's POMDP, counts",
+}
+
+LABELS = {**OWN_LABELS, **{f"{name}-ibc": f"{label}, by IBC" for name, label in OWN_LABELS.items()}}
+"""What each is, for people."""

@@ -220,6 +220,19 @@ def test_scores_that_divide_by_what_may_be_nothing_are_undefined() -> None:
     assert clear.ibc_lift.mean == pytest.approx(np.mean(lifts))
 
 
+@pytest.mark.parametrize(("dearest", "even"), [(90.0, False), (110.0, True)])
+def test_budgets_run_to_the_dearest_tier_in_steps_of_one_ratio_where_prices_lie_far_apart(
+    dearest: float, even: bool
+) -> None:
+    log = shared_difficulty(2).draw(60, 1)
+    cheap, dear = log.tiers
+    log = replace(log, tiers=(replace(cheap, cost=np.ones(60)), replace(dear, cost=np.full(60, dearest))))
+    budgets = np.array(compare(log, {"rule": rule}, folds=2, resamples=20).budgets)
+    assert budgets[-1] == pytest.approx(dearest)
+    assert np.allclose(budgets[1:] / budgets[:-1], dearest**0.1) == even
+    assert 1.0 < budgets[0] < 0.07 * dearest
+
+
 def test_apgr_needs_budgets_up_to_the_better_tier() -> None:
     log = independent(2).draw(300, 1)
     assert compare(log, {"t": Thresholds()}, budgets=(2.0,), resamples=50).methods[0].apgr is None

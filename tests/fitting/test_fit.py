@@ -295,10 +295,15 @@ def six_tiers(*, cheapest: float, dearest: float) -> ReplayLog:
 
 def test_where_the_tiers_kept_narrow_the_dial_it_is_said_how_far_it_goes() -> None:
     log = six_tiers(cheapest=0.5, dearest=500.0)
-    found = fit(log, budget=4.0, learner=replace(CHAIN, tiers=3), compare=False, folds=2)
+    found = fit(log, budget=4.0, learner=replace(CHAIN, tiers=3, budget=4.0), compare=False, folds=2)
     costs = [vertex.cost for vertex in found.policy.vertices]
     (said,) = [note for note in found.notes if note.startswith("the dial covers")]
     assert f"budgets from {costs[0]:.4g} to {costs[-1]:.4g}: lowest (0.5) and highest (500) were not kept" in said
+    (kept,) = [
+        note for note in fit(log, budget=4.0, learner=replace(CHAIN, tiers=3), compare=False).notes if "dial" in note
+    ]
+    assert "from 0.5 to" in kept  # where no budget is named to a learner, its dial begins at the cheapest tier
+    assert "lowest" not in kept
     every = fit(log, budget=4.0, learner=CHAIN, compare=False, folds=2)
     assert not any("the dial covers" in note for note in every.notes)
 

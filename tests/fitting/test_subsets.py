@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_the_best_subset_of_each_size_is_that_of_a_search_through_all(
 ) -> None:
     log = log_of(seed, kinds, contexts=contexts)
     values = best_values(log)
-    found = best_subsets(log, len(kinds))
+    found = best_subsets(log, len(kinds), budget=math.inf)
     assert [len(subset.tiers) for subset in found] == list(range(1, len(kinds) + 1))
     for size, subset in enumerate(found, start=1):
         best = max(value for names, value in values.items() if len(names) == size)
@@ -87,11 +88,12 @@ def test_a_budget_forces_a_cheap_tier_that_would_not_be_taken() -> None:
     hopeless = replace(first, correct=np.zeros(150), cost=np.ones(150))
     log = replace(log, tiers=(hopeless, replace(second, cost=np.full(150, 1.1)), third))
     cheapest, cost = first.name, 1.0
-    assert all(cheapest not in subset.tiers for subset in best_subsets(log, 2))
-    for budget in (cost, 0.5 * cost):  # where none can keep it, the cheapest comes nearest
+    free = best_subsets(log, 2, budget=math.inf)
+    assert all(cheapest not in subset.tiers for subset in free)
+    for budget in (cost, 0.5 * cost, None):  # where none can keep it, or none is given, the cheapest comes nearest
         kept = best_subsets(log, 2, budget=budget)
         assert [cheapest in subset.tiers for subset in kept] == [True, True]
-        assert kept[0].short > best_subsets(log, 2)[0].short
+        assert kept[0].short > free[0].short
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -117,7 +119,7 @@ def test_of_six_tiers_four_are_enough_for_every_list_of_a_chain() -> None:
         plans = [Thresholds(bins).chains(log.with_tiers(names)).solve(float(price)) for price in prices]
         values[names] = float(np.mean([p.quality - p.price * p.cost for p in plans]))
     every = float(np.mean([p.quality - p.price * p.cost for p in map(chains.solve, prices.tolist())]))
-    *_, four, five, six = best_subsets(log, 6)
+    *_, four, five, six = best_subsets(log, 6, budget=math.inf)
     assert values[four.tiers] == pytest.approx(max(values.values()), abs=1e-12)
     assert four.short == pytest.approx(every - max(values.values()), abs=1e-12)
     assert four.short >= five.short >= six.short == 0.0
