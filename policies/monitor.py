@@ -13,10 +13,11 @@ from typing import Any
 
 from metaverify.policies.actions import Call, Verify
 from metaverify.policies.episode import Told
+from metaverify.policies.exposition import counter, gauge
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
 from metaverify.policies.policy import Policy
-from metaverify.policies.routed import UNBOUGHT, Routed
+from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed
 from metaverify.policies.store import Snapshot
 from metaverify.policies.tiers import Reading, Tier
 
@@ -44,8 +45,12 @@ HEALTHY = 10_000
 TESTS = HEALTHY / BLOCK / 2
 """Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
 
+REASONS = 50
+"""Reasons of callers that are counted apart; of more, each would be a time series of its own for ever."""
+
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
+LARGEST = 2**40  # of such parts: no single request is beyond reckoning, whatever its cost is said to be
 RUN_IN = 50  # requests before the spread of costs is trusted, where the file does not say what it is
 
 
@@ -82,6 +87,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._reasons: set[str] = set()
         self._watch: _Watch | None = None
         self._renew()
         renew_in_children(self._renew)
@@ -90,14 +96,20 @@ class Monitor:
         self._lock = threading.Lock()
 
     def record(self, routed: Routed) -> None:
-        """Count a request that came to its end."""
+        """Count a request that came to its end.  It never raises: the request has its answer."""
         with self._lock:
-            watch = self._watch
-            if watch is None or routed.snapshot.number > watch.snapshot.number:
-                watch = self._watch = _Watch(routed.snapshot)
-            self._count(routed)
-            if routed.snapshot.id == watch.snapshot.id:
-                watch.record(routed)
+            try:
+                self._record(routed)
+            except Exception:
+                self._counts["unrecorded", ""] += 1
+
+    def _record(self, routed: Routed) -> None:
+        watch = self._watch
+        if watch is None or routed.snapshot.number > watch.snapshot.number:
+            watch = self._watch = _Watch(routed.snapshot)
+        self._count(routed)
+        if routed.snapshot.id == watch.snapshot.id:
+            watch.record(routed)
 
     def _count(self, routed: Routed) -> None:
         counts = self._counts
@@ -111,9 +123,18 @@ class Monitor:
                 case Verify(tier, _) if step.reason not in UNBOUGHT:
                     counts["reads", tier] += 1
             if step.reason:
-                counts["reasons", step.reason] += 1
+                counts["reasons", self._named(step.reason)] += 1
         if routed.without:
             counts["outages", "+".join(routed.without)] += 1
+
+    def _named(self, reason: str) -> str:
+        """The reason under which this one is counted: "other" where there are too many."""
+        if reason in RESERVED or reason in self._reasons:
+            return reason
+        if len(self._reasons) >= REASONS:
+            return "other"
+        self._reasons.add(reason)
+        return reason
 
     @property
     def recalibrate(self) -> tuple[Drift, ...]:
@@ -134,6 +155,7 @@ class Monitor:
                 "requests": counts["requests", ""],
                 "cost": counts["cost", ""] / NANO,
                 "handed_over": counts["handed over", ""],
+                "unrecorded": counts["unrecorded", ""],
                 **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
             }
             if watch is not None:
@@ -150,19 +172,11 @@ class Monitor:
         with self._lock:
             counts = Counter(self._counts)
             found = {} if self._watch is None else dict(self._watch.found)
-        lines = []
+        text = ""
         for name, kind, label, told in _FAMILIES:
-            lines += [f"# HELP metaverify_{name} {told}", f"# TYPE metaverify_{name} counter"]
-            values = _of(counts, kind) if label else {"": counts[kind, ""]}
-            for value, count in values.items():
-                labels = f'{{{label}="{_escaped(value)}"}}' if label else ""
-                lines.append(f"metaverify_{name}{labels} {count / NANO if kind == 'cost' else count}")
-        lines += [
-            "# HELP metaverify_recalibrate Readings and costs that are no longer those of the log.",
-            "# TYPE metaverify_recalibrate gauge",
-            f"metaverify_recalibrate {len(found)}",
-        ]
-        return "\n".join(lines) + "\n"
+            total = counts[kind, ""] / NANO if kind == "cost" else counts[kind, ""]
+            text += counter(name, told, _of(counts, kind) if label else total, label)
+        return text + gauge("recalibrate", "Readings and costs that are no longer those of the log.", len(found))
 
 
 _FAMILIES = (
@@ -174,15 +188,12 @@ _FAMILIES = (
     ("accepts_total", "accepts", "tier", "Answers of a tier that were returned."),
     ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
     ("outages_total", "outages", "without", "Requests that were decided as is best without tiers that were down."),
+    ("unrecorded_total", "unrecorded", "", "Requests that could not be counted."),
 )
 
 
 def _of(counts: Mapping[tuple[str, str], int], kind: str) -> dict[str, int]:
     return {name: count for (of, name), count in sorted(counts.items()) if of == kind}
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _expected_calls(policy: Policy) -> dict[str, float]:
@@ -420,7 +431,7 @@ class _CostSum:
 
     def add(self, cost: float, expected: float) -> tuple[float, float]:
         """The height and the limit; no height while too few requests are known."""
-        excess = round((cost - expected) / self.unit)
+        excess = round(max(min((cost - expected) / self.unit, LARGEST), -LARGEST))
         self.count += 1
         self.total += excess
         self.squares += excess * excess
