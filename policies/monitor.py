@@ -38,7 +38,7 @@ SHIFT = 0.25
 READING_ALARMS, COST_ALARMS = 0.01, 0.001
 """The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed.  Costs have a
 longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for them it is
-some .004."""
+some .005."""
 
 HEALTHY = 10_000
 
