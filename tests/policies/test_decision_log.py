@@ -402,7 +402,9 @@ def test_what_is_dropped_is_counted_by_its_cause(tmp_path: Path, monkeypatch: py
     assert not log.put(routed)
     assert log.drops == {"full": 2, "closed": 1, "no thread": 1, "no line": 0, "file": 1}
     assert log.dropped == 5
-    assert log.prometheus() == """\
+    assert (
+        log.prometheus()
+        == """\
 # HELP metaverify_decisions_dropped_total Requests that are not in the log.
 # TYPE metaverify_decisions_dropped_total counter
 metaverify_decisions_dropped_total{cause="full"} 2
@@ -411,6 +413,7 @@ metaverify_decisions_dropped_total{cause="no thread"} 1
 metaverify_decisions_dropped_total{cause="no line"} 0
 metaverify_decisions_dropped_total{cause="file"} 1
 """
+    )
 
 
 def test_a_line_that_another_process_is_just_writing_is_not_taken_for_a_torn_one(
@@ -438,9 +441,7 @@ def route_in_a_child(path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_child_of_multiprocessing_writes_what_waits_though_nobody_closes_its_log(
-    tmp_path: Path, method: str
-) -> None:
+def test_a_child_of_multiprocessing_writes_what_waits_though_nobody_closes_its_log(tmp_path: Path, method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"needs {method}")
     children = [

@@ -178,9 +178,9 @@ def test_both_ends_of_the_unit_interval_are_confidences() -> None:
     assert after({"small": math.nextafter(1.0, 0.0)}, nodes) == Accept("small")
     assert after({"small": math.nextafter(1.0, 2.0)}, nodes) == Abstain()
     for truth in (True, False, np.True_, np.bool_(False)):  # which is no number, as in a file
-        with pytest.raises(TypeError, match="the reading 'conf' of 'small' is .*, not a number or None"):
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
             after({"small": truth}, nodes)
-        with pytest.raises(TypeError, match="the reading 'conf' of 'small' is .*, not a number or None"):
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
             after({"small": {"conf": truth}}, nodes)
 
 
@@ -189,7 +189,9 @@ def test_what_is_a_number_is_so_whoever_made_it() -> None:
     assert [as_number(number) for number in numbers] == [1.5] * 5
     assert {type(as_number(number)) for number in numbers} == {float}
     assert as_number(10**400) == math.inf
-    assert [as_number(none) for none in (True, np.True_, np.array(False), "1.5", b"1", None, [1.5], 1 + 0j)] == [None] * 8
+    assert [as_number(none) for none in (True, np.True_, np.array(False), "1.5", b"1", None, [1.5], 1 + 0j)] == [
+        None
+    ] * 8
 
 
 @pytest.mark.parametrize("narrow", [np.float32, np.float16])

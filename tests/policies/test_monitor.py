@@ -127,6 +127,32 @@ def test_everything_is_counted_once() -> None:
     assert all(re.fullmatch(rf"# (HELP|TYPE) [a-z_]+ .+|{sample}", line) for line in text.splitlines())
 
 
+def test_so_many_reasons_are_counted_apart_and_the_others_together() -> None:
+    monitor = Monitor()
+    for number in range(60):
+        reason = f"request {number % 55} failed"
+        monitor.record(routed_of(cascade(), [bought(Call("small"), reason), bought(Call("large"), "cap")], 1.0, None))
+    reasons = monitor.report()["reasons"]
+    assert len(reasons) == 50 + 2
+    assert (reasons["other"], reasons["cap"]) == (5, 60)  # what a router says itself is always told
+    assert [reasons[f"request {number} failed"] for number in (0, 4, 5, 49)] == [2, 2, 1, 1]
+    assert sum(reasons.values()) == 120
+
+
+@pytest.mark.parametrize("filed", [True, False])
+def test_an_absurd_cost_raises_the_alarm_and_nothing_else(filed: bool) -> None:
+    policy = cascade(low=LOW, high=LOW)
+    spread = replace(policy, vertices=tuple(replace(v, evidence=evidence(1.0, 0.1)) for v in policy.vertices))
+    costs = iter([*[1.0] * 60, 1e100])
+    monitor = Monitor()
+    router = Router(spread if filed else policy, lambda tier, _: Reply(tier, {}, next(costs, 1.0)), monitor=monitor)
+    for _ in range(100):
+        assert router.route("?").answer == "small"
+    assert [drift.requests for drift in monitor.recalibrate] == [61]
+    assert (monitor.report()["requests"], monitor.report()["unrecorded"]) == (100, 0)
+    assert monitor.report()["cost"] == pytest.approx(1e100)
+
+
 def test_names_are_escaped_for_prometheus() -> None:
     name = 'a"b\\c\nd'
     vertex = Vertex(0.0, 1.0, 0.5, 0)
