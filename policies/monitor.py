@@ -16,6 +16,7 @@ from metaverify.policies.episode import Told
 from metaverify.policies.exposition import counter, gauge
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
+from metaverify.policies.guards import Prices, dearest_prices
 from metaverify.policies.policy import Policy
 from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed
 from metaverify.policies.store import Snapshot
@@ -44,6 +45,9 @@ HEALTHY = 10_000
 
 TESTS = HEALTHY / BLOCK / 2
 """Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
+
+PAID = frozenset({"", "invalid"})
+"""The reasons of purchases of which the price was told, and which the policy asked for."""
 
 REASONS = 50
 """Reasons of callers that are counted apart; of more, each would be a time series of its own for ever."""
@@ -81,7 +85,9 @@ class Monitor:
 
     The histogram of a reading is compared with the one in the policy's file, that of all queries; so only readings
     that every request has, whatever came before, are compared: what only doubted queries are asked is a selection.
-    The cost of requests goes into a one-sided CUSUM.  Both begin anew with a new policy; an alarm stays until then.
+    The cost of requests goes into a one-sided CUSUM, and so does what was paid above the file's prices for what always
+    cost the same in the log, which says much sooner that a price rose: it does not vary with what requests ask for.
+    All begin anew with a new policy; an alarm stays until then.
     What is done in an outage that the policy was solved for is counted, and is no drift.
     """
 
@@ -235,6 +241,8 @@ class _Watch:
         self.chance = READING_ALARMS / max(len(watched), 1) / TESTS / 2  # of each of two statistics
         self.readings: dict[tuple[str, str], _Histogram] = {}
         self.cost = _CostSum(policy.expected_cost, _filed_spread(policy))
+        self.steady = _steady_prices(policy)
+        self.price = _CostSum(policy.expected_cost)
 
     def at(self, vertex: int) -> frozenset[tuple[str, str]]:
         """The readings that every request of this vertex has."""
@@ -256,7 +264,11 @@ class _Watch:
                 self._read(tier, name, told[tier])
         if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
             explored = sum(step.cost for step in routed.steps if step.reason == "explored")
-            self._pay(routed.cost - explored, self.snapshot.policy.vertices[routed.vertex].cost)
+            expected = self.snapshot.policy.vertices[routed.vertex].cost
+            self._pay("the cost of a request", self.cost, routed.cost - explored, expected)
+            paid = [step for step in routed.steps if isinstance(step.action, Call | Verify) and step.reason in PAID]
+            more = sum(step.cost - self.steady.get(_bought(step.action), step.cost) for step in paid)
+            self._pay("what is bought at fixed prices", self.price, more, 0.0)
 
     def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:
         reading = next(reading for reading in self.tiers[tier].readings if reading.name == name)
@@ -269,13 +281,27 @@ class _Watch:
             if statistic > limit:
                 self._find("reading", f"{name} of {tier}", statistic, limit)
 
-    def _pay(self, cost: float, expected: float) -> None:
-        statistic, limit = self.cost.add(cost, expected)
+    def _pay(self, name: str, costs: _CostSum, cost: float, expected: float) -> None:
+        statistic, limit = costs.add(cost, expected)
         if statistic > limit:
-            self._find("cost", "the cost of a request", statistic, limit)
+            self._find("cost", name, statistic, limit)
 
     def _find(self, kind: str, name: str, statistic: float, limit: float) -> None:
         self.found.setdefault(name, Drift(kind, name, statistic, limit, self.requests, self.snapshot.id))
+
+
+def _steady_prices(policy: Policy) -> Prices:
+    """What is bought for the price that it had for every query of the log; nothing where the file does not say."""
+    try:
+        varying = {(tier, reading) for tier, reading, _ in policy.provenance["dearest"]}
+    except (KeyError, TypeError, ValueError):
+        return {}
+    prices = dearest_prices(policy).items()
+    return {name: price for name, price in prices if (name if isinstance(name, tuple) else (name, None)) not in varying}
+
+
+def _bought(action: Call | Verify) -> str | tuple[str, str]:
+    return action.tier if isinstance(action, Call) else (action.tier, action.reading)
 
 
 def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | None:

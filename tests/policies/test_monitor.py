@@ -30,6 +30,7 @@ from metaverify.policies.monitor import (
     _filed_spread,
     _groups,
     _Histogram,
+    _steady_prices,
     _Watch,
     chi_square,
     chi_square_quantile,
@@ -318,6 +319,62 @@ def test_healthy_traffic_seldom_alarms() -> None:
         assert at <= by_costs[seed]
         assert kind != "cost" or at == by_costs[seed]
     assert readings <= 0.01 * monitors
+
+
+def dearer(policy: Policy, factor: float, requests: int, vary: float = 0.0) -> Monitor:
+    """A monitor of a router of which every purchase costs so many times as much as listed, and varies about that."""
+    rng, monitor = np.random.default_rng(5), Monitor()
+
+    def paid(price: float) -> float:
+        return price * factor * (1.0 + vary * float(rng.uniform(-1.0, 1.0)))
+
+    def call(tier: str, confidence: float) -> Reply:
+        small = tier == "small"
+        return Reply(tier, {"conf": confidence} if small else {}, paid(1.0 if small else 10.0))
+
+    router = Router(policy, call, lambda *_: Look(0.1, paid(0.5)), monitor=monitor)
+    for request in range(requests):
+        router.route(request % 2)
+    return monitor
+
+
+@pytest.mark.parametrize(("factor", "vary"), [(1.28, 0.0), (1.28, 0.5), (1.0, 0.0), (1.0, 0.5), (0.5, 0.0)])
+def test_a_fixed_price_that_rose_is_found_at_once_however_much_requests_differ(factor: float, vary: float) -> None:
+    policy = replace(cascade(low=MIDDLE, high=MIDDLE), provenance={"dearest": []})
+    policy = replace(policy, vertices=tuple(replace(v, cost=6.25) for v in policy.vertices))
+    found = [drift for drift in dearer(policy, factor, 200, vary).recalibrate if "fixed prices" in drift.name]
+    assert [drift.kind for drift in found] == ["cost"] * (factor > 1.0)
+    assert all(drift.requests <= 110 for drift in found)
+    assert all(str(drift).startswith("the mean of what is bought at fixed prices is no longer ") for drift in found)
+
+
+def test_only_prices_that_are_known_to_be_fixed_are_held_to_the_file() -> None:
+    policy = cascade(low=MIDDLE, high=MIDDLE)
+    everything = {"small": 1.0, ("small", "conf"): 0.0, ("small", "judge"): 0.5, "large": 10.0}
+    for provenance, steady in (
+        ({"dearest": []}, everything),
+        ({"dearest": [["large", None, 12.0], ["small", "judge", 0.7]]}, {"small": 1.0, ("small", "conf"): 0.0}),
+        ({}, {}),
+        ({"dearest": None}, {}),
+        ({"dearest": [["large"]]}, {}),
+        ({"dearest": [[["large"], None, 1.0]]}, {}),
+    ):
+        assert _steady_prices(replace(policy, provenance=provenance)) == steady
+
+
+def test_only_what_was_paid_as_planned_is_held_to_its_fixed_price() -> None:
+    policy = replace(cascade(low=LOW, high=LOW), provenance={"dearest": []})
+    for reason in ("fallback", "explored", "down", "invalid cost", "interrupted", "cap"):
+        monitor = Monitor()
+        for _ in range(200):
+            step = Step(Call("small"), {}, 50.0, 50.0, None, reason)
+            monitor.record(routed_of(policy, [step], 1.0, "small", LOW))
+        assert monitor.recalibrate == ()
+    for reason in ("", "invalid"):
+        monitor = Monitor()
+        for _ in range(50):
+            monitor.record(routed_of(policy, [Step(Call("small"), {}, 2.0, 2.0, None, reason)], 1.0, "small", LOW))
+        assert [drift.name for drift in monitor.recalibrate] == ["what is bought at fixed prices"]
 
 
 def test_the_spread_of_a_few_requests_is_not_trusted() -> None:

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.episode import Episode
 from metaverify.policies.exposition import _escaped
 from metaverify.policies.file import load_policy, save_policy
 from metaverify.policies.guards import Guard, TokenBucket
@@ -471,6 +472,23 @@ def test_an_interrupt_goes_on_to_the_caller() -> None:
     with pytest.raises(KeyboardInterrupt):
         router.route("?")
     assert (ends.routed[0].cost, bucket.level) == (1.0, 99.0)
+
+
+def test_an_interrupt_between_two_purchases_charges_what_was_bought_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, bucket = Ends(), TokenBucket(1.0, 100.0, Clock())
+
+    def interrupted(*_: object) -> Action:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Episode, "answered", interrupted)
+    router = Router(cascade(), doubted, guard=Guard(bucket=bucket), monitor=ends)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        router.route("?")
+    (routed,) = ends.routed
+    assert (routed.cost, bucket.level, routed.reasons) == (1.0, 99.0, ("cancelled",))
+    assert [step.action for step in routed.steps] == [Call("small"), Abstain()]
 
 
 def test_many_requests_at_once_in_asyncio_keep_to_themselves() -> None:
