@@ -107,7 +107,7 @@ def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> No
     folder.mkdir()
     try:
         if suffix == ".parquet":
-            parts = []
+            parts: list[Path] = []
             for piece in _of_rows(pieces, _ROW_GROUP):
                 parts.append(folder / f"{len(parts):06}.parquet")
                 piece.write_parquet(parts[-1], compression="lz4")

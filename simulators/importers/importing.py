@@ -16,7 +16,7 @@ import polars as pl
 
 from metaverify.simulators.files import check_suffix, write_pieces
 from metaverify.simulators.importers.importer import Importer, find_importer
-from metaverify.simulators.importers.mapping import Columns, Misfit, meets
+from metaverify.simulators.importers.mapping import Columns, MisfitError, meets
 from metaverify.simulators.importers.runs import Runs
 from metaverify.simulators.importers.settling import BY, FILE, LINE, Known, Settled, schema, settle
 from metaverify.simulators.importers.sources import Record, Source, Unused
@@ -75,7 +75,7 @@ def import_log(
     where: Mapping[str, str] | None = None,
     scale: float = 1.0,
     whole: bool | None = None,
-    rows: int = 262_144,
+    rows: int = 131_072,
     progress: Tell = lambda what, share: None,
 ) -> Imported:
     """Make a log of files of some format, in the format of the suffix of ``out``, whole or not at all.
@@ -112,7 +112,9 @@ def import_log(
 
 def _folder(target: Path) -> Path:
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise LogError("E_FILE", f"{target.name} cannot be written in {target.parent.resolve()}; is there such a folder?")
+        raise LogError(
+            "E_FILE", f"{target.name} cannot be written in {target.parent.resolve()}; is there such a folder?"
+        )
     return target.parent
 
 
@@ -125,9 +127,12 @@ def _scale(scale: float) -> float:
 def _sources(files: Iterable[str | os.PathLike[str]], where: Mapping[str, str]) -> list[Source]:
     """The files in the order of their names, each once."""
     found: dict[tuple[str, str], Source] = {}
-    for name in map(os.fspath, files):
+    for file in files:
+        name = os.fspath(file)
         tier, equals, path = name.partition("=")
-        source = Source(Path(path), tier, where) if equals and not Path(name).exists() else Source(Path(name), None, where)
+        source = (
+            Source(Path(path), tier, where) if equals and not Path(name).exists() else Source(Path(name), None, where)
+        )
         source.check()
         found[str(source.path), source.tier or ""] = source
     if not found:
@@ -159,7 +164,7 @@ class _Job:
         if not self._known.labelled:
             raise self._nothing()
         form = self._importer.form if self._known.reads_back() else "long"
-        count = _Count({source: (0, 0) for source in self._known.sources})
+        count = _Count(dict.fromkeys(self._known.sources, (0, 0)))
         write_pieces(self._pieces(form, whole, count), target, self._work / "parts")
         return self._report(target, form, whole, count)
 
@@ -214,7 +219,7 @@ class _Job:
                 continue
             try:
                 answers = list(self._columns.answers(values, source.tier))
-            except Misfit as misfit:
+            except MisfitError as misfit:
                 self._tally.add(file, line, misfit.why, misfit.value)
                 continue
             if not answers:
@@ -267,7 +272,7 @@ class _Job:
             why = "there are no records"
         elif self._known.labelled:
             tiers = ", ".join(self._known.labelled)
-            why = f"no query has the labelled answers of all of {tiers}; leave files out, or keep them with --keep-partial"
+            why = f"no query has labelled answers of all of {tiers}, and such ones alone are kept"
         else:
             why = "no record says what was correct"
         return LogError("E_UNUSABLE", f"nothing in {names} can be used: {why}; is it that format, or is --map amiss?")

@@ -26,9 +26,7 @@ def read(source: Source) -> Iterator[Record | Unused]:
     except ModuleNotFoundError as error:
         if error.name != "inspect_ai":
             raise
-        raise LogError(
-            "E_OPTION", "logs of Inspect need its own reader: pip install 'metaverify[inspect]'"
-        ) from error
+        raise LogError("E_OPTION", "logs of Inspect need its own reader: pip install 'metaverify[inspect]'") from error
     file = str(source.path)
     try:
         head = read_eval_log(file, header_only=True)
@@ -57,7 +55,7 @@ def _record(at: int, sample: Any, known: Mapping[str, str]) -> Record | Unused:
         return Unused(at, "is a sample that ended in an error", sample.error.message)
     plain = sample.model_dump(mode="json", exclude=_LEFT_OUT, exclude_none=True)
     scores = plain.get("scores") or {}
-    grade = next(iter(scores.values()), {}).get("value")
+    grade = next((score.get("value") for score in scores.values()), None)
     group = f"{known['task']}/{sample.id}"
     costs = [usage.get("total_cost") for usage in plain.get("model_usage", {}).values()]
     own = {

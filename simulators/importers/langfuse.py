@@ -32,7 +32,9 @@ def _keyed(line: int, value: Any) -> Record | Unused:
         subject = subject if isinstance(subject, Mapping) else {}
         of_trace = subject.get("kind") == "trace"
         trace = value.get("traceId") or subject.get("traceId") or (subject.get("id") if of_trace else None)
-        observation = value.get("observationId") or (subject.get("id") if subject.get("kind") == "observation" else None)
+        observation = value.get("observationId") or (
+            subject.get("id") if subject.get("kind") == "observation" else None
+        )
         value = {"name": value.get("name"), "value": _told(value), "of": observation, "score": True}
     else:
         trace = value.get("traceId")
@@ -67,7 +69,9 @@ def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
         if of in answers:
             scores.setdefault(of, {})[str(record.values["name"])] = record.values["value"]
         elif of is None:
-            yield Unused(record.line, "is a score of a trace that has none or several generations", record.values["name"])
+            yield Unused(
+                record.line, "is a score of a trace that has none or several generations", record.values["name"]
+            )
         else:
             yield Unused(record.line, "is a score of an observation that is not in the files", record.values["name"])
     for name, record in answers.items():

@@ -96,12 +96,10 @@ def _value(value: Any) -> Any:
     kind, told = next(iter(value.items()), ("", None))
     if kind in ("intValue", "doubleValue"):  # 64 bits are texts in JSON, and so is NaN
         with suppress(TypeError, ValueError):
-            return int(told) if kind == "intValue" else float(told)
-    if kind == "arrayValue":
-        return [_value(one) for one in (told or {}).get("values") or ()]
-    if kind == "kvlistValue":
-        return {str(one.get("key")): _value(one.get("value")) for one in (told or {}).get("values") or ()}
-    return told
+            return int(str(told)) if kind == "intValue" else float(str(told))
+    if kind == "arrayValue" and isinstance(told, Mapping):
+        return [_value(one) for one in told.get("values") or ()]
+    return _attributes({"attributes": told.get("values")}) if isinstance(told, Mapping) else told
 
 
 def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
@@ -110,7 +108,9 @@ def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
     found = {str(r.values["evaluation"]): r.values["score"] for r in records if "evaluation" in r.values}
     if not spans:
         for record in records:
-            yield Unused(record.line, "is an evaluation of a span that is not in the files", record.values["evaluation"])
+            yield Unused(
+                record.line, "is an evaluation of a span that is not in the files", record.values["evaluation"]
+            )
         return
     for span in spans[:-1]:
         yield Unused(span.line, "is a span that comes again")

@@ -92,7 +92,8 @@ class Known:
             tiers, signals = source_columns("", names, declared)
         except LogError:
             return False
-        got = {of.name: {reading.name for reading in of.readings} for of in (*tiers, *signals)}
+        found = {of.name: of.readings for of in tiers} | {of.name: of.readings for of in signals}
+        got = {source: {reading.name for reading in readings} for source, readings in found.items()}
         want = {
             source: {reading or "conf" for reading, found in readings.items() if "confidence" in found}
             for source, readings in self.sources.items()
@@ -118,8 +119,14 @@ class Settled:
     def without(self, queries: pl.DataFrame) -> Settled:
         """The others."""
         return Settled(
-            *(of.join(queries, on="query_id", how="anti", maintain_order="left") for of in (self.queries, self.answers)),
-            *(of.join(queries, on="query_id", how="anti", maintain_order="left") for of in (self.readings, self.partial)),
+            *(
+                of.join(queries, on="query_id", how="anti", maintain_order="left")
+                for of in (self.queries, self.answers)
+            ),
+            *(
+                of.join(queries, on="query_id", how="anti", maintain_order="left")
+                for of in (self.readings, self.partial)
+            ),
         )
 
     def frame(self, known: Known, form: str) -> pl.DataFrame:
@@ -186,7 +193,9 @@ def _agreed(frame: pl.DataFrame, by: Sequence[str], columns: Sequence[str], tall
         both = frame.select(*by, FILE, LINE, *known).join(found, on=by, suffix="\0")
         for name in known:
             for file, line, value in both.filter(pl.col(name) != pl.col(f"{name}\0")).select(FILE, LINE, name).rows():
-                tally.add(file, line, f"has another {name} than other rows of the {_OF[len(by)]}, and is overruled", value)
+                tally.add(
+                    file, line, f"has another {name} than other rows of the {_OF[len(by)]}, and is overruled", value
+                )
     return found.select(*by, *columns)
 
 
@@ -206,7 +215,9 @@ def _priced(
         tally.add(file, line, "has no cost, which other answers of the tier have")
     out = lacking.select("query_id", "tier").unique()
     if len(out):
-        frame, answers = (of.join(out, on=["query_id", "tier"], how="anti", maintain_order="left") for of in (frame, answers))
+        frame, answers = (
+            of.join(out, on=["query_id", "tier"], how="anti", maintain_order="left") for of in (frame, answers)
+        )
         queries = queries.join(frame, on="query_id", how="semi", maintain_order="left")
     for name in ("group_id", "weight"):
         if name in known.query and queries[name].has_nulls():

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import re
 import sys
 import zlib
@@ -176,7 +175,7 @@ class Source:
     @contextmanager
     def _bytes(self) -> Iterator[Any]:
         """The file's bytes, unpacked, by lines; reading them tells how far it has come."""
-        size = max(os.path.getsize(self.path), 1)
+        size = max(self.path.stat().st_size, 1)
         with self.path.open("rb", buffering=_PIECE) as raw:
             counted = _Counted(raw, lambda at: self.tell(at / size))
             if self.path.name.lower().endswith(".gz"):
@@ -189,14 +188,14 @@ class Source:
 class _Counted(io.RawIOBase):
     """Bytes, which tell where they are as they are read."""
 
-    def __init__(self, raw: io.BufferedReader, tell: Callable[[int], None]):
+    def __init__(self, raw: Any, tell: Callable[[int], None]):
         self._raw, self._tell = raw, tell
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._raw.readinto(buffer)
+        count = int(self._raw.readinto(buffer))
         self._tell(self._raw.tell())
         return count
 
