@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import random
 import re
 import shlex
@@ -21,10 +22,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from metaverify import cli, commands
 from metaverify.cli import main
 from metaverify.fitting.fit import fit
 from metaverify.fitting.models.zoo import MODELS, name_of
-from metaverify.options import MODEL_NAMES
+from metaverify.learning import MODEL_NAMES
 from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.explain import action_json, explain
@@ -388,7 +390,11 @@ def test_replay_says_what_the_library_says(dial: list[str], run: Run, shop: Shop
         "warnings": ["few-values"],
     }
     assert {**found, "notes": []} == expected
-    assert "warning few-values: " in run("replay", shop.full_policy, shop.full_log, *dial).out
+    (told,) = [
+        line for line in run("replay", shop.full_policy, shop.full_log, *dial).out.splitlines() if "few-values" in line
+    ]
+    assert told.startswith("warning few-values: ")
+    assert " of tier1: " in told  # the readings that it is about
     assert [note.split(",")[0] for note in found["notes"]] == ["the policy was fitted on this log"]
 
 
@@ -819,6 +825,44 @@ sys.exit(code)
 def test_what_needs_no_numbers_loads_nothing_beside_the_standard_library(argv: list[str], shop: Shop) -> None:
     ran = apart(*(str(shop.policy) if arg == "POLICY" else arg for arg in argv), script=OTHERS)
     assert (ran.code, ran.err) == (0, "\n")
+
+
+ROOM_OF_COMMANDS = """
+import sys
+from metaverify.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(*sorted(name for name in sys.modules if name.startswith("metaverify.commands.")), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "loaded"),
+    [
+        ([], ""),
+        (["--help"], ""),
+        (["--version"], ""),
+        (["nonsense"], ""),
+        (["show", "--help"], "metaverify.commands.show"),
+        (["decide", "no.json", "{}"], "metaverify.commands.decide"),
+    ],
+)
+def test_only_the_command_that_is_called_is_loaded(argv: list[str], loaded: str) -> None:
+    assert apart(*argv, script=ROOM_OF_COMMANDS).err.splitlines()[-1] == loaded
+
+
+def test_every_module_of_a_command_has_its_line_in_the_table() -> None:
+    modules = [name for _, name, _ in pkgutil.iter_modules(commands.__path__)]
+    assert modules == sorted(map(cli.module_name, cli.COMMANDS))
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("fit", "fit"), ("serve-verdict", "serve_verdict"), ("import", "import_")]
+)
+def test_a_module_is_named_as_its_command_as_far_as_python_takes_it(command: str, module: str) -> None:
+    assert cli.module_name(command) == module
 
 
 WITHOUT_EXTRA = """

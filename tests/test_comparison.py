@@ -17,7 +17,7 @@ from metaverify.fitting import compare as engine
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.compare import compare
 from metaverify.fitting.comparison import Adherence, Comparison, Differences
-from metaverify.fitting.methods import LEARNERS
+from metaverify.fitting.methods import LEARNERS, USUAL, known_methods
 from metaverify.simulators.log import fingerprint_queries
 from metaverify.simulators.outcome import Estimate
 from metaverify.simulators.reader import read_log
@@ -207,6 +207,15 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
         return (code, *capsys.readouterr())
 
     return command
+
+
+def test_methods_are_listed_with_what_each_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["compare", "--list-methods"])
+    lines = [line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
+    assert [line[0] for line in lines] == list(known_methods())
+    assert {line[0] for line in lines if line[1] == "*"} == set(USUAL)
+    assert all(len(line) > 2 for line in lines)
 
 
 def test_it_prints_the_table_and_writes_json_and_figures(run: Run, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_no_module_is_left_out() -> None:
     files = {path for room in ("policies", "simulators", "fitting") for path in (ROOT / room).rglob("*.py")}
     names = {".".join(["metaverify", *path.relative_to(ROOT).with_suffix("").parts]) for path in files}
     faces = {f"metaverify.{path.stem}" for path in (ROOT / "metaverify").glob("*.py")} | {"metaverify.page"}
+    faces |= {f"metaverify.commands.{path.stem}" for path in (ROOT / "metaverify" / "commands").glob("*.py")}
     assert {name.removesuffix(".__init__") for name in names | faces} - SCRIPTS == set(MODULES)
 
 

@@ -93,6 +93,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     found = contents(wheel)
     sources = {f"metaverify/{path.name}": path for path in (ROOT / "metaverify").glob("*.py")}
+    sources |= {f"metaverify/commands/{path.name}": path for path in (ROOT / "metaverify" / "commands").glob("*.py")}
     for room in ROOMS:
         paths = [path for path in (ROOT / room).rglob("*.py") if "__pycache__" not in path.parts]
         sources |= {f"metaverify/{path.relative_to(ROOT).as_posix()}": path for path in paths}

@@ -1,0 +1,81 @@
+"""What every command says and writes: JSON, warnings, progress, and whether there is a place for a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaverify.simulators.log import LogWarning
+
+__all__ = ["Tell", "check_out", "json_text", "print_json", "print_warnings", "progress"]
+
+CASES = 3  # of a warning, that are named
+
+Tell = Callable[[str, float | None], None]
+"""What is being done, and the share of the whole that is done; None where that has not changed."""
+
+
+def check_out(path: str | None) -> None:
+    """Make sure, before any work is done, that there is a place for the file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if path is None:
+        return
+    target = pathlib.Path(path)
+    if target.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    print(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """The value as JSON, with null for every number that JSON has no word for."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not float("-inf") < value < float("inf"):
+        return None
+    return value
+
+
+def print_warnings(warnings: Iterable[LogWarning]) -> None:
+    """What is odd about a log, a line each."""
+    for warning in warnings:
+        some = ", ".join(warning.cases[:CASES])
+        more = f", and {len(warning.cases) - CASES} more" if len(warning.cases) > CASES else ""
+        print(f"warning {warning.slug}: {warning.text}{f' ({some}{more})' if some else ''}")
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Tell]:
+    """A progress bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda what, share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
