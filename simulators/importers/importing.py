@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -174,17 +175,23 @@ class _Job:
         """The records of all files that can be used, with the number of their file."""
         size = [max(source.path.stat().st_size, 1) for source in self._sources]
         for at, source in enumerate(self._sources):
-            before, share = sum(size[:at]) / sum(size), size[at] / sum(size)
-
-            def tell(part: float, name: str = source.path.name, before: float = before, share: float = share) -> None:
-                self._tell(f"reading {name}", _READING * (before + share * part))
-
-            for found in self._importer.read(replace(source, tell=tell)):
+            told = replace(source, tell=self._teller(source, sum(size[:at]), size[at], sum(size)))
+            for found in self._importer.read(told):
                 self._records += 1
                 if isinstance(found, Unused):
                     self._tally.add(at, *found)
                 else:
                     yield at, found
+
+    def _teller(self, source: Source, before: int, own: int, total: int) -> Callable[[float], None]:
+        """What is told of a file as it is read: how fast, and the share of all bytes."""
+        start = time.monotonic()
+
+        def tell(share: float) -> None:
+            speed = own * share / 1e6 / max(time.monotonic() - start, 1e-3)
+            self._tell(f"{source.path.name}, {speed:.0f} MB/s", _READING * (before + own * share) / total)
+
+        return tell
 
     def _joined(self, join: Callable[[Sequence[Record]], Iterator[Record | Unused]]) -> Iterator[tuple[int, Record]]:
         names = {"key": pl.String(), FILE: pl.Int32(), LINE: pl.Int64(), "record": pl.String()}

@@ -207,9 +207,11 @@ def _pieces(lines: Any) -> Iterator[bytes]:
 
 def _parsed(number: int, line: bytes) -> Record | Unused:
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
         return Unused(number, "is not UTF-8 text", f"byte 0x{line[error.start]:02x}")
+    except json.JSONDecodeError as error:
+        return Unused(number, _NO_JSON, f"{error.msg} at letter {error.colno}")
     except (ValueError, RecursionError) as error:
         return Unused(number, _NO_JSON, error)
     return Record(number, value) if isinstance(value, dict) else Unused(number, "is no JSON object", value)
