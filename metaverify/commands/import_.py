@@ -100,5 +100,6 @@ def _lines(found: Imported) -> list[str]:
         lines.append("\nnot used:")
         for fault in found.faults:
             more = ", …" if fault.count > len(fault.first) else ""
-            lines.append(f"  {fault.count:,} {fault.why}: {', '.join(fault.first)}{more}")
+            times = "once" if fault.count == 1 else f"{fault.count:,} times"
+            lines.append(f"  {fault.why}, {times}: {', '.join(fault.first)}{more}")
     return lines

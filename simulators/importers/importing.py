@@ -270,19 +270,20 @@ class _Job:
     def _nothing(self) -> LogError:
         """What to say where there is no query left."""
         names = ", ".join(dict.fromkeys(source.path.name for source in self._sources[:3]))
-        if faults := self._tally.faults():
+        faults = self._tally.faults()
+        if self._known.sources and not self._known.labelled:
+            why = "no record says what was correct; say where it stands, --map correct=PATH"
+        elif faults:
             first = faults[0]
-            why = f"a record {first.why}, as {first.count:,} of {self._records:,} do: {first.first[0]}"
+            why = f"{first.first[0]} {first.why}, as {first.count:,} of {self._records:,}; is it that format?"
         elif self._passed_over:
             why = f"all {self._passed_over:,} records are passed over by --where"
         elif not self._records:
             why = "there are no records"
-        elif self._known.labelled:
-            tiers = ", ".join(self._known.labelled)
-            why = f"no query has labelled answers of all of {tiers}, and such ones alone are kept"
         else:
-            why = "no record says what was correct"
-        return LogError("E_UNUSABLE", f"nothing in {names} can be used: {why}; is it that format, or is --map amiss?")
+            tiers = ", ".join(self._known.labelled)
+            why = f"no query has labelled answers of all of {tiers}, and others are kept with --partial only"
+        return LogError("E_UNUSABLE", f"nothing in {names} can be used: {why}")
 
 
 @dataclass(slots=True)

@@ -204,14 +204,13 @@ def dotted(record: Any, path: str) -> Any:
     2
     """
     if isinstance(record, dict):
-        if path in record:
-            return record[path]
         at = path.find(".")
         while at >= 0:
             if path[:at] in record and (found := dotted(record[path[:at]], path[at + 1 :])) is not None:
                 return found
             at = path.find(".", at + 1)
-    elif isinstance(record, list | tuple):
+        return record.get(path)
+    if isinstance(record, list | tuple):
         first, _, rest = path.partition(".")
         if first.isdecimal() and int(first) < len(record):
             return dotted(record[int(first)], rest) if rest else record[int(first)]

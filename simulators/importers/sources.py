@@ -160,7 +160,7 @@ class Source:
                 self._bytes() as raw,
                 io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file,
             ):
-                yield from _csv_records(csv.reader(file, strict=True))
+                yield from _csv_records(self.path.name, csv.reader(file, strict=True))
         finally:
             csv.field_size_limit(before)
 
@@ -217,7 +217,7 @@ def _parsed(number: int, line: bytes) -> Record | Unused:
     return Record(number, value) if isinstance(value, dict) else Unused(number, "is no JSON object", value)
 
 
-def _csv_records(rows: Any) -> Iterator[Record | Unused]:
+def _csv_records(name: str, rows: Any) -> Iterator[Record | Unused]:
     header: list[str] = []
     while True:
         line = rows.line_num + 1
@@ -236,8 +236,8 @@ def _csv_records(rows: Any) -> Iterator[Record | Unused]:
         if not header:
             header = row
             if len(set(header)) < len(header):
-                twice = next(name for at, name in enumerate(header) if name in header[:at])
-                raise LogError("E_DUPCOL", f"the header has two columns {twice!r}; rename one")
+                twice = next(column for at, column in enumerate(header) if column in header[:at])
+                raise LogError("E_DUPCOL", f"{name} has two columns {twice!r}; rename one")
         elif len(row) != len(header):
             yield Unused(line, "has more or fewer fields than the header", f"{len(row)}, not {len(header)}")
         else:
