@@ -94,6 +94,8 @@ def _lines(found: Imported) -> list[str]:
     if found.partial:
         kept = "are left out; --partial keeps them" if found.whole else "are kept; fit --partial reads such a log"
         lines.append(f"\n{found.partial:,} queries that some tier did not answer, or not with a label, {kept}")
+    if found.ignored:
+        lines.append(f"\ncolumns not used: {', '.join(found.ignored)}")
     if found.passed_over:
         lines.append(f"\n{found.passed_over:,} records are not as --where wants them")
     if found.faults:

@@ -39,7 +39,8 @@ class Imported:
     """What became of the files.
 
     ``form`` is that of the log, "wide" or "long".  ``answers`` counts those of each tier, and those of them that are
-    labelled; ``signals`` are sources without answers, ``unpriced`` tiers without prices.  ``partial`` queries were not
+    labelled; ``signals`` are sources without answers, ``unpriced`` tiers without prices.  ``columns`` are those of the
+    log, ``ignored`` those of tables from which nothing was taken.  ``partial`` queries were not
     answered, or not with a label, by some labelled tier; they are in the log, or left out where ``whole``.  ``faults``
     are what could not be used, ``passed_over`` counts records that did not meet the conditions.
     """
@@ -53,6 +54,7 @@ class Imported:
     signals: tuple[str, ...]
     unpriced: tuple[str, ...]
     columns: tuple[str, ...]
+    ignored: tuple[str, ...]
     partial: int
     whole: bool
     passed_over: int
@@ -63,7 +65,7 @@ class Imported:
         answers = {tier: {"answers": count, "labelled": known} for tier, (count, known) in self.answers.items()}
         faults = [{"why": fault.why, "count": fault.count, "first": list(fault.first)} for fault in self.faults]
         plain = {name: getattr(self, name) for name in self.__slots__}
-        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns")}
+        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns", "ignored")}
         return {**plain, **listed, "answers": answers, "faults": faults}
 
 
@@ -261,6 +263,7 @@ class _Job:
             signals=tuple(known.signals),
             unpriced=tuple(s for s in sorted(known.sources) if s not in known.signals and "cost" not in known.of(s)),
             columns=tuple(known.columns(form)),
+            ignored=tuple(sorted(self._columns.ignored)),
             partial=count.partial,
             whole=whole,
             passed_over=self._passed_over,

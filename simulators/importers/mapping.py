@@ -26,6 +26,8 @@ _WIDE = re.compile(r"(correct|cost|label_propensity|conf|verify_cost|propensity)
 _OF_READINGS = ("conf", "verify_cost", "propensity")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MISSPELT = 0.8  # of difflib's ratio
+_MOST_PLANS = 1_000  # sets of keys that the records of a table may have, before they are worked out anew
+_MOST_IGNORED = 100
 _HEAVIEST = 1e15
 _TINY, _HUGE = 1e-9, 1e9  # between them nobody needs to ask whether prices can be reckoned with
 _WHOLE = 2.0**53
@@ -112,7 +114,7 @@ class Columns:
         self._own, self._scale = own, scale
         self._plans: dict[tuple[tuple[str, ...], bool], _Plan] = {}
         self.contexts = tuple(sorted(n for n in self._paths if not _is_known(n, wide=own or not long)))
-        self.used: set[str] = {path for of in self._paths.values() for path in of if isinstance(path, str)}
+        self.ignored: set[str] = set()  # of tables: what nothing is taken from
         self._tiers: set[str] = set()
 
     def answers(self, record: Mapping[str, Any], tier: str | None = None) -> Iterator[Answer]:
@@ -122,7 +124,11 @@ class Columns:
             MisfitError: a value that its column cannot hold, or no query or tier.
         """
         key = tuple(record) if self._own else (), tier is not None
-        plan = self._plans.get(key) or self._plans.setdefault(key, self._plan(*key))
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._plan(*key)
         query = plan.query(record)
         if query is None:
             raise MisfitError("has no query_id")
@@ -143,7 +149,9 @@ class Columns:
     def _plan(self, keys: Sequence[str], of_one: bool) -> _Plan:
         names = [*self._paths, *(key for key in keys if key not in self._paths and _is_known(key, wide=True))]
         paths = {name: self._paths.get(name, (name,)) for name in names}
-        self.used.update(names if self._own else ())
+        used = {path for of in paths.values() for path in of if isinstance(path, str)}
+        if len(self.ignored) < _MOST_IGNORED:
+            self.ignored |= {key for key in keys if key not in used and not any(p.startswith(f"{key}.") for p in used)}
         places = list(self._long_places(paths) if of_one or "tier" in paths else self._wide_places(paths))
         return _Plan(
             _getter(paths.get("query_id", ()), _text("query_id")),
@@ -175,7 +183,9 @@ class Columns:
                 tier = max((t for t in tiers if rest == t or rest.endswith(f"_{t}")), key=len, default=rest)
                 words = [f"conf{number}" if number else "", rest.removesuffix(tier).removesuffix("_")]
                 reading = "_".join(word for word in words if word) or None
-                if reading is None or kind in _OF_READINGS:
+                if reading is not None and kind not in _OF_READINGS:  # a sample's answer
+                    self.ignored.add(name)
+                else:
                     field = "confidence" if kind == "conf" else kind
                     field = "verify_cost" if kind == "cost" and tier not in tiers else field
                     found.setdefault((tier, reading), {})[field] = name

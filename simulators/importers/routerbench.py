@@ -25,7 +25,9 @@ def read(source: Source) -> Iterator[Record | Unused]:
         if not models:
             yield Unused(found.line, f"has no column <model>{_COST}")
             continue
-        values: dict[str, Any] = {name: row[name] for name in row if "|" not in name and name not in models}
+        values: dict[str, Any] = {
+            name: row[name] for name in row if "|" not in name and name not in (*models, "sample_id")
+        }
         values["query_id"] = row.get("sample_id")
         for model in models:
             values[f"correct_{model}"], values[f"cost_{model}"] = row.get(model), row[model + _COST]

@@ -97,7 +97,12 @@ def test_foreign_names_are_mapped_in_the_long_form_and_in_the_wide_one(tmp_path:
     )
     mapping = {"query_id": "id", "tier": "model", "correct": "ok", "confidence": "p", "cost": "usd", "lang": "lang"}
     mapping |= {"confidence.judge": "judge", "verify_cost.judge": "0.5"}
-    import_log("long", [tmp_path / "long.csv"], tmp_path / "out.parquet", mapping=mapping, scale=100.0)
+    mapping.pop("lang")
+    report = import_log("long", [tmp_path / "long.csv"], tmp_path / "out.parquet", mapping=mapping, scale=100.0)
+    assert report.ignored == ("lang",)
+    mapping["lang"] = "lang"
+    report = import_log("long", [tmp_path / "long.csv"], tmp_path / "out.parquet", mapping=mapping, scale=100.0)
+    assert report.ignored == ()
     wanted = [
         {"query_id": "1", "lang": "de"}
         | {"correct_a": 1.0, "cost_a": 0.1, "conf_a": 0.5, "conf_judge_a": 0.1, "verify_cost_judge_a": 0.5}
@@ -116,6 +121,13 @@ def test_foreign_names_are_mapped_in_the_long_form_and_in_the_wide_one(tmp_path:
         {"query_id": "1", "correct_a": 1.0, "cost_a": 0.002, "conf_a": 0.5},
         {"query_id": "2", "correct_a": 0.0, "cost_a": 0.002, "conf_a": 1.0},
     ]
+
+
+def test_answers_of_samples_are_not_taken_and_told(tmp_path: Path) -> None:
+    rows = [{"query_id": f"q{at}", "correct_a": 1, "conf_a": 0.5, "conf2_a": 0.25, "correct2_a": 0} for at in range(2)]
+    report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    assert report.ignored == ("correct2_a",)
+    assert table(tmp_path / "out.parquet")[0] == {"query_id": "q0", "correct_a": 1.0, "conf_a": 0.5, "conf2_a": 0.25}
 
 
 def test_where_the_wide_names_would_be_misread_the_long_form_is_written(tmp_path: Path) -> None:
