@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from metaverify.simulators.decisions import read_decisions as read_decisions
     from metaverify.simulators.digits import load_digits_log as load_digits_log
     from metaverify.simulators.exploration_plan import plan_exploration as plan_exploration
+    from metaverify.simulators.importers.importing import Imported as Imported
+    from metaverify.simulators.importers.importing import import_log as import_log
     from metaverify.simulators.inspection import inspect_log as inspect_log
     from metaverify.simulators.log import LogError as LogError
     from metaverify.simulators.log import ReplayLog as ReplayLog
@@ -73,6 +75,7 @@ _HOMES = {
     "simulators.decisions": ("join_labels", "read_decisions"),
     "simulators.digits": ("load_digits_log",),
     "simulators.exploration_plan": ("plan_exploration",),
+    "simulators.importers.importing": ("Imported", "import_log"),
     "simulators.inspection": ("inspect_log",),
     "simulators.log": ("LogError", "ReplayLog"),
     "simulators.offpolicy": ("appraise",),

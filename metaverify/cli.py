@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "draw a policy",
     "report": "a policy as one web page: the dial, its trees, decisions by hand",
     "simulate": "draw a log from a synthetic world",
+    "import": "make a log of what gateways, evaluation harnesses and warehouses write",
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["join_labels", "read_decisions"]
+__all__ = ["join_labels", "read_decisions", "request_rows"]
 
 _SCHEMA = {
     "query_id": pl.String,
@@ -74,6 +74,11 @@ def _key(step: Any, place: str) -> str:
             "E_MISSING", f"{place}: the request has no key, so nothing can be joined; route with key=<the request's id>"
         )
     return str(step["key"])
+
+
+def request_rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The steps of one request as rows of the long form, by column; see `read_decisions`."""
+    return (dict(zip(_SCHEMA, row, strict=True)) for row in _rows(key, steps))
 
 
 def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -41,6 +41,7 @@ from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
 COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "certify", "replay", "decide", "show", "report", "simulate")
+COMMANDS += ("import",)
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "show": ["show", shop.policy],
         "report": ["report", shop.policy, "-o", shop.folder / "report.html"],
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
+        "import": ["import", "wide", shop.log, "-o", shop.folder / "imported.parquet"],
     }[str(command)] + others
 
 
