@@ -36,7 +36,7 @@ coverage: $(STAMP)
 
 # A part of the mutants: make mutation SHARE=0.2 SEED=2 FILES="store guards"
 mutation: $(STAMP)
-	$(BIN)/python -m tests.policies.mutation $(FILES) --share $(SHARE) --seed $(SEED) --minutes $(MINUTES)
+	$(BIN)/python -m tests.policies.mutation $(FILES) --share $(SHARE) --seed $(SEED) --minutes $(MINUTES) --workers $(WORKERS)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.policies.fuzzing --workers $(WORKERS)

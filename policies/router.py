@@ -462,7 +462,7 @@ class _Run:
     def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
         chance = self._propensity
         if self._exploration is not None and chance is not None and isinstance(action, Call):
-            chance = self._exploration.rate if reason == "explored" else 1.0
+            chance = 1.0 if self._settled is None else self._exploration.rate
         self._steps.append(Step(action, readings, cost, self._allowance.spent, chance, reason, self._without()))
 
     def _without(self) -> tuple[str, ...]:
