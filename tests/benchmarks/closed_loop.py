@@ -1,11 +1,14 @@
 """The loop: fit on a few full rows, deploy with exploration, refit on what the router left to be seen.
 
-``python -m tests.benchmarks.closed_loop`` prints, over 20 seeds, held-out quality at the budget before and after, and
-how often the interval that a refit reports holds the truth.
+python -m tests.benchmarks.closed_loop [--seeds 20] [--first-seed 0] [--worlds hopeless,shared_difficulty]
+
+It prints held-out quality at the budget before and after, and how often the interval that a refit reports holds the
+truth.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,16 +89,25 @@ def table(turns: Sequence[Turn]) -> str:
     )
 
 
-def main(seeds: int = 20) -> None:
+def main() -> None:
     """Print the table, a seed a line before it."""
-    for world in ("hopeless", "shared_difficulty"):
+    options = _parser().parse_args()
+    for world in options.worlds.split(","):
         unseen = WORLDS[world]().draw(200_000, 10_007)
         print(world)
         turns = []
-        for seed in range(seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             turns.append(turn(seed, unseen, world=world))
             print(f"  {seed:2}  {turns[-1].before:.4f} -> {turns[-1].after:.4f}", flush=True)
         print(table(turns), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--worlds", default="hopeless,shared_difficulty")
+    return parser
 
 
 if __name__ == "__main__":
