@@ -1,4 +1,4 @@
-"""How much to explore, and where: what it takes to know a policy's value to a wanted precision while another one runs."""
+"""How much to explore, and where: what it takes to know a policy's value while another policy runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class PlannedBin:
         """The bin in words."""
         if self.tier is None:
             return "everywhere else"
-        return f"{self.tier} answers, {self.reading} in [{self.low:.4g}, {self.high:.4g}{']' if self.high == 1 else ')'}"
+        return (
+            f"{self.tier} answers, {self.reading} in [{self.low:.4g}, {self.high:.4g}{']' if self.high == 1 else ')'}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ SURE = ExploredBin("small", "conf", 0.8, 1.0, 0.25, enough=2)
 PLACES = Exploration(0.125, "s", (DOUBTFUL, SURE))
 
 
-def chain(last: Accept | Abstain = Accept("large")) -> Policy:
+def chain(*, hands_over: bool = False) -> Policy:
     """small, and large where it is below 0.4."""
     tiers = (Tier("small", 1.0, (Reading("conf", 0.0, (0.5,), (1, 1, 0)),)), Tier("large", 9.0))
     nodes = (
@@ -39,7 +39,7 @@ def chain(last: Accept | Abstain = Accept("large")) -> Policy:
         Read("small", "conf", (0.4,), (2, 3), 2),
         Ask("large", 4),
         Stop(Accept("small")),
-        Stop(last),
+        Stop(Abstain() if hands_over else Accept("large")),
     )
     return Policy(tiers, nodes, (Vertex(0.0, 5.0, 0.5, 0),), OperatingPoint(0, 0, 0.0), abstain=0.3)
 
@@ -169,7 +169,7 @@ def test_a_file_that_is_none_is_refused_with_its_place(
 
 def test_a_file_that_is_too_large_or_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "exploration.json"
-    with pytest.raises(PolicyFileError, match="E_NOTFILE.*metaverify explore"):
+    with pytest.raises(PolicyFileError, match=r"E_NOTFILE.*metaverify explore"):
         load_exploration(path)
     path.write_text(" " * (1 << 20) + "{}", "utf-8")
     with pytest.raises(PolicyFileError, match="E_SIZE"):
@@ -205,7 +205,7 @@ def test_after_enough_of_a_bin_propensities_fall() -> None:
 
 
 def test_a_request_that_is_handed_over_is_explored_at_the_rate_of_the_rest() -> None:
-    router = asked(chain(Abstain()), Exploration(0.125, "s", (DOUBTFUL,)), 0.1)
+    router = asked(chain(hands_over=True), Exploration(0.125, "s", (DOUBTFUL,)), 0.1)
     assert {router.route("?", key=key).unseen.get("large", 0.0) for key in range(50)} == {0.0}  # it was called
     only = Policy(
         chain().tiers, (Stop(Abstain()),), (Vertex(0.0, 0.0, 0.3, 0),), OperatingPoint(0, 0, 0.0), abstain=0.3
