@@ -274,4 +274,4 @@ def _cuts(policy: Policy, vertex: int, tier: str, reading: str) -> Iterator[floa
 
 
 def _by(place: Ints, values: Floats, count: int) -> Floats:
-    return np.bincount(place, weights=values, minlength=count)
+    return np.asarray(np.bincount(place, weights=values, minlength=count), dtype=np.float64)

@@ -81,27 +81,27 @@ def way(policy: Policy, root: int, partial: PartialLog, row: int, fold: int, kin
 
 
 def models(ways: list[Way], folds: int) -> dict[tuple[int, int], float]:
-    """What a node is worth to the queries of a fold: the weighted mean, over the queries of other folds that were seen
-    there, of what it brought and of what the next node is worth to them; and, as one more row of mean weight, the same
-    over this node and all later ones."""
+    """What a node is worth by the model of a fold, learnt on the other folds: the weighted mean, over their queries
+    that were seen there, of what it brought and of what the next node is worth; and, as one more row of mean weight,
+    the same over this node and all later ones."""
     worth: dict[tuple[int, int], float] = {}
-    passed: list[tuple[int, float, float]] = []  # fold, weight, target of every row at this node and later ones
-    for node in sorted({stage.node for each in ways for stage in each.stages}, reverse=True):
-        here: list[tuple[int, float, float]] = []
-        for each in ways:
-            for at, stage in enumerate(each.stages):
-                if stage.node == node and stage.seen:
-                    follows = each.stages[at + 1 : at + 2]
-                    ahead = sum(worth[next_one.node, each.fold] for next_one in follows)
-                    here.append((each.fold, each.weight / stage.chance, stage.reward + ahead))
-        passed += here
-        row = sum(weight for _, weight, _ in here) / max(len(here), 1)
-        for fold in range(folds):
-            all_weight = sum(weight for of, weight, _ in passed if of != fold)
-            usual = sum(weight * target for of, weight, target in passed if of != fold) / all_weight
-            weight = sum(weight for of, weight, _ in here if of != fold)
-            total = sum(weight * target for of, weight, target in here if of != fold)
-            worth[node, fold] = (total + row * usual) / (weight + row)
+    nodes = sorted({stage.node for each in ways for stage in each.stages}, reverse=True)
+    for fold in range(folds):
+        all_weight = all_earned = 0.0
+        for node in nodes:
+            weight = earned = 0.0
+            seen: list[float] = []
+            for each in ways:
+                for at, stage in enumerate(each.stages):
+                    if stage.node == node and stage.seen:
+                        seen.append(each.weight / stage.chance)
+                        if each.fold != fold:
+                            ahead = sum(worth[follows.node, fold] for follows in each.stages[at + 1 : at + 2])
+                            weight += each.weight / stage.chance
+                            earned += each.weight / stage.chance * (stage.reward + ahead)
+            all_weight, all_earned = all_weight + weight, all_earned + earned
+            row = sum(seen) / max(len(seen), 1)
+            worth[node, fold] = (earned + row * all_earned / all_weight) / (weight + row)
     return worth
 
 
