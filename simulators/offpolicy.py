@@ -276,10 +276,8 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
         weight = walked.log.weights[rows] * inverse * known[:, rows]
         here = np.stack([weight.sum(axis=1), (weight * target).sum(axis=1)])
         everywhere = everywhere + here
-        row = (
-            ONE_ROW * (walked.log.weights[rows] @ inverse) / max(int(step.seen.sum()), 1) if folds is not None else 0.0
-        )
-        worth = _worth(here, everywhere, row)
+        mean = float(walked.log.weights[rows] @ inverse) / max(int(step.seen.sum()), 1)
+        worth = _worth(here, everywhere, 0.0 if folds is None else ONE_ROW * mean)
         surplus = inverse * (target[own] - worth[own[0]]) * step.seen
         added[rows] += surplus
         added_below[rows] += np.where(inverse <= cap, surplus, 0.0)

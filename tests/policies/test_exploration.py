@@ -22,6 +22,7 @@ from metaverify.policies.exploration import (
     save_exploration,
 )
 from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.guards import Guard
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.router import Failure, Reply, Router
 from metaverify.policies.tiers import Reading, Tier
@@ -227,6 +228,19 @@ def test_where_the_answer_is_not_there_no_chance_is_told() -> None:
 
     routed = Router(chain(), call, exploration=PLACES).route("?", key=1)
     assert (routed.tier, routed.reasons, routed.unseen) == ("small", ("down", "unanswered"), {})
+
+
+def test_what_fails_or_is_too_dear_is_not_explored_and_the_answer_stays() -> None:
+    def call(tier: str, _: Any) -> Reply:
+        if tier == "large":
+            raise Failure("down", 0.5)
+        return Reply(tier, {"conf": 0.9})
+
+    always = Exploration(1.0)
+    failed = Router(chain(), call, exploration=always).route("?", key=1)
+    assert (failed.answer, failed.cost, failed.reasons) == ("small", 1.5, ("down",))
+    capped = asked(chain(), always, 0.9, guard=Guard(cap=9.5)).route("?", key=1)
+    assert (capped.answer, capped.cost, capped.reasons) == ("small", 1.0, ("cap",))
 
 
 def test_what_explores_nothing_is_none_and_the_ids_of_what_does_are_needed() -> None:
