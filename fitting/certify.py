@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 FEWEST_GROUPS = 300
 """Below which what holds in large samples is not relied on."""
 
-POINTS = 100  # of the dial, beside its vertices
+POINTS = 200  # of the dial, beside its vertices
 NEAR = (0.6, 1.1)  # of the budget: where most of them lie
 BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
 MARGIN = 2.0
@@ -364,7 +364,7 @@ class _Trial:
         if not ends.low < tested < ends.high * (1 - 1e-12):
             return ends.high * (1 - 1e-12) <= tested
         units, share = self._units(point, tested)
-        return TESTS[method](units, share) <= delta
+        return TESTS[method](units, share, delta)
 
     def bound(self, point: OperatingPoint) -> float:
         """The lowest limit that the point is accepted at."""

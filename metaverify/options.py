@@ -96,8 +96,8 @@ def _fit(commands: Any, run: Run) -> None:
         choices=("approximate", "finite-sample"),
         const="finite-sample",
         metavar="LEVEL",
-        help="certify the budget: finite-sample, on two thirds of the log that are held out, or approximate, on all of "
-        "it (default without a level: finite-sample)",
+        help="certify the budget: finite-sample, on three quarters of the log that are held out, or approximate, on "
+        "all of it (default without a level: finite-sample)",
     )
     _promise(fit, delta=None)
     fit.add_argument("-o", "--out", help="the policy file")
