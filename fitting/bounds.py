@@ -13,8 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import logsumexp, ndtri, stdtr, stdtrit
-from scipy.stats import binom
+from scipy.special import bdtr, logsumexp, ndtri, stdtr, stdtrit
 
 __all__ = [
     "TESTS",
@@ -57,7 +56,7 @@ def clopper_pearson(z: Floats, mean: float) -> float:
         >>> clopper_pearson(np.array([0.0, 0.0, 1.0]), 0.5)
         0.5
     """
-    return float(binom.cdf(np.rint(z.sum()), len(z), mean))
+    return float(bdtr(round(float(z.sum())), len(z), mean))
 
 
 def hoeffding_bentkus(z: Floats, mean: float) -> float:
@@ -65,7 +64,7 @@ def hoeffding_bentkus(z: Floats, mean: float) -> float:
     sets, JACM 68, proposition 4): Hoeffding's with its relative entropy, and Bentkus' with its tail."""
     n, total = len(z), float(z.sum())
     hoeffding = math.exp(-n * _entropy(min(total / n, mean), mean))
-    bentkus = math.e * float(binom.cdf(math.ceil(total - 1e-9), n, mean))
+    bentkus = math.e * float(bdtr(math.ceil(total - 1e-9), n, mean))
     return min(hoeffding, bentkus, 1.0)
 
 

@@ -66,7 +66,8 @@ class Terms:
     Args:
         delta: the chance with which the promise may be broken.
         level: "finite-sample", or "approximate" (Student's test by groups, from 300 groups on).
-        method: "auto" is Clopper-Pearson where a point of the dial costs one of two amounts, and betting otherwise.
+        method: "auto" is Clopper-Pearson where a point of the dial is a single graph that costs one of two amounts, and
+            betting otherwise: of a mixture it sees what is expected before the draw, which varies less.
         dearest: the most that a query can cost, where the run time keeps it to that (`Guard`).
         next: promise the mean cost of so many new queries instead of their expectation.
         looks: by an e-process, so that a log that grows by whole groups may be looked at again and again.
@@ -150,7 +151,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     """The policy with its dial at the cheapest point whose expected quality is certainly at least ``floor``.
 
     Points are tried from the dearest downwards.  ``binary`` says that every answer is right or wrong, so that the
-    exact binomial test holds; it must be known without looking at these rows.
+    exact binomial test holds of a single graph; it must be known without looking at these rows.
 
     Raises:
         CertificateError: not even the dearest point can be promised to reach the floor.
@@ -345,7 +346,8 @@ class _Trial:
             return "e-process"
         if self.terms.method != "auto":
             return self.terms.method
-        return "clopper-pearson" if self.rows.alone and self.spent.realised(point).two else "betting"
+        exact = self.rows.alone and point.share == 0.0 and self.spent.realised(point).two
+        return "clopper-pearson" if exact else "betting"
 
     @property
     def largest(self) -> float:
