@@ -33,7 +33,7 @@ Ints = NDArray[np.int64]
 FEWEST_GROUPS = 300
 """Below which what holds in large samples is not relied on."""
 
-POINTS = 100  # of the dial, beside its vertices
+POINTS = 200  # of the dial, beside its vertices
 NEAR = (0.6, 1.1)  # of the budget: where most of them lie
 BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
 MARGIN = 2.0
@@ -66,7 +66,8 @@ class Terms:
     Args:
         delta: the chance with which the promise may be broken.
         level: "finite-sample", or "approximate" (Student's test by groups, from 300 groups on).
-        method: "auto" is Clopper-Pearson where a point of the dial costs one of two amounts, and betting otherwise.
+        method: "auto" is Clopper-Pearson where a point of the dial is a single graph that costs one of two amounts, and
+            betting otherwise: of a mixture it sees what is expected before the draw, which varies less.
         dearest: the most that a query can cost, where the run time keeps it to that (`Guard`).
         next: promise the mean cost of so many new queries instead of their expectation.
         looks: by an e-process, so that a log that grows by whole groups may be looked at again and again.
@@ -150,7 +151,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     """The policy with its dial at the cheapest point whose expected quality is certainly at least ``floor``.
 
     Points are tried from the dearest downwards.  ``binary`` says that every answer is right or wrong, so that the
-    exact binomial test holds; it must be known without looking at these rows.
+    exact binomial test holds of a single graph; it must be known without looking at these rows.
 
     Raises:
         CertificateError: not even the dearest point can be promised to reach the floor.
@@ -345,7 +346,8 @@ class _Trial:
             return "e-process"
         if self.terms.method != "auto":
             return self.terms.method
-        return "clopper-pearson" if self.rows.alone and self.spent.realised(point).two else "betting"
+        exact = self.rows.alone and point.share == 0.0 and self.spent.realised(point).two
+        return "clopper-pearson" if exact else "betting"
 
     @property
     def largest(self) -> float:
@@ -364,7 +366,7 @@ class _Trial:
         if not ends.low < tested < ends.high * (1 - 1e-12):
             return ends.high * (1 - 1e-12) <= tested
         units, share = self._units(point, tested)
-        return TESTS[method](units, share) <= delta
+        return TESTS[method](units, share, delta)
 
     def bound(self, point: OperatingPoint) -> float:
         """The lowest limit that the point is accepted at."""

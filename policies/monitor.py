@@ -18,7 +18,7 @@ from metaverify.policies.forks import renew_in_children
 from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
 from metaverify.policies.guards import Prices, dearest_prices
 from metaverify.policies.policy import Policy
-from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed
+from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed, Step
 from metaverify.policies.store import Snapshot
 from metaverify.policies.tiers import Reading, Tier
 
@@ -266,9 +266,15 @@ class _Watch:
             explored = sum(step.cost for step in routed.steps if step.reason == "explored")
             expected = self.snapshot.policy.vertices[routed.vertex].cost
             self._pay("the cost of a request", self.cost, routed.cost - explored, expected)
-            paid = [step for step in routed.steps if isinstance(step.action, Call | Verify) and step.reason in PAID]
-            more = sum(step.cost - self.steady.get(_bought(step.action), step.cost) for step in paid)
-            self._pay("what is bought at fixed prices", self.price, more, 0.0)
+            self._pay("what is bought at fixed prices", self.price, sum(map(self._above, routed.steps)), 0.0)
+
+    def _above(self, step: Step) -> float:
+        """What a step cost above the price in the file, where that was the same for every query of the log."""
+        if not isinstance(step.action, Call | Verify) or step.reason not in PAID:
+            return 0.0
+        action = step.action
+        name = action.tier if isinstance(action, Call) else (action.tier, action.reading)
+        return step.cost - self.steady.get(name, step.cost)
 
     def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:
         reading = next(reading for reading in self.tiers[tier].readings if reading.name == name)
@@ -298,10 +304,6 @@ def _steady_prices(policy: Policy) -> Prices:
         return {}
     prices = dearest_prices(policy).items()
     return {name: price for name, price in prices if (name if isinstance(name, tuple) else (name, None)) not in varying}
-
-
-def _bought(action: Call | Verify) -> str | tuple[str, str]:
-    return action.tier if isinstance(action, Call) else (action.tier, action.reading)
 
 
 def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | None:

@@ -9,19 +9,21 @@ import json
 import math
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["ends_amid_a_line", "scan_table", "told_as_log_errors", "write_table"]
+__all__ = ["check_suffix", "ends_amid_a_line", "scan_table", "told_as_log_errors", "write_pieces", "write_table"]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ROW_GROUP = 131_072  # rows of a Parquet file that is written in pieces
 _FORMULA = r"^('*[=+\-@\t\r])"
 """How a text begins that a spreadsheet would run, after the quotes that keep it from doing so."""
 
@@ -77,9 +79,7 @@ def write_table(frame: pl.DataFrame, file: Path) -> None:
         LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
     suffix = _suffix(file)
-    raw = _encoded(frame, suffix)
-    if suffix.startswith(".csv") and b"\0" in raw:
-        raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
+    raw = _encoded(file, frame, suffix)
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
     spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -92,6 +92,69 @@ def write_table(frame: pl.DataFrame, file: Path) -> None:
     finally:
         with suppress(OSError):
             spare.unlink(missing_ok=True)
+
+
+def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> None:
+    """Write a table that comes in pieces of the same columns, as `write_table` does; one piece is in memory at a time.
+
+    The same rows give the same bytes, however they are divided.  ``folder`` is for what is put together at the end.
+
+    Raises:
+        LogError: as `write_table`.
+    """
+    suffix = _suffix(file)
+    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    folder.mkdir()
+    try:
+        if suffix == ".parquet":
+            parts: list[Path] = []
+            for piece in _of_rows(pieces, _ROW_GROUP):
+                parts.append(folder / f"{len(parts):06}.parquet")
+                piece.write_parquet(parts[-1], compression="lz4")
+            table = pl.concat([pl.scan_parquet(part, glob=False) for part in parts])
+            table.sink_parquet(spare, row_group_size=_ROW_GROUP, maintain_order=True)
+        else:
+            with spare.open("wb") as raw, _packed(raw, suffix) as out:
+                for at, piece in enumerate(pieces):
+                    out.write(_text(file, piece, suffix, header=at == 0))
+        spare.replace(file)
+    except OSError as error:
+        raise LogError(
+            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror or error}"
+        ) from error
+    finally:
+        with suppress(OSError):
+            spare.unlink(missing_ok=True)
+
+
+def _of_rows(pieces: Iterable[pl.DataFrame], count: int) -> Iterator[pl.DataFrame]:
+    """The same rows in pieces of so many, but for the last."""
+    kept: pl.DataFrame | None = None
+    for piece in pieces:
+        kept = piece if kept is None else pl.concat([kept, piece])
+        while len(kept) > count:
+            yield kept.head(count).rechunk()
+            kept = kept.slice(count)
+    if kept is not None:
+        yield kept.rechunk()
+
+
+@contextmanager
+def _packed(raw: Any, suffix: str) -> Iterator[Any]:
+    if not suffix.endswith(".gz"):
+        yield raw
+        return
+    with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+        yield packed
+
+
+def check_suffix(file: Path) -> None:
+    """Make sure that a log can be written there.
+
+    Raises:
+        LogError: the suffix is unknown.
+    """
+    _suffix(file)
 
 
 def _suffix(file: Path) -> str:
@@ -240,14 +303,23 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
+def _encoded(file: Path, frame: pl.DataFrame, suffix: str) -> bytes:
+    if suffix != ".parquet":
+        return _text(file, frame, suffix)
     buffer = io.BytesIO()
-    if suffix == ".parquet":
-        frame.write_parquet(buffer)
-    elif suffix.startswith(".csv"):
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _text(file: Path, frame: pl.DataFrame, suffix: str, *, header: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    if suffix.startswith(".csv"):
         _unformed(frame).write_csv(
-            buffer, quote_style="non_numeric"
+            buffer, quote_style="non_numeric", include_header=header
         )  # a bare carriage return would end a row for some readers
     else:
         frame.write_ndjson(buffer)
-    return buffer.getvalue()
+    raw = buffer.getvalue()
+    if suffix.startswith(".csv") and b"\0" in raw:
+        raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
+    return raw
