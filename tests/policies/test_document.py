@@ -151,12 +151,12 @@ def test_a_document_is_what_the_plain_reading_makes_of_it(text: str, wrapped: bo
 @pytest.mark.parametrize("before", ["", "-", "+", ".", "0.", "1e", "1e-", "--", '"', '1"'])
 def test_no_row_of_digits_is_anything_but_a_refusal_or_a_number(digits: int, before: str, after: str) -> None:
     text = f'{{"a": [{before}{"9" * digits}{after}]}}'
+    found: Any = None
     try:
-        (value,) = parse_document(text.encode())["a"]
+        (found,) = parse_document(text.encode())["a"]
     except PolicyFileError as error:
-        assert error.code in ("E_NUMBER", "E_NONFINITE", "E_SYNTAX")
-    else:
-        assert value == float(text[7:-2])
+        found = error.code
+    assert found in ("E_NUMBER", "E_NONFINITE", "E_SYNTAX") or found == float(text[7:-2])
 
 
 @pytest.mark.parametrize("number", [-(2**63), 2**63 - 1, 0, 10**18])

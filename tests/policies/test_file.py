@@ -427,12 +427,15 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         "an override": "a\u202eb",
         "an isolate": "\u2066a",
         "a mark": "a\u200f",
+        "a zero-width space": "a\u200bb",
+        "a space at its end": "a ",
         "nothing": "",
     }.items():
         yield f"a tier's name with {what}", "E_NAME", changed("tiers", 1, "name", to=name), "tiers[1]"
         change = changed("tiers", 0, "readings", 1, "name", to=name)
         yield f"a reading's name with {what}", "E_NAME", change, "tiers[0].readings[1]"
         yield f"a column's name with {what}", "E_NAME", changed("context", to=["task", name]), "context[1]"
+    yield "tiers that look alike", "E_NAME", changed("tiers", 1, "name", to="sm\u0430ll"), "tiers[1]"
     yield "columns that look alike", "E_NAME", changed("context", to=["\u00e9", "e\u0301"]), "context[1]"
     high = changed("tiers", 0, "readings", 1, "price", to=1.7e308)
     yield (
