@@ -58,7 +58,8 @@ def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | No
 
     Raises:
         ImportError: the extra is not installed.
-        PolicyFileError: the policy would not load again; nothing is written.
+        PolicyFileError: the policy would not load again, or what is there is no file; nothing is written.
+        TypeError: the key is not bytes.
         ValueError: the key is too short, or public, or none.
     """
     try:
@@ -230,7 +231,7 @@ def load_policy(
     Args:
         path: the file.
         key: what its signature beside it was made with, as in `save_policy`, or the public half of it, again the text
-            of a PEM file; without, none is asked for.
+            of a PEM file; None asks for no signature, so take care that a key which is not set is an error.
         tiers: what the router can call and read; the file may name nothing else.
         at_least: the lowest serial that is taken, to which an older file cannot be put back.
         now: the time in seconds since 1970, as `time.time()`; without, no file is too old.
@@ -239,6 +240,7 @@ def load_policy(
         PolicyFileError: anything unknown, missing, duplicate, not finite, out of range, cyclic, unreachable, too
             large, or with a wrong id; or what was asked for above is not so.  The codes are in docs/policy-file.md.
         ImportError: the key is ed25519, and the extra is not installed.
+        TypeError: the key is not bytes.
         ValueError: the key is too short, or none.
     """
     try:
