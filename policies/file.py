@@ -16,7 +16,7 @@ from metaverify.policies.document import Fields, PolicyFileError, check_number, 
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
-from metaverify.policies.storage import check_signature, read_at_most, write_atomically, write_signature
+from metaverify.policies.storage import SIZE_LIMIT, read_at_most, read_signed, write_atomically
 from metaverify.policies.tiers import Points, Reading, Tier
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
 
 FORMAT = "metaverify-policy"
 VERSION = 1
-SIZE_LIMIT = 1 << 20
 VOTES_LIMIT = 1 << 10
 ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
@@ -67,9 +66,7 @@ def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | No
     except UnicodeEncodeError as error:
         raise PolicyFileError("E_ENCODING", repr(error.object[error.start]), "is a lone surrogate") from None
     parse_policy(data)
-    if key is not None:
-        write_signature(path, data, key)
-    write_atomically(path, data)
+    write_atomically(path, data, key=key)
     return policy_id(policy)
 
 
@@ -244,9 +241,8 @@ def load_policy(
         ValueError: the key is too short, or none.
     """
     try:
-        data = read_at_most(path, SIZE_LIMIT, "`metaverify fit LOG -o FILE` writes one")
-        if key is not None:
-            check_signature(path, data, key)
+        out = "`metaverify fit LOG -o FILE` writes one"
+        data = read_at_most(path, SIZE_LIMIT, out) if key is None else read_signed(path, SIZE_LIMIT, out, key)
         policy = parse_policy(data)
         _check_use(policy, tiers, at_least, now)
     except PolicyFileError as error:
