@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import math
-import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
+from metaverify.policies.document import PolicyFileError
+from metaverify.policies.storage import write_atomically
 from metaverify.simulators.log import LogError
 
 __all__ = ["ends_amid_a_line", "scan_table", "told_as_log_errors", "write_table"]
@@ -81,17 +82,14 @@ def write_table(frame: pl.DataFrame, file: Path) -> None:
     if suffix.startswith(".csv") and b"\0" in raw:
         raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
-    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
-        spare.write_bytes(raw)
-        spare.replace(file)
+        write_atomically(file, raw)
+    except PolicyFileError as error:
+        raise LogError("E_FILE", f"{file.name} {error.message}") from error
     except OSError as error:
         raise LogError(
             "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
         ) from error
-    finally:
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
 
 
 def _suffix(file: Path) -> str:
