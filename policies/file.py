@@ -342,8 +342,11 @@ def _decode(top: Fields) -> Policy:
     cuts = _decode_cuts(top.object("context_cuts"), context) if top.has("context_cuts") else {}
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
     certificate = _decode_certificate(top.object("certificate")) if top.has("certificate") else None
-    if certificate is not None and not certificate.covers(_cost_at(vertices, point)):
-        top.fail("E_SCHEMA", "certificate.cost", f"is {certificate.cost}, which does not cover the operating point")
+    if certificate is not None:
+        if not certificate.covers(_cost_at(vertices, point)):
+            top.fail("E_SCHEMA", "certificate.cost", f"is {certificate.cost}, which does not cover the operating point")
+        if fault := certificate.fault(vertices[0].cost):
+            top.fail("E_RANGE", f"certificate.{fault[0]}", fault[1])
     top.end()
     try:
         return Policy(

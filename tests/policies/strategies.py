@@ -228,15 +228,16 @@ def policies(
 def certificates(draw: st.DrawFn, cost: float) -> Certificate:
     """What can be promised of an operating point of this expected cost."""
     promise, dearest = draw(st.sampled_from(PROMISES)), draw(st.none() | amounts)
-    figure = shares if promise == "expected quality" else amounts
+    first, second = sorted(draw(st.tuples(*[shares if promise == "expected quality" else amounts] * 2)))
+    limit, bound = (first, second) if promise == "expected quality" else (max(second, cost), first)
     groups = draw(st.integers(1, 2**40))
     return Certificate(
         promise,
-        draw(figure),
-        draw(st.floats(0.0, 0.5)),
+        limit,
+        draw(st.floats(0.0, 0.5, exclude_min=True)),
         draw(st.sampled_from(LEVELS)),
         draw(st.sampled_from(METHODS)),
-        draw(figure),
+        bound,
         cost,
         draw(st.integers(groups, 2**41)),
         groups,
