@@ -13,7 +13,7 @@ from typing import Any, cast
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate, Level, Promise
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
-from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally
+from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, bought_first
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.storage import SIZE_LIMIT, read_at_most, read_signed, write_atomically
@@ -33,6 +33,7 @@ __all__ = [
 FORMAT = "metaverify-policy"
 VERSION = 1
 VOTES_LIMIT = 1 << 10
+FAR_BELOW = 0.5  # the sum of mean prices: costs of honest files of 12 rows were found down to 0.87 of it
 ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
 
@@ -349,7 +350,7 @@ def _decode(top: Fields) -> Policy:
             top.fail("E_RANGE", f"certificate.{fault[0]}", fault[1])
     top.end()
     try:
-        return Policy(
+        policy = Policy(
             tiers,
             nodes,
             vertices,
@@ -366,6 +367,23 @@ def _decode(top: Fields) -> Policy:
         )
     except GraphError as error:
         raise PolicyFileError("E_ACTION", error.place, error.message) from None
+    _check_costs(top, policy)
+    return policy
+
+
+def _check_costs(top: Fields, policy: Policy) -> None:
+    """Make sure that no vertex costs far less than what every query buys there, before anything depends on it.
+
+    Costs are found on queries that the policies did not see, and differ from the sum of mean prices by chance.
+    """
+    prices: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
+    prices |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
+    for at, vertex in enumerate(policy.vertices):
+        bought = (bought_first(policy.nodes, root) for root in {vertex.root, *vertex.context_roots.values()})
+        least = math.fsum(prices[purchase] for purchase in frozenset.intersection(*bought))
+        if vertex.cost < FAR_BELOW * least:
+            message = f"is {vertex.cost}, less than half of what every query buys there, {least:g} by the prices"
+            top.fail("E_RANGE", f"vertices[{at}].cost", message)
 
 
 def _cost_at(vertices: tuple[Vertex, ...], point: OperatingPoint) -> float:

@@ -177,7 +177,8 @@ def policies(
     abstain = draw(st.none() | shares)
     most = 1 if outages else 2  # outages multiply the graphs
     contexts = draw(st.lists(words, max_size=most, unique=True))
-    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=most + 1, unique=True)))
+    dearest = sum(tier.price + sum(reading.price for reading in tier.readings) for tier in tiers)
+    costs = sorted({dearest + more for more in draw(st.lists(amounts, min_size=1, max_size=most + 1))})
     grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     answering = [tier.name for tier in tiers if tier.answer]
     some = (
