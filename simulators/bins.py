@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["balanced_cuts", "cut_between", "nearest_edges"]
+__all__ = ["balanced_cuts", "balanced_cuts_of", "cut_between", "nearest_edges"]
 
 Floats = NDArray[np.float64]
 
@@ -34,14 +34,19 @@ def balanced_cuts(
     """
     seen = ~np.isnan(numbers)
     values, member = np.unique(numbers[seen], return_inverse=True)
-    if len(values) < 2 or bins < 2:
+    return balanced_cuts_of(values, values, np.bincount(member, weights[seen]).astype(np.float64), bins, edges)
+
+
+def balanced_cuts_of(
+    low: Floats, high: Floats, weights: Floats, bins: int, edges: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
+    """The cuts of numbers in [m] rising intervals from ``low`` to ``high``, none of which is divided."""
+    if len(low) < 2 or bins < 2:
         return ()
-    edge: Floats = np.cumsum(
-        np.bincount(member, weights=weights[seen]), dtype=np.float64
-    )  # weight up to and with each value
+    edge: Floats = np.cumsum(weights, dtype=np.float64)  # weight up to and with each interval
     ends = _candidates(edge)
     chosen = _least_squares(edge[ends] / edge[-1], min(bins, len(ends)))
-    return tuple(cut_between(float(values[ends[c]]), float(values[ends[c] + 1]), edges) for c in chosen)
+    return tuple(cut_between(float(high[ends[c]]), float(low[ends[c] + 1]), edges) for c in chosen)
 
 
 def _candidates(edge: Floats) -> NDArray[np.int64]:

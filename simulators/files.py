@@ -9,7 +9,7 @@ import json
 import math
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,15 @@ import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["ends_amid_a_line", "scan_table", "told_as_log_errors", "write_table"]
+__all__ = [
+    "encoded",
+    "ends_amid_a_line",
+    "metadata_of",
+    "scan_table",
+    "told_as_log_errors",
+    "write_table",
+    "write_whole",
+]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -77,10 +85,18 @@ def write_table(frame: pl.DataFrame, file: Path) -> None:
         LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
     suffix = _suffix(file)
-    raw = _encoded(frame, suffix)
+    raw = encoded(frame, suffix)
     if suffix.startswith(".csv") and b"\0" in raw:
         raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
-    raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
+    write_whole(gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw, file)
+
+
+def write_whole(raw: bytes, file: Path) -> None:
+    """Write a file's bytes, whole or not at all.
+
+    Raises:
+        LogError: it cannot be written.
+    """
     spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         spare.write_bytes(raw)
@@ -240,10 +256,16 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a Parquet file says of itself, beside its columns."""
+    return pl.read_parquet_metadata(file)
+
+
+def encoded(frame: pl.DataFrame, suffix: str, *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A table in the format of a suffix; of Parquet with what the file is to say of itself."""
     buffer = io.BytesIO()
     if suffix == ".parquet":
-        frame.write_parquet(buffer)
+        frame.write_parquet(buffer, metadata=None if metadata is None else dict(metadata))
     elif suffix.startswith(".csv"):
         _unformed(frame).write_csv(
             buffer, quote_style="non_numeric"

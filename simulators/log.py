@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_queries",
     "fuse",
+    "in_order",
 ]
 
 Floats = NDArray[np.float64]
@@ -407,6 +409,20 @@ def _take_readings(source: LoggedTier | LoggedSignal, rows: Ints | NDArray[np.bo
         )
         for reading in source.readings
     )
+
+
+def in_order(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
+    """Tiers as they stand in a log: by mean cost, of one cost the worse first, equals by name."""
+
+    # exact sums, and of one price the worse first: neither rows nor columns decide by their order
+    def total(values: Floats) -> float:  # had all been known
+        known = ~np.isnan(values)
+        return math.fsum((weights * values)[known]) * (float(weights.sum()) / max(float(weights[known].sum()), 1e-300))
+
+    def place(tier: LoggedTier) -> tuple[float, float, str]:
+        return total(tier.cost), total(tier.correct), tier.name
+
+    return tuple(sorted(tiers, key=place))
 
 
 def fingerprint(log: ReplayLog) -> str:
