@@ -88,7 +88,7 @@ class Cells:
     sources: tuple[SourceCells, ...]
     context: tuple[str, ...] = ()
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    batches: int = 64
+    batches: int = 32
     weight: Amount | None = None
 
     def digits(self) -> dict[str, int]:

@@ -3,14 +3,16 @@
 That is one thing, the batch of a group: a keyed hash of the text of its id, the same in every engine.  With the code
 points c of the text, prime P and fixed numbers W, V and A it is
 
-    h = (sum of W[i mod 64] · c[i]  +  V · length) mod P,    batch = floor(((h² + A · h) mod P) · batches / P)
+    h = (sum of W[i mod 64] · c[i]  +  V · length) mod P,    batch = floor((h · (h + A) mod P) · batches / P)
 
 in whole numbers below 2^63 (a multilinear hash, Carter & Wegman 1979, whose square breaks up runs of ids).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +33,8 @@ BATCH = "metaverify batch"
 
 PRIME = 2**31 - 1
 PERIOD = 64
+READ_AHEAD = "POLARS_ROW_GROUP_PREFETCH_SIZE"
+PIECE = 32_768  # texts at once, which a processor can hold near
 
 
 def _numbers(count: int, bits: int) -> list[int]:
@@ -56,8 +60,13 @@ def text_batches(text: str, lengths: Ints, batches: int) -> Ints:
         place = np.arange(len(points)) - np.repeat(ends - lengths, lengths)
         total = np.concatenate([[0], np.cumsum(points * weights[place % PERIOD])])
         sums = total[ends] - total[ends - lengths]
-    h = (sums + BY_LENGTH * lengths) % PRIME
-    return np.asarray((h * h + BEND * h) % PRIME * batches // PRIME, dtype=np.int64)
+    h = _remainder(sums + BY_LENGTH * lengths)
+    return np.asarray(_remainder(h * (h + BEND)) * batches // PRIME, dtype=np.int64)
+
+
+def _remainder(value: Ints) -> Ints:
+    """``value`` mod P; numpy divides by a number faster than it takes remainders."""
+    return np.asarray(value - value // PRIME * PRIME, dtype=np.int64)
 
 
 def with_batches(frame: Any, column: str, batches: int) -> Any:
@@ -80,15 +89,36 @@ def with_batches(frame: Any, column: str, batches: int) -> Any:
 def collected(frame: nw.LazyFrame[Any]) -> pl.DataFrame:
     """The few rows of a query's result."""
     if frame.implementation is nw.Implementation.POLARS:
-        return frame.collect(engine="streaming").to_polars()
+        with _reading_little_ahead():
+            return frame.collect(engine="streaming").to_polars()
     return frame.collect().to_polars()
 
 
+@contextmanager
+def _reading_little_ahead() -> Iterator[None]:
+    """Inside, polars holds two row groups of Parquet beyond those in work, unless the user has said how many; by itself
+    it would hold hundreds of megabytes of them."""
+    if READ_AHEAD in os.environ:
+        yield
+        return
+    os.environ[READ_AHEAD] = "2"
+    try:
+        yield
+    finally:
+        os.environ.pop(READ_AHEAD, None)
+
+
 def _polars(frame: pl.LazyFrame, column: str, batches: int) -> pl.LazyFrame:
+    def part(texts: pl.Series) -> pl.Series:
+        known = texts.fill_null("") if texts.null_count() else texts
+        found = pl.Series(
+            text_batches(known.str.join("").item(), known.str.len_chars().to_numpy().astype(np.int64), batches)
+        )
+        return found.set(texts.is_null(), None) if texts.null_count() else found
+
     def of(texts: pl.Series) -> pl.Series:
-        known = texts.fill_null("")
-        found = text_batches(known.str.join("").item(), known.str.len_chars().to_numpy().astype(np.int64), batches)
-        return pl.select(pl.when(texts.is_not_null()).then(pl.Series(found))).to_series()
+        parts = [part(texts.slice(start, PIECE)) for start in range(0, max(len(texts), 1), PIECE)]
+        return pl.concat(parts)
 
     batch = pl.col(column).cast(pl.String).map_batches(of, return_dtype=pl.Int64, is_elementwise=True)
     return frame.with_columns(batch.alias(BATCH))
@@ -118,7 +148,7 @@ def _pyspark(frame: Any, column: str, batches: int) -> Any:
 def _from_sum(divide: str, total: str, batches: int) -> str:
     """The batch in SQL from the sum that is hashed."""
     h = f"({total} % {PRIME})"
-    return f"(({h} * {h} + {BEND} * {h}) % {PRIME} * {batches}) {divide} {PRIME}"
+    return f"({h} * ({h} + {BEND}) % {PRIME} * {batches}) {divide} {PRIME}"
 
 
 def _dask(frame: Any, column: str, batches: int) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from metaverify.policies.context import context_label, interval_labels
 from metaverify.simulators.bins import balanced_cuts
+from metaverify.simulators.cells import Cells
 from metaverify.simulators.columns import (
     AGREE,
     NO_SIGNALS,
@@ -30,6 +31,7 @@ from metaverify.simulators.columns import (
     reading_column,
     source_columns,
 )
+from metaverify.simulators.counts import counted_columns, is_counted, load_counts
 from metaverify.simulators.doubts import doubts, prompt_columns
 from metaverify.simulators.files import ends_amid_a_line, scan_table, told_as_log_errors, write_table
 from metaverify.simulators.log import (
@@ -110,10 +112,18 @@ def read_log(
             to know of such a log is read by `read_partial_log`.
 
     Raises:
-        LogError: the file, a column or a value cannot be used; the message names it and the way out.
+        LogError: the file, a column or a value cannot be used; the message names it and the way out.  Counts (see
+            `count`) are a log too, of which tiers may be chosen, and contexts told or not; the rest was settled when
+            they were counted.
     """
     file = Path(path)
     samples = (samples,) if isinstance(samples, str) else samples
+    if is_counted(file):
+        said = {"costs": costs, "group": group, "weight": weight, "partial": partial, "scale": scale != 1.0}
+        counts = load_counts(file)
+        _check_counted(file.name, counts.cells, said, context, signals, votes or {}, context_cuts or {}, samples)
+        log = counts.log() if context else counts.log().without_contexts()
+        return log if tiers is None else _keeping(file.name, log, tiers)
     if not (math.isfinite(scale) and scale > 0):
         raise LogError("E_OPTION", f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
@@ -157,6 +167,8 @@ def log_columns(
         LogError: as `read_log`, for the file and its columns; no value is looked at.
     """
     file = Path(path)
+    if is_counted(file):
+        return counted_columns(file)
     with told_as_log_errors(file):
         return _columns(file, _with_labels(scan_table(file), unlabelled), context, group, weight, signals, samples)
 
@@ -276,6 +288,56 @@ class Choice:
         return LogError(
             "E_PRICE", f"{self.file}: tier {tier!r} has no price; add a cost column or give --cost {tier}=PRICE"
         )
+
+
+def _check_counted(
+    file: str,
+    cells: Cells,
+    said: Mapping[str, object],
+    context: str | Sequence[str],
+    signals: Signals,
+    votes: Mapping[str, int],
+    context_cuts: Mapping[str, Sequence[float]],
+    samples: Sequence[str],
+) -> None:
+    """Make sure that what is said of a counted log is what it was counted with."""
+    readings = [reading for source in cells.sources for reading in source.readings]
+    columns = [context] if isinstance(context, str) else [*context]
+    known: dict[str, tuple[bool, object]] = {
+        "context": (not columns or tuple(c.split(":")[0] for c in columns) == cells.context, cells.context),
+        "signal": (
+            all(
+                any(s.name == name and s.needs == tuple(needs) for s in cells.sources)
+                for name, needs in signals.items()
+            ),
+            tuple(source.name for source in cells.sources if not source.answer),
+        ),
+        "votes": (
+            all(any(r.name == name for r in readings) for name in votes)
+            and all(r.votes == votes[r.name] for r in readings if r.name in votes),
+            {reading.name: reading.votes for reading in readings if reading.votes},
+        ),
+        "samples": (all(any(r.name == n and r.sample for r in readings) for n in samples), tuple(samples)),
+        "context_cuts": (
+            all(cells.context_cuts.get(name) == tuple(cuts) for name, cuts in context_cuts.items()),
+            dict(cells.context_cuts),
+        ),
+    }
+    for option, value in said.items():
+        if value:
+            raise LogError("E_OPTION", f"{file} was counted, so --{option} comes too late; give it to metaverify count")
+    for option, (same, was) in known.items():
+        if not same:
+            told = f"{file} was counted otherwise than --{option} says (with {was or 'none'})"
+            raise LogError("E_OPTION", f"{told}; leave it out, or count again")
+
+
+def _keeping(file: str, log: ReplayLog, names: Sequence[str]) -> ReplayLog:
+    """The log with only these tiers and signals."""
+    wanted = [names] if isinstance(names, str) else list(names)
+    tiers, _ = Choice(file, wanted, {}, 1.0, NO_SIGNALS, {}).of(log.tier_names, {s.name: s.needs for s in log.signals})
+    kept = log.with_tiers(tiers)
+    return replace(kept, signals=tuple(signal for signal in kept.signals if signal.name in wanted))
 
 
 def _columns(

@@ -148,7 +148,7 @@ class Sketch:
         self,
         *,
         bins: int = 32,
-        batches: int = 64,
+        batches: int = 32,
         most: int | None = CELLS,
         cuts: Mapping[Place, tuple[float, ...]] | None = None,
     ) -> Cells:
