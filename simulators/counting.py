@@ -17,7 +17,7 @@ import polars as pl
 from metaverify.policies.graph import Read
 from metaverify.policies.policy import Policy
 from metaverify.simulators.cells import SCORE, Amount, Cells, Place
-from metaverify.simulators.columns import NO_SIGNALS, ReadingColumns, Signals
+from metaverify.simulators.columns import NO_SIGNALS, ReadingColumns, Signals, reading_column
 from metaverify.simulators.counts import Counts, labels_of
 from metaverify.simulators.engines import BATCH, collected, with_batches
 from metaverify.simulators.files import told_as_log_errors
@@ -101,16 +101,42 @@ def count(
     given = cuts.cells if isinstance(cuts, Counts) else None
     if given is None:
         drawn = cuts if isinstance(cuts, Sketch) else _sketched(parts, progress, sampled=True)
-        own = _edges_of(cuts, drawn) if not isinstance(cuts, Sketch) else None
+        own = {} if isinstance(cuts, Sketch) else _edges_of(cuts, drawn)
         given = drawn.cells(bins=bins, batches=batches, most=cells, cuts=own)
         try:
-            return _counted(parts, given, progress)
+            found = _counted(parts, given, progress)
         except UnforeseenError:
             if isinstance(cuts, Sketch) or drawn.seen == drawn.rows:
                 raise
             drawn = _sketched(parts, progress, sampled=False)
-            given = drawn.cells(bins=bins, batches=batches, most=cells, cuts=_edges_of(cuts, drawn))
+            own = _edges_of(cuts, drawn)
+            given = drawn.cells(bins=bins, batches=batches, most=cells, cuts=own)
+            found = _counted(parts, given, progress)
+        coarse = drawn.coarse(given, bins, batches, own)
+        notes = [f"to keep the cells few, {'; '.join(coarse)}"] if coarse else []
+        if drawn.seen < drawn.rows:
+            off = f"{100 * rank_error(found, drawn):.2f} %"
+            notes.append(
+                f"edges come from {drawn.seen:,} of {drawn.rows:,} rows, and are off by {off} of the rows at most"
+            )
+        return replace(found, notes=tuple(notes))
     return _counted(parts, given, progress)
+
+
+def rank_error(counts: Counts, drawn: Sketch) -> float:
+    """The largest difference, at any edge, between the share of readings below it in the counts and in a sketch."""
+    errors, digits = [0.0], counts.digits()
+    for source in counts.cells.sources:
+        for reading in source.readings:
+            place, bins = digits[reading_column("conf", reading.name, source.name)], len(reading.values)
+            counted = np.bincount(place, counts.rows, bins + 1)[:bins]
+            histogram = drawn.histograms[source.name, reading.name]
+            at = np.searchsorted(np.asarray(reading.edges), histogram.low, side="right")
+            seen = np.bincount(at, histogram.rows, max(bins, 1))
+            if counted.sum() and seen.sum():
+                below = np.cumsum(counted) / counted.sum() - np.cumsum(seen) / seen.sum()
+                errors.append(float(np.abs(below).max()))
+    return max(errors)
 
 
 def sketch(source: Source, *, progress: Progress = lambda what, share: None, **options: Any) -> Sketch:
@@ -378,10 +404,10 @@ def _bin(value: Expr, edges: Sequence[float]) -> Expr:
     return reduce(add, ((value >= edge).cast(nw.Int16) for edge in edges), nw.lit(0, dtype=nw.Int16)).cast(nw.Int64)
 
 
-def _edges_of(cuts: Cuts | None, drawn: Sketch) -> dict[Place, tuple[float, ...]] | None:
+def _edges_of(cuts: Cuts | None, drawn: Sketch) -> dict[Place, tuple[float, ...]]:
     """The edges that are given, of readings that the log has."""
     if cuts is None:
-        return None
+        return {}
     assert not isinstance(cuts, Counts | Sketch), "these settle all cells"
     given = cuts_of(cuts) if isinstance(cuts, Policy) else {place: tuple(sorted(at)) for place, at in cuts.items()}
     return {place: edges for place, edges in given.items() if place in drawn.histograms}

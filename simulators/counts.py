@@ -55,9 +55,12 @@ class Counts:
     rows: Ints  # [n], queries
     sums: Ints  # [n, amounts]
     most: tuple[int, ...]  # of each amount, the largest of a single query
+    notes: tuple[str, ...] = ()  # where the edges come from, and what was made coarser
 
     @classmethod
-    def of(cls, cells: Cells, label: Texts, key: Ints, rows: Ints, sums: Ints, most: Ints) -> Counts:
+    def of(
+        cls, cells: Cells, label: Texts, key: Ints, rows: Ints, sums: Ints, most: Ints, notes: tuple[str, ...] = ()
+    ) -> Counts:
         """Counts of cells in any order, of which one may stand several times."""
         names, place = np.unique(label.astype(str), return_inverse=True)
         order = np.lexsort((key, place))
@@ -72,6 +75,7 @@ class Counts:
             np.add.reduceat(rows[order], starts) if len(starts) else rows,
             np.add.reduceat(sums[order], starts, axis=0) if len(starts) else sums,
             tuple(int(value) for value in most),
+            notes,
         )
 
     def __len__(self) -> int:
@@ -95,7 +99,8 @@ class Counts:
             np.concatenate([self.key, other.key]),
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.sums, other.sums]),
-            np.maximum(self.most, other.most),
+            np.maximum(np.array(self.most, dtype=np.int64), np.array(other.most, dtype=np.int64)),
+            tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
     @property
@@ -173,7 +178,7 @@ class Counts:
             context_names=self.cells.context,
             signals=tuple(signal for signal in signals if signal.readings),
             context_cuts=self.cells.context_cuts,
-            notes=(_NOTE,),
+            notes=(_NOTE, *(LogWarning("counted", note) for note in self.notes)),
             counted=Counted(self.rows, self.cells.batches, self._dearest()),
         )
 
@@ -198,7 +203,8 @@ class Counts:
         columns |= {name: pl.Series(digit.astype(np.int32)) for name, digit in self.digits().items()}
         columns |= {"queries": pl.Series(self.rows)}
         columns |= {name: pl.Series(self.sums[:, at]) for at, name in enumerate(amounts)}
-        _write(path, COUNTS, {"cells": self.cells.to_json(), "most": list(self.most)}, pl.DataFrame(columns))
+        told = {"cells": self.cells.to_json(), "most": list(self.most), "notes": list(self.notes)}
+        _write(path, COUNTS, told, pl.DataFrame(columns))
 
 
 _NOTE = LogWarning(
@@ -260,6 +266,7 @@ def load_counts(path: str | os.PathLike[str]) -> Counts:
         frame["queries"].to_numpy(),
         frame.select(amounts).to_numpy().reshape(len(frame), len(amounts)),
         np.array(found["most"], dtype=np.int64),
+        tuple(found["notes"]),
     )
 
 

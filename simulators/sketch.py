@@ -239,12 +239,14 @@ class Sketch:
         sources = tuple(map(source, self.outline.sources))
         return replace(self.outline, sources=sources, batches=batches, weight=weight)
 
-    def coarse(self, cells: Cells, bins: int, batches: int) -> tuple[str, ...]:
-        """What has fewer bins in these cells than it would have had, in words."""
+    def coarse(
+        self, cells: Cells, bins: int, batches: int, cuts: Mapping[Place, tuple[float, ...]] | None = None
+    ) -> tuple[str, ...]:
+        """What has fewer bins in these cells than was asked for with `cells`, in words."""
         found = []
         for place, count in self._bins(cells).items():
             finest = len(self.histograms[place].edges(bins)) + 1
-            if count < finest:
+            if place not in (cuts or {}) and count < finest:
                 found.append(f"{place[1]} of {place[0]} {count} bins instead of {finest}")
         if cells.batches < batches:
             found.append(f"{cells.batches} batches instead of {batches}")
