@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FEWEST_GROUPS = 300
+FEWEST_BATCHES = 30  # of a counted log
 """Below which what holds in large samples is not relied on."""
 
 POINTS = 100  # of the dial, beside its vertices
@@ -242,6 +243,8 @@ class _Rows:
     sizes: Floats  # [groups], summed weights
     draws: Floats  # [n], uniform, for the draw between two graphs
     alone: bool  # whether every query is a group of its own, and counts once
+    count: int  # queries
+    batches: int  # of counted logs; 0 where rows are queries
 
     @classmethod
     def of(cls, logs: Sequence[ReplayLog]) -> _Rows:
@@ -261,11 +264,15 @@ class _Rows:
             np.asarray(np.bincount(member, weights=weights), dtype=np.float64),
             np.concatenate([log.group_draws("graph", 0) for log in logs]),
             len(first) == len(weights) and bool((weights == 1.0).all()),
+            sum(log.queries for log in logs),
+            min(0 if log.counted is None else log.counted.batches for log in logs),
         )
 
     @property
-    def count(self) -> int:
-        return len(self.weights)
+    def many(self) -> bool:
+        """Whether there are groups enough for Student's test: so many, or batches of them (a mean of many groups is
+        near normal by itself), none of which is empty, as some of 32 would be with fewer than a hundred groups."""
+        return self.groups >= FEWEST_GROUPS or self.groups >= self.batches >= FEWEST_BATCHES
 
     @property
     def groups(self) -> int:
@@ -415,7 +422,7 @@ def _cost_certificate(
     policy: Policy, trial: _Trial, path: Sequence[OperatingPoint], budget: float, source: str
 ) -> Policy:
     terms, rows = trial.terms, trial.rows
-    if terms.level == "approximate" and rows.groups < FEWEST_GROUPS:
+    if terms.level == "approximate" and not rows.many:
         raise LogError(
             "E_FEW",
             f"the log has {rows.groups} groups; below {FEWEST_GROUPS} an approximate certificate is wrong too often: "

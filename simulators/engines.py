@@ -3,7 +3,7 @@
 That is one thing, the batch of a group: a keyed hash of the text of its id, the same in every engine.  With the code
 points c of the text, prime P and fixed numbers W, V and A it is
 
-    h = (sum of W[i mod 64] · c[i]  +  V · length) mod P,    batch = floor((h · (h + A) mod P) · batches / P)
+    h = (sum of W[i mod 64] · c[i]  +  V · length) mod P,    batch = floor((h · (h + A) mod P) · batches / 2^31)
 
 in whole numbers below 2^63 (a multilinear hash, Carter & Wegman 1979, whose square breaks up runs of ids).
 """
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["BATCH", "collected", "text_batches", "with_batches"]
+__all__ = ["BATCH", "collected", "reading_little_ahead", "text_batches", "with_batches"]
 
 Ints = NDArray[np.int64]
 
@@ -61,7 +61,7 @@ def text_batches(text: str, lengths: Ints, batches: int) -> Ints:
         total = np.concatenate([[0], np.cumsum(points * weights[place % PERIOD])])
         sums = total[ends] - total[ends - lengths]
     h = _remainder(sums + BY_LENGTH * lengths)
-    return np.asarray(_remainder(h * (h + BEND)) * batches // PRIME, dtype=np.int64)
+    return np.asarray(_remainder(h * (h + BEND)) * batches >> 31, dtype=np.int64)
 
 
 def _remainder(value: Ints) -> Ints:
@@ -89,19 +89,19 @@ def with_batches(frame: Any, column: str, batches: int) -> Any:
 def collected(frame: nw.LazyFrame[Any]) -> pl.DataFrame:
     """The few rows of a query's result."""
     if frame.implementation is nw.Implementation.POLARS:
-        with _reading_little_ahead():
+        with reading_little_ahead():
             return frame.collect(engine="streaming").to_polars()
     return frame.collect().to_polars()
 
 
 @contextmanager
-def _reading_little_ahead() -> Iterator[None]:
-    """Inside, polars holds two row groups of Parquet beyond those in work, unless the user has said how many; by itself
+def reading_little_ahead() -> Iterator[None]:
+    """Inside, polars holds one row group of Parquet beyond those in work, unless the user has said how many; by itself
     it would hold hundreds of megabytes of them."""
     if READ_AHEAD in os.environ:
         yield
         return
-    os.environ[READ_AHEAD] = "2"
+    os.environ[READ_AHEAD] = "1"
     try:
         yield
     finally:
@@ -111,9 +111,9 @@ def _reading_little_ahead() -> Iterator[None]:
 def _polars(frame: pl.LazyFrame, column: str, batches: int) -> pl.LazyFrame:
     def part(texts: pl.Series) -> pl.Series:
         known = texts.fill_null("") if texts.null_count() else texts
-        found = pl.Series(
-            text_batches(known.str.join("").item(), known.str.len_chars().to_numpy().astype(np.int64), batches)
-        )
+        text = known.str.join("").item()
+        lengths = known.str.len_bytes() if text.isascii() else known.str.len_chars()
+        found = pl.Series(text_batches(text, lengths.to_numpy().astype(np.int64), batches))
         return found.set(texts.is_null(), None) if texts.null_count() else found
 
     def of(texts: pl.Series) -> pl.Series:
@@ -133,22 +133,19 @@ def _duckdb(frame: Any, column: str, batches: int) -> Any:
 
 
 def _pyspark(frame: Any, column: str, batches: int) -> Any:
-    from pyspark.sql import functions
-
     text = f"CAST(`{column.replace('`', '``')}` AS STRING)"
     weights = f"array({', '.join(f'{weight}L' for weight in WEIGHTS)})"
     point = f"ascii(substring({text}, i, 1)) * element_at({weights}, (i - 1) % {PERIOD} + 1)"
     places = f"filter(sequence(1, length({text}) + 1), i -> i <= length({text}))"
     total = f"aggregate(transform({places}, i -> {point}), 0L, (a, b) -> a + b)"
-    return frame.withColumn(
-        BATCH, functions.expr(_from_sum("div", f"({total} + {BY_LENGTH}L * length({text}))", batches))
-    )
+    batch = _from_sum("div", f"({total} + {BY_LENGTH}L * length({text}))", batches)
+    return frame.selectExpr("*", f"{batch} AS `{BATCH}`")
 
 
 def _from_sum(divide: str, total: str, batches: int) -> str:
     """The batch in SQL from the sum that is hashed."""
     h = f"({total} % {PRIME})"
-    return f"({h} * ({h} + {BEND}) % {PRIME} * {batches}) {divide} {PRIME}"
+    return f"({h} * ({h} + {BEND}) % {PRIME} * {batches}) {divide} {2**31}"
 
 
 def _dask(frame: Any, column: str, batches: int) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+ROW_GROUP = 65_536  # rows of Parquet that are decoded at once: few, so that whoever streams a log holds little
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _FORMULA = r"^('*[=+\-@\t\r])"
@@ -265,7 +266,8 @@ def encoded(frame: pl.DataFrame, suffix: str, *, metadata: Mapping[str, str] | N
     """A table in the format of a suffix; of Parquet with what the file is to say of itself."""
     buffer = io.BytesIO()
     if suffix == ".parquet":
-        frame.write_parquet(buffer, metadata=None if metadata is None else dict(metadata))
+        told = None if metadata is None else dict(metadata)
+        frame.write_parquet(buffer, metadata=told, row_group_size=ROW_GROUP)
     elif suffix.startswith(".csv"):
         _unformed(frame).write_csv(
             buffer, quote_style="non_numeric"

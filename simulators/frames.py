@@ -25,6 +25,7 @@ from metaverify.simulators.columns import (
     source_columns,
 )
 from metaverify.simulators.counts import is_counted
+from metaverify.simulators.engines import reading_little_ahead
 from metaverify.simulators.files import told_as_log_errors
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.reader import Choice, log_columns, read_log, wide_columns
@@ -35,8 +36,8 @@ Source = Any
 """A log: a path, a glob or several; a lazy frame of polars, DuckDB, PySpark or Dask; any table narwhals knows; a
 `ReplayLog`."""
 
-SAMPLED = 1_000_000  # rows of Parquet files from which edges are made
-PIECES = 32  # in which they lie
+SAMPLED = 250_000  # rows of Parquet files from which edges are made
+PIECES = 25  # in which they lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,12 @@ class Part:
             own = 1.0 if source.readings and source.readings[0].name == AGREE else self.choice.scale
             for reading in source.readings:
                 yield (source.name, reading.name), reading, own
+
+    def columns(self) -> set[str | None]:
+        """Everything that is looked at."""
+        priced = {price for price in self.prices().values() if isinstance(price, str)}
+        read = {reading.confidence for _, reading, _ in self.readings()}
+        return {*priced, *read, *self.answers().values(), *self.context, self.weight}
 
     def prices(self) -> dict[Place, str | float | None]:
         """The column in which each price stands, or the price that was given; None where nothing is paid."""
@@ -202,7 +209,8 @@ def _parts_of_files(files: Sequence[str], options: Options) -> Callable[[], Iter
         with told_as_log_errors(Path(same[0])):
             table = pl.scan_parquet(same, glob=False)
             part = _part(name, table, nw.from_native(table).collect_schema(), options)
-        at_once.append(replace(part, sampled=partial(_spread, table)))
+        used = [column for column in part.columns() if column is not None]
+        at_once.append(replace(part, sampled=partial(_spread, table.select(used))))
 
     def parts() -> Iterator[Part]:
         yield from at_once
@@ -243,7 +251,9 @@ def _spread(table: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
     if total <= SAMPLED:
         return table, total
     length, step = SAMPLED // PIECES, total // PIECES
-    return pl.concat([table.slice(at * step, length) for at in range(PIECES)]), total
+    with reading_little_ahead():
+        pieces = [table.slice(at * step, length).collect(engine="streaming") for at in range(PIECES)]
+    return pl.concat(pieces).lazy(), total
 
 
 def _part(name: str, native: Any, schema: nw.Schema, options: Options) -> Part:

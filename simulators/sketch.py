@@ -1,6 +1,6 @@
 """Sketch: the histogram of each reading over one grid for all logs, from which bins are made before rows are counted.
 
-Cells of the grid are of width 2^-12, and finer by a factor of 256 within 2^-8, 2^-16 and 2^-24 of 0 and of 1, where
+Cells of the grid are of width 2^-14, and finer by a factor of 256 within 2^-8, 2^-16 and 2^-24 of 0 and of 1, where
 confidences crowd.  Their bounds are short binary numbers, so that every engine finds the same cells, and counts,
 least and largest values in them add up exactly: the sketch of a log is the sum of those of its parts.
 """
@@ -29,12 +29,13 @@ CELLS = 100_000
 """Cells that a fit takes in a second or two; where there would be more, bins are made coarser."""
 
 LAST = 4
-"""Bins of the dearest tier's readings, where something must be coarser: a chain does not read them."""
+"""Bins of the dearest tier's readings, where something must be coarser (a chain does not read them), and those of any
+reading before there are fewer batches."""
 
 FEWEST_BINS = 2
 FEWEST_BATCHES = 16
 
-LEVELS = ((0, 12), (8, 20), (16, 28), (24, 36))
+LEVELS = ((0, 14), (8, 22), (16, 30), (24, 38))
 """Of the grid: within 2^-a of an end cells have a width of 2^-b."""
 
 
@@ -45,7 +46,7 @@ def grid_cell(confidence: nw.Expr) -> nw.Expr:
     (_, bits), *finer = LEVELS
     cell = (end * 2.0**bits).floor()
     for level, (near, bits) in enumerate(finer, start=1):
-        cell = nw.when(end < 2.0**-near).then((end * 2.0**bits).floor() + level * 8192.0).otherwise(cell)
+        cell = nw.when(end < 2.0**-near).then((end * 2.0**bits).floor() + level * 2.0**14).otherwise(cell)
     return nw.when(upper).then(-1.0 - cell).otherwise(cell)
 
 
@@ -80,7 +81,7 @@ class Histogram:
 
     @property
     def rank_error(self) -> float:
-        """How far, in shares of the readings, a cut may lie from where the readings themselves would have it: the
+        """How far any rank may lie from the next one at which there can be an edge, in shares of the readings: the
         largest share in a cell that holds several values."""
         return float(self.rows[self.low < self.high].max(initial=0)) / max(self.total, 1)
 
@@ -157,8 +158,9 @@ class Sketch:
         Args:
             bins: of a reading, at most.
             batches: random parts that the log's groups are divided into.
-            most: cells; while there would be more, and more than rows, the dearest tier's readings and then the finest
-                ones get fewer bins, and at last there are fewer batches.  None is without a bound.
+            most: cells; while there could be more, and there are more rows, the dearest tier's readings and then the
+                finest ones get fewer bins, down to 4, then there are fewer batches, and then still fewer bins.  None is
+                without a bound.
             cuts: the edges of some readings, instead of quantiles.
 
         Raises:
@@ -176,10 +178,11 @@ class Sketch:
         found = self._cells(edges, batches)
         while most is not None and min(self._most(found), self.rows) > most:
             free = {place: count for place, count in self._bins(found).items() if place not in given}
-            if coarser := self._coarser(free):
-                wanted[coarser] = free[coarser] - 1
-            elif batches > FEWEST_BATCHES:
+            coarser = self._coarser(free)
+            if batches > FEWEST_BATCHES and (coarser is None or free[coarser] <= LAST):
                 batches = max(batches // 2, FEWEST_BATCHES)
+            elif coarser is not None:
+                wanted[coarser] = free[coarser] - 1
             else:
                 raise LogError(
                     "E_SIZE",
