@@ -122,6 +122,7 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
     for log in logs:
         check_match(policy, log)
         _check_unseen(policy, log)
+        _check_rows(log, terms)
     walks = _walks(policy, terms.dearest)
     ranges = tuple(_range(walks, vertex) for vertex in policy.vertices)
     path = _upwards(policy.vertices, budget)
@@ -160,6 +161,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     check_match(policy, log)
     _check_unseen(policy, log)
     terms = Terms(delta=delta)
+    _check_rows(log, terms)
     path = _points(policy.vertices, np.linspace(0.0, policy.vertices[-1].cost, 2 * POINTS))[::-1]
     rows = _Rows.of([log])
     missed = {at: 1.0 - route(policy, log, at).quality for at in range(len(policy.vertices))}
@@ -546,6 +548,16 @@ def _check_two(trial: _Trial, path: Sequence[OperatingPoint]) -> None:
         "method 'clopper-pearson' is for rows without groups and weights, on a dial whose points cost one of two "
         "amounts (two tiers at fixed prices); leave it out"
     )
+
+
+def _check_rows(log: ReplayLog, terms: Terms) -> None:
+    """Make sure that a finite-sample certificate, which bounds what single queries cost, has them."""
+    if log.counted is not None and terms.level == "finite-sample":
+        raise LogError(
+            "E_OPTION",
+            "a counted log does not hold what single queries cost, which a finite-sample certificate needs: certify on "
+            "rows, or at the approximate level",
+        )
 
 
 def _check_unseen(policy: Policy, log: ReplayLog) -> None:

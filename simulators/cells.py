@@ -26,11 +26,13 @@ FINENESS = 36  # bits between an amount's largest value and the unit in which it
 class Amount:
     """What is summed as a whole number: how many ``unit`` it lies above ``origin``.
 
-    What never varies lies at its origin, and comes back as it was to the last bit.
+    What never varies lies at its origin, and comes back as it was to the last bit.  ``high`` is the most that was
+    known when the unit was chosen.
     """
 
     origin: float
     unit: float
+    high: float
 
     @classmethod
     def between(cls, low: float, high: float) -> Amount:
@@ -40,7 +42,7 @@ class Amount:
             >>> Amount.between(0.0, 1.0).unit == 2.0**-35
             True
         """
-        return cls(low, 2.0 ** (max(math.frexp(high)[1], -900) - FINENESS))
+        return cls(low, 2.0 ** (max(math.frexp(high)[1], -900) - FINENESS), high)
 
     @property
     def most(self) -> float:

@@ -401,7 +401,8 @@ def _context_values(part: Part, found: pl.DataFrame) -> dict[str, list[Any]]:
 
 def _bin(value: Expr, edges: Sequence[float]) -> Expr:
     """How many edges a value is not below."""
-    return reduce(add, ((value >= edge).cast(nw.Int16) for edge in edges), nw.lit(0, dtype=nw.Int16)).cast(nw.Int64)
+    narrow = nw.Int8() if len(edges) < 127 else nw.Int64()
+    return reduce(add, ((value >= edge).cast(narrow) for edge in edges), nw.lit(0, dtype=narrow)).cast(nw.Int64)
 
 
 def _edges_of(cuts: Cuts | None, drawn: Sketch) -> dict[Place, tuple[float, ...]]:
@@ -445,23 +446,14 @@ def _count_part(part: Part, cells: Cells) -> Counts:
     checks = [*_checks(batched, cells)]
     lacking = nw.col(BATCH).is_null()
     checks.append(_Check("E_MISSING", batched.identity or BATCH, lacking, "but every row needs one; fill it in"))
-    digits = _digit_columns(batched, cells)
-    unweighted = _amount_columns(batched, cells, None)
-    weight = None if part.weight is None else _number(part.weight)
-    ints = unweighted if weight is None else _amount_columns(batched, cells, weight)
+    digits, ints = _digit_columns(batched, cells), _amount_columns(batched, cells)
     whole = nw.Int32() if cells.most() < 2**31 else nw.Int64()
     key: Expr = nw.lit(0, dtype=whole)
     for name, size in cells.digits().items():
         key = key * size + digits[name].cast(whole)
     contexts = _context_columns(batched)
     columns = {"key": nw.when(_sound(batched, cells)).then(key).otherwise(nw.lit(-1, dtype=whole)), **contexts, **ints}
-    totals = {"rows": nw.len()}
-    for name in ints:
-        each = name
-        if cells.weight is not None and name != "weight":
-            each = f"each {name}"
-            columns[each] = unweighted[name]
-        totals |= {name: nw.col(name).sum(), f"most {name}": nw.col(each).max()}
+    totals = {"rows": nw.len(), **{name: nw.col(name).sum() for name in ints}}
     try:
         found = collected(batched.frame.select(**columns).group_by("key", *contexts).agg(**totals))
     except LogError:
@@ -481,7 +473,6 @@ def _count_part(part: Part, cells: Cells) -> Counts:
         found["key"].to_numpy().astype(np.int64),
         found["rows"].to_numpy().astype(np.int64),
         found.select(*ints).to_numpy().astype(np.int64).reshape(len(found), len(ints)),
-        np.array([found[f"most {name}"].max() for name in ints], dtype=np.int64),
     )
 
 
@@ -542,9 +533,10 @@ def _digit_columns(part: Part, cells: Cells) -> dict[str, Expr]:
     return dict(zip(names, [*found, nw.col(BATCH).cast(nw.Int64)], strict=True))
 
 
-def _amount_columns(part: Part, cells: Cells, weight: Expr | None) -> dict[str, Expr]:
-    """What a row adds to each sum, counted so many times."""
+def _amount_columns(part: Part, cells: Cells) -> dict[str, Expr]:
+    """What a row adds to each sum."""
     prices, answers = part.prices(), part.answers()
+    weight = None if part.weight is None else _number(part.weight)
     found: dict[str, Expr] = {}
     for name, place, amount in cells.amounts():
         if name == "weight":

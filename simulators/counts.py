@@ -54,13 +54,10 @@ class Counts:
     key: Ints  # [n]
     rows: Ints  # [n], queries
     sums: Ints  # [n, amounts]
-    most: tuple[int, ...]  # of each amount, the largest of a single query
     notes: tuple[str, ...] = ()  # where the edges come from, and what was made coarser
 
     @classmethod
-    def of(
-        cls, cells: Cells, label: Texts, key: Ints, rows: Ints, sums: Ints, most: Ints, notes: tuple[str, ...] = ()
-    ) -> Counts:
+    def of(cls, cells: Cells, label: Texts, key: Ints, rows: Ints, sums: Ints, notes: tuple[str, ...] = ()) -> Counts:
         """Counts of cells in any order, of which one may stand several times."""
         names, place = np.unique(label.astype(str), return_inverse=True)
         order = np.lexsort((key, place))
@@ -74,7 +71,6 @@ class Counts:
             key[starts],
             np.add.reduceat(rows[order], starts) if len(starts) else rows,
             np.add.reduceat(sums[order], starts, axis=0) if len(starts) else sums,
-            tuple(int(value) for value in most),
             notes,
         )
 
@@ -99,7 +95,6 @@ class Counts:
             np.concatenate([self.key, other.key]),
             np.concatenate([self.rows, other.rows]),
             np.concatenate([self.sums, other.sums]),
-            np.maximum(np.array(self.most, dtype=np.int64), np.array(other.most, dtype=np.int64)),
             tuple(dict.fromkeys((*self.notes, *other.notes))),
         )
 
@@ -183,14 +178,9 @@ class Counts:
         )
 
     def _dearest(self) -> Mapping[Place, float]:
-        """The most that was paid for what did not always cost the same."""
-        found = {}
-        for at, (_, place, amount) in enumerate(self.cells.amounts()):
-            unweighted = self.cells.weight is None
-            flat = (self.sums[:, at] == (self.rows * self.most[at] if unweighted else 0)).all()
-            if place[0] and amount is not SCORE and not flat:
-                found[place] = amount.origin + amount.unit * self.most[at]
-        return found
+        """The most that was paid, as far as was known beforehand, for what did not always cost the same."""
+        priced = ((place, amount) for _, place, amount in self.cells.amounts() if place[0] and amount is not SCORE)
+        return {place: amount.high for place, amount in priced if amount.high > amount.origin}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file, whole or not at all; the same counts give the same bytes.
@@ -203,8 +193,7 @@ class Counts:
         columns |= {name: pl.Series(digit.astype(np.int32)) for name, digit in self.digits().items()}
         columns |= {"queries": pl.Series(self.rows)}
         columns |= {name: pl.Series(self.sums[:, at]) for at, name in enumerate(amounts)}
-        told = {"cells": self.cells.to_json(), "most": list(self.most), "notes": list(self.notes)}
-        _write(path, COUNTS, told, pl.DataFrame(columns))
+        _write(path, COUNTS, {"cells": self.cells.to_json(), "notes": list(self.notes)}, pl.DataFrame(columns))
 
 
 _NOTE = LogWarning(
@@ -265,7 +254,6 @@ def load_counts(path: str | os.PathLike[str]) -> Counts:
         np.ravel_multi_index(digits, tuple(sizes.values())).astype(np.int64),
         frame["queries"].to_numpy(),
         frame.select(amounts).to_numpy().reshape(len(frame), len(amounts)),
-        np.array(found["most"], dtype=np.int64),
         tuple(found["notes"]),
     )
 

@@ -139,7 +139,7 @@ class Part:
 
     def outline(self) -> Cells:
         """The cells without edges."""
-        prices, paid = self.prices(), Amount(0.0, 1.0)
+        prices, paid = self.prices(), Amount.between(0.0, 1.0)
 
         def readings(of: TierColumns | SignalColumns) -> tuple[ReadingCells, ...]:
             return tuple(

@@ -161,7 +161,7 @@ class Counted:
     queries: Ints  # [n], of each cell
     batches: int
     dearest: Mapping[tuple[str, str | None], float] = field(default_factory=dict)
-    """(tier, reading), None for an answer: the most that it cost, where that varies."""
+    """(tier, reading), None for an answer: the most that it cost, where that varies and as far as is known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,6 +146,8 @@ def test_a_budget_is_certified_approximately_on_counts_unless_batches_are_empty(
     assert certified.certificate is not None
     assert certified.certificate.bound <= 2.5
     assert certified.certificate.rows == 6000
+    with pytest.raises(LogError, match="E_OPTION: a counted log does not hold what single queries cost"):
+        fit(count(log), budget=2.5, certify=Terms())
     few = replace(log, group_ids=np.array([f"g{at % 25}" for at in range(6000)], dtype=object))
     with pytest.raises(LogError, match=r"E_FEW: the log has \d+ groups"):
         fit(count(few), budget=2.5, certify=Terms(level="approximate"))

@@ -161,13 +161,13 @@ def test_a_price_that_never_varies_comes_back_to_the_last_bit() -> None:
     assert (log.tier("small").cost == 0.1).all()
     assert log.counted is not None
     assert set(log.counted.dearest) == {("small", "conf2"), ("large", None)}
-    assert log.counted.dearest["large", None] == pytest.approx(table()["cost_large"].max(), rel=1e-10)
+    assert log.counted.dearest["large", None] == table()["cost_large"].max()
 
 
 def same(one: Counts, other: Counts) -> bool:
     """Whether two counts are the same to the last bit."""
     arrays = ((one.key, other.key), (one.rows, other.rows), (one.sums, other.sums), (one.label, other.label))
-    return one.cells == other.cells and one.most == other.most and all(np.array_equal(*pair) for pair in arrays)
+    return one.cells == other.cells and all(np.array_equal(*pair) for pair in arrays)
 
 
 @repeatable(12)
@@ -366,7 +366,7 @@ def test_what_a_sample_of_the_rows_could_not_show_makes_a_sketch_of_all(
     frame = table(2000).with_columns(correct_small=(pl.int_range(2000) % 2).cast(pl.Float64), cost_large=2.0)
     frame.write_parquet(tmp_path / "log.parquet")
     plain = count(tmp_path / "log.parquet", **OPTIONS)  # type: ignore[arg-type]
-    assert "64 of 2,000 rows" in plain.notes[-1]
+    assert "50 of 2,000 rows" in plain.notes[-1]
     odd = frame.with_columns(
         correct_small=pl.when(pl.int_range(2000) == 5).then(0.25).otherwise("correct_small"),
         cost_large=pl.when(pl.int_range(2000) == 6).then(1e6).otherwise("cost_large"),
