@@ -89,6 +89,12 @@ class FoldRun:
         mix = mixture_at(self.targets, target)
         return ledger_of(self.tiers, [(1.0 - mix.share, self.routes[mix.low]), (mix.share, self.routes[mix.high])])
 
+    def draws(self, target: float) -> tuple[Floats, Floats]:
+        """What each query costs by either graph of the fold's dial at ``target``, and the weight of that, [2n] each."""
+        mix = mixture_at(self.targets, target)
+        costs = np.concatenate([self.routes[mix.low].cost, self.routes[mix.high].cost])
+        return costs, np.concatenate([(1.0 - mix.share) * self.log.weights, mix.share * self.log.weights])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossFit:
@@ -123,6 +129,18 @@ class CrossFit:
     def ledger(self, target: float) -> Ledger:
         """What each query earned and spent when every fold's dial stood at ``target``, in the order of `rows`."""
         return join_ledgers([fold.ledger(target) for fold in self.folds])
+
+    def cost_sd(self, target: float) -> float:
+        """The standard deviation of what one query costs when every fold's dial stands at ``target``.
+
+        Queries differ in what they cost, and where a dial stands between two graphs so does one query in what it may
+        cost: both are in it (the law of total variance).  Votes count as the mean over their orders.
+        """
+        costs, weights = (
+            np.concatenate(parts) for parts in zip(*(fold.draws(target) for fold in self.folds), strict=True)
+        )
+        apart = costs - costs[0]  # where all cost the same, exactly nothing
+        return float(np.sqrt(np.average((apart - np.average(apart, weights=weights)) ** 2, weights=weights)))
 
     def rows(self) -> ReplayLog:
         """The queries, fold after fold."""
@@ -225,14 +243,16 @@ def with_evidence(policy: Policy, targets: Sequence[float], crossed: CrossFit) -
     return replace(
         policy,
         vertices=tuple(
-            replace(vertex, evidence=_evidence(policy.tiers, vertex, crossed.ledger(target), rows))
+            replace(vertex, evidence=_evidence(policy.tiers, vertex, crossed, target, rows))
             for vertex, target in zip(policy.vertices, targets, strict=True)
         ),
     )
 
 
-def _evidence(tiers: Sequence[Tier], vertex: Vertex, ledger: Ledger, rows: ReplayLog) -> VertexEvidence:
-    total = float(rows.weights.sum())
+def _evidence(
+    tiers: Sequence[Tier], vertex: Vertex, crossed: CrossFit, target: float, rows: ReplayLog
+) -> VertexEvidence:
+    ledger, total = crossed.ledger(target), float(rows.weights.sum())
     spent = mean_with_interval(ledger.cost, rows)
     scale = vertex.cost / spent.mean if spent.mean > 0.0 else 1.0  # not 1 where some fold's frontier ends below
 
@@ -244,6 +264,7 @@ def _evidence(tiers: Sequence[Tier], vertex: Vertex, ledger: Ledger, rows: Repla
         _ends(mean_with_interval(ledger.quality, rows)),
         shares(ledger.calls),
         shares(ledger.accepts),
+        _short(scale * crossed.cost_sd(target)),
     )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "parse_costs",
     "parse_names",
     "parse_outages",
+    "parse_paths",
     "parse_readings",
     "parse_signals",
     "parse_votes",
@@ -74,6 +75,17 @@ def parse_votes(declared: Sequence[str]) -> dict[str, int]:
         except ValueError:
             raise ValueError(f"--votes {text}: write it as reading=number, for example --votes self_verify=8") from None
     return votes
+
+
+def parse_paths(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    """What stands on the right, by what stands on the left, each given as name=text; a name by itself is both."""
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or (equals and not text):
+            raise ValueError(f"{option} {pair}: write it as name=text, for example {option} task=metadata.task")
+        found[name] = text or name
+    return found
 
 
 def parse_outages(text: str | None, tiers: Sequence[str]) -> Outages:

@@ -22,10 +22,13 @@ COMMANDS = {
     "pomdp": "write the cascade as a POMDP that solvers outside read",
     "certify": "set the dial where a budget certainly holds",
     "replay": "what a policy would have earned on a log",
+    "explore": "how much to explore, and where, to know a new policy's value",
+    "join": "put labels into a router's decision log",
     "decide": "one decision",
     "show": "draw a policy",
     "report": "a policy as one web page: the dial, its trees, decisions by hand",
     "simulate": "draw a log from a synthetic world",
+    "import": "make a log of what gateways, evaluation harnesses and warehouses write",
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 

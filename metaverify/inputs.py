@@ -54,17 +54,19 @@ def read_columns(options: argparse.Namespace, **known: Any) -> Any:
     return log_columns(path, **_columns(options) | known)
 
 
-def read_for(policy: Policy, options: argparse.Namespace) -> Any:
-    """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them."""
+def read_for(policy: Policy, options: argparse.Namespace, *, beside: Policy | None = None) -> Any:
+    """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them, with the tiers of
+    another one ``beside`` it."""
     said = _columns(options)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | said["signals"]
     samples = sorted({r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*said["samples"]})
     columns = read_columns(options, signals=signals, samples=samples)
     _check_columns(options, policy, columns)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
+    tiers = policy.tiers if beside is None else (*policy.tiers, *beside.tiers)
     return read(
         options,
-        tiers=parse_names(options.tiers) or [tier.name for tier in policy.tiers],
+        tiers=parse_names(options.tiers) or list(dict.fromkeys(tier.name for tier in tiers)),
         context=said["context"] or policy.context,
         signals=signals,
         votes={r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | parse_votes(options.votes),

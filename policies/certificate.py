@@ -67,7 +67,7 @@ class Certificate:
                 what = f"expected cost per query at most {self.limit:.6g} (bound {self.bound:.6g})"
             case "realised cost":
                 what = f"mean cost of the next {self.next:,} queries at most {self.limit:.6g} (bound {self.bound:.6g})"
-            case "expected quality":
+            case _:
                 what = f"expected quality at least {self.limit:.6g} (bound {self.bound:.6g})"
         return f"{what}, with probability {sure}"
 

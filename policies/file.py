@@ -204,8 +204,8 @@ def _encode_outage(outage: Outage) -> dict[str, Any]:
     return {"without": list(outage.without), "root": outage.root, "context_roots": dict(outage.context_roots)}
 
 
-def _encode_evidence(evidence: VertexEvidence) -> dict[str, list[float | None]]:
-    return {
+def _encode_evidence(evidence: VertexEvidence) -> dict[str, Any]:
+    lists = {
         name: [None if value is None else _float(value) for value in values]
         for name, values in (
             ("cost", evidence.cost),
@@ -214,6 +214,7 @@ def _encode_evidence(evidence: VertexEvidence) -> dict[str, list[float | None]]:
             ("accepts", evidence.accepts),
         )
     }
+    return {**lists, **({} if evidence.cost_sd is None else {"cost_sd": _float(evidence.cost_sd)})}
 
 
 def load_policy(
@@ -557,7 +558,10 @@ def _decode_evidence(item: Fields, answers: tuple[bool, ...]) -> VertexEvidence:
     for at, (called, accepted) in enumerate(zip(calls, accepts, strict=True)):
         if called is not None and accepted is not None and accepted > called + 2 * ROUNDING:
             item.fail("E_PROB", f"accepts[{at}]", f"is {accepted}, above the share {called} that is called")
-    evidence = VertexEvidence(_decode_interval(item, "cost"), _decode_interval(item, "quality"), calls, accepts)
+    cost_sd = item.number("cost_sd", 0.0) if item.has("cost_sd") else None
+    evidence = VertexEvidence(
+        _decode_interval(item, "cost"), _decode_interval(item, "quality"), calls, accepts, cost_sd
+    )
     item.end()
     return evidence
 

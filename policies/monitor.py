@@ -34,10 +34,10 @@ GROUPS = 4
 SHIFT = 0.25
 """The least rise of the mean cost that must be found; half of it is borne for ever."""
 
-READING_ALARMS, COST_ALARMS = 0.01, 0.002
+READING_ALARMS, COST_ALARMS = 0.01, 0.001
 """The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed.  Costs have a
 longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for them it is
-some .004."""
+some .005."""
 
 HEALTHY = 10_000
 
@@ -46,7 +46,7 @@ TESTS = HEALTHY / BLOCK / 2
 
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
-RUN_IN = 50  # requests before the spread of costs is trusted
+RUN_IN = 50  # requests before the spread of costs is trusted, where the file does not say what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +195,20 @@ def _expected_calls(policy: Policy) -> dict[str, float]:
     return {t.name: (1 - point.share) * a + point.share * b for t, a, b in shares if a is not None and b is not None}
 
 
+def _filed_spread(policy: Policy) -> float | None:
+    """The standard deviation of what a request costs about what its vertex does, at the operating point; None where
+    the file does not say."""
+    point = policy.point
+    variance = 0.0
+    for share, at in ((1.0 - point.share, point.low), (point.share, point.high)):
+        found = policy.vertices[at].evidence
+        if share > 0.0:
+            if found is None or found.cost_sd is None:
+                return None
+            variance += share * found.cost_sd**2
+    return math.sqrt(variance)
+
+
 class _Watch:
     """The comparison with one policy's file."""
 
@@ -209,7 +223,7 @@ class _Watch:
         watched = self.at(point.low) | self.at(point.high)
         self.chance = READING_ALARMS / max(len(watched), 1) / TESTS / 2  # of each of two statistics
         self.readings: dict[tuple[str, str], _Histogram] = {}
-        self.cost = _CostSum(policy.expected_cost)
+        self.cost = _CostSum(policy.expected_cost, _filed_spread(policy))
 
     def at(self, vertex: int) -> frozenset[tuple[str, str]]:
         """The readings that every request of this vertex has."""
@@ -392,10 +406,16 @@ def chi_square_quantile(chance: float, freedom: int) -> float:
 
 
 class _CostSum:
-    """A one-sided CUSUM of what requests cost, in 1024ths of what one is expected to cost."""
+    """A one-sided CUSUM of what requests cost, in 1024ths of what one is expected to cost.
 
-    def __init__(self, expected: float) -> None:
+    Its limit follows from ``spread``, the standard deviation that the file has, and so is known before the first
+    request; where it has none, from the requests themselves, once there are enough.
+    """
+
+    def __init__(self, expected: float, spread: float | None = None) -> None:
         self.unit = (expected or 1.0) / SCALE
+        self.slack = round(SCALE * SHIFT / 2)
+        self.limit = None if spread is None else self._limit(spread / self.unit)
         self.height = self.count = self.total = self.squares = 0
 
     def add(self, cost: float, expected: float) -> tuple[float, float]:
@@ -404,13 +424,17 @@ class _CostSum:
         self.count += 1
         self.total += excess
         self.squares += excess * excess
-        slack = round(SCALE * SHIFT / 2)
-        self.height = max(self.height + excess - slack, 0)
-        if self.count < RUN_IN or self.height == 0:
-            return 0.0, math.inf
-        spread = math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, (slack / 2) ** 2))
-        limit = spread * cusum_limit(slack / spread, HEALTHY / COST_ALARMS)
+        self.height = max(self.height + excess - self.slack, 0)
+        limit = self.limit
+        if limit is None:
+            if self.count < RUN_IN or self.height == 0:
+                return 0.0, math.inf
+            limit = self._limit(math.sqrt(max(self.squares / self.count - (self.total / self.count) ** 2, 0.0)))
         return self.height / SCALE, limit / SCALE
+
+    def _limit(self, spread: float) -> float:
+        spread = max(spread, self.slack / 2)
+        return spread * cusum_limit(self.slack / spread, HEALTHY / COST_ALARMS)
 
 
 def cusum_limit(slack: float, run: float) -> float:

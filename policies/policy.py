@@ -47,13 +47,15 @@ class VertexEvidence:
 
     ``cost`` and ``quality`` are 90 % intervals (low, high) around the vertex's own; ``calls`` and ``accepts`` are the
     shares of queries that call and accept each tier, in order, None for a signal.  What a mixture of two vertices
-    costs and earns lies in an interval that is at most as wide as theirs, mixed.
+    costs and earns lies in an interval that is at most as wide as theirs, mixed.  ``cost_sd`` is the standard deviation
+    of what one query costs, None in files that do not say.
     """
 
     cost: tuple[float, float]
     quality: tuple[float, float]
     calls: tuple[float | None, ...]
     accepts: tuple[float | None, ...]
+    cost_sd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,11 @@ class Routed:
     ``answer`` is that of ``tier``, and both are None where the request is handed over: the policy abstains, nothing
     answered, or a guard forbade it (see ``reasons``).  ``vertex`` is the graph that was followed; the propensity of a
     step is the chance, before the draw by key, of a graph that would have done all steps so far; None where a guard
-    moved the request to a cheaper graph.  Where requests are explored, that of a call is the
-    chance that the tier was called by this graph or to explore it: 1 where the graph wanted it, the rate where not.
-    ``unseen`` has that of the tiers that were not called.  The graph is drawn by key, whatever the request, so these
-    tell all that is needed to value another policy, and are right whatever the two graphs have in common.
+    moved the request to a cheaper graph.  Where requests are explored, that of a call is the chance that the tier was
+    called by this graph or to explore it: 1 where the graph wanted it, the request's rate where not.  ``unseen`` has
+    that of the tiers that were not called, where the request came to the answer that the policy settled on.  The graph
+    is drawn by key, whatever the request, so these tell all that is needed to value another policy, and are right
+    whatever the two graphs have in common.
     """
 
     answer: Any

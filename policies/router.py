@@ -15,7 +15,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.episode import Episode, Told
-from metaverify.policies.exploration import Exploration
+from metaverify.policies.exploration import Exploration, Explorer
 from metaverify.policies.file import policy_id
 from metaverify.policies.graph import as_confidence, as_votes
 from metaverify.policies.guards import Allowance, Guard, Prices, dearest_path, dearest_prices
@@ -127,7 +127,7 @@ class Router:
         self._guard = guard or Guard()
         self._monitor = monitor
         self._log = log
-        self._exploration = exploration if exploration is not None and exploration.rate > 0.0 else None
+        self._explorer = Explorer(exploration) if exploration is not None and exploration.highest > 0.0 else None
         self._plan = _Plan(first, self._guard)
 
     def route(
@@ -185,7 +185,7 @@ class Router:
         if plan.snapshot is not snapshot:
             self._plan = plan = _Plan(snapshot, self._guard)
         label = None if context is None else snapshot.policy.context_of(context)
-        return _Run(plan, self._guard, key, label, without, self._exploration)
+        return _Run(plan, self._guard, key, label, without, self._explorer)
 
     def _end(self, routed: Routed) -> Routed:
         if self._monitor is not None:
@@ -272,12 +272,13 @@ class _Run:
         key: str | bytes | int | None,
         context: str | None,
         without: Collection[str],
-        exploration: Exploration | None,
+        explorer: Explorer | None,
     ) -> None:
         policy = plan.snapshot.policy
-        if exploration is not None and key is None:
+        if explorer is not None and key is None:
             raise ValueError("requests are explored by their ids: pass key=<the request's id>")
-        self._exploration = exploration
+        self._explorer = explorer
+        self._rate: float | None = None  # the chance that the request is explored, once its answer is settled
         self._down = plan.answering.intersection([without] if isinstance(without, str) else without)
         whole, plan = plan, plan.without(self._down)
         self._known = self._down if plan is not whole else frozenset()  # without which it decides from the start
@@ -359,10 +360,10 @@ class _Run:
 
     def _unseen(self) -> dict[str, float]:
         """The chance of every tier that was not called, where requests are explored."""
-        if self._exploration is None or self._propensity is None:
+        if self._rate is None or self._propensity is None:
             return {}
         tiers = self._plan.snapshot.policy.tiers
-        return {t.name: self._exploration.rate for t in tiers if t.answer and t.name not in self.answers}
+        return {t.name: self._rate for t in tiers if t.answer and t.name not in self.answers}
 
     def broken_off(self) -> Routed:
         """How it ended where it was not let go on: what is pending may have been billed."""
@@ -461,8 +462,8 @@ class _Run:
 
     def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
         chance = self._propensity
-        if self._exploration is not None and chance is not None and isinstance(action, Call):
-            chance = self._exploration.rate if reason == "explored" else 1.0
+        if self._explorer is not None and chance is not None and isinstance(action, Call):
+            chance = 1.0 if self._settled is None else self._rate
         self._steps.append(Step(action, readings, cost, self._allowance.spent, chance, reason, self._without()))
 
     def _without(self) -> tuple[str, ...]:
@@ -470,11 +471,12 @@ class _Run:
 
     def _settle(self, tier: str | None) -> None:
         """The answer is settled; where the request is explored, the tiers that were not called come next."""
-        if self._exploration is not None and self._key is not None and self._exploration.explores(self._key):
-            self._settled = (tier,)
-            self._explore(tier)
-        else:
-            self._finish(tier)
+        if self._explorer is not None and self._key is not None:
+            self._rate = self._explorer.rate(tier, {} if tier is None else self._episode.readings[tier])
+            if self._explorer.exploration.explores(self._key, self._rate):
+                self._settled = (tier,)
+                return self._explore(tier)
+        return self._finish(tier)
 
     def _explore(self, tier: str | None) -> None:
         for other in self._plan.snapshot.policy.tiers:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from metaverify.policies.context import context_label, interval_labels
 from metaverify.simulators.cells import SCORE, Amount, Cells, Place, ReadingCells, SourceCells
 from metaverify.simulators.columns import KeyColumns, LogColumns, reading_column
-from metaverify.simulators.files import encoded, metadata_of, told_as_log_errors, write_whole
+from metaverify.simulators.files import metadata_of, told_as_log_errors, write_table
 from metaverify.simulators.log import (
     Counted,
     LogError,
@@ -314,7 +314,7 @@ def _write(path: str | os.PathLike[str], kind: str, found: Mapping[str, Any], fr
     if file.suffix.lower() != ".parquet":
         raise LogError("E_FILE", f"{file.name} does not end in .parquet, in which {kind} are kept; rename it")
     told = json.dumps({"kind": kind, "version": VERSION, **found}, sort_keys=True)
-    write_whole(encoded(frame, ".parquet", metadata={MARK: told}), file)
+    write_table(frame, file, {MARK: told})
 
 
 def _read(path: str | os.PathLike[str], kind: str) -> tuple[Mapping[str, Any], pl.DataFrame]:

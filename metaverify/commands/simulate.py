@@ -45,12 +45,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="files to write, one drawn after the other: log-0001.parquet, log-0002.parquet, … (default: %(default)s)",
     )
     parser.add_argument("--seen-by", metavar="FILE", help="leave what a router with this policy would see of it")
-    parser.add_argument(
+    explored = parser.add_mutually_exclusive_group()
+    explored.add_argument(
         "--epsilon",
         type=number("epsilon", 0.0, 1.0),
         default=0.0,
         help="with --seen-by: the share of queries for which it calls every tier (default: %(default)g)",
     )
+    explored.add_argument("--exploration", metavar="FILE", help="with --seen-by: what `metaverify explore` wrote")
     add_seed(parser)
 
 
@@ -67,12 +69,14 @@ def run(options: argparse.Namespace) -> None:
     if options.seen_by is None:
         write_log(log, options.out)
     else:
-        from metaverify.policies.exploration import Exploration
+        from metaverify.policies.exploration import Exploration, load_exploration
         from metaverify.policies.file import load_policy
         from metaverify.simulators.partial_reader import write_partial_log
         from metaverify.simulators.trace import observed_by
 
-        partial = observed_by(load_policy(options.seen_by), log, Exploration(options.epsilon))
+        named = options.exploration
+        exploration = Exploration(options.epsilon) if named is None else load_exploration(named)
+        partial = observed_by(load_policy(options.seen_by), log, exploration)
         write_partial_log(partial, options.out)
     _say(options, options.out, len(log), log.tier_names)
 

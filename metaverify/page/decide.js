@@ -41,6 +41,19 @@ function covers(certificate, cost) {
   return certificate.promise === "expected quality" ? cost >= own * (1 - 1e-9) : cost <= own * (1 + 1e-9);
 }
 
+/** The policy that decides while these tiers are down: every vertex begins where the smallest of its outages does that
+    has them all.  Beliefs and evidence are of other graphs, and nothing is promised; they are left out. */
+function without(policy, ...names) {
+  if (names.length === 0) return policy;
+  const vertices = policy.vertices.map(({ evidence, ...vertex }) => {
+    const outages = (vertex.outages ?? []).filter((outage) => names.every((name) => outage.without.includes(name)));
+    if (outages.length === 0) throw new Error(`the policy was not solved for an outage of ${names.join(" and ")}`);
+    const least = outages.reduce((found, each) => (each.without.length < found.without.length ? each : found));
+    return { ...vertex, root: least.root, context_roots: least.context_roots, beliefs: {}, outages };
+  });
+  return { ...policy, vertices, evidence: {}, certificate: null };
+}
+
 /** The vertex that a request follows: a hash of its key draws one of the two in use. */
 function armOf(policy, key) {
   const { low, high, share } = policy.operating_point;

@@ -3,7 +3,14 @@
 const filed = JSON.parse(byId("policy-data").textContent);
 const comparison = JSON.parse(byId("comparison-data").textContent);
 const levels = JSON.parse(byId("levels").textContent);
-const state = { policy: filed, context: null, chosen: null, sort: { key: "gain", falling: true }, compared: null };
+const state = {
+  policy: filed,
+  without: [],
+  context: null,
+  chosen: null,
+  sort: { key: "gain", falling: true },
+  compared: null,
+};
 
 const ends = [filed.vertices[0].cost, filed.vertices.at(-1).cost];
 const dialScale = scaleOf(
@@ -121,10 +128,16 @@ function show(policy) {
   frontierChart(byId("frontier"), policy, matching, at, turnTo);
   drawReadout(policy, at, gain);
   drawShares(policy, at);
-  drawGraphs(policy);
+  drawGraphs();
   drawDecision();
   drawCurves();
 }
+
+/** What decides: the policy at the dial, as it is while the chosen tiers are down. */
+const deciding = () => without(state.policy, ...state.without);
+
+/** The tiers that are down, as words. */
+const downText = () => state.without.map(shown).join(" and ");
 
 function drawReadout(policy, at, gain) {
   const item = (name, value, range, under, doubt = "") =>
@@ -179,7 +192,7 @@ function drawShares(policy, at) {
       return el(
         "tr",
         {},
-        el("th", { scope: "row" }, shown(tier.name)),
+        el("th", { scope: "row" }, nameOf(shown(tier.name))),
         el("td", {}, amount(tier.price)),
         at.evidence ? [percent(called), percent(accepted), bar(accepted)].map((each) => el("td", {}, each)) : null,
       );

@@ -34,9 +34,53 @@ function intervalText(reading, low, high) {
   return high === null ? `${name} ≥ ${cutText(low)}` : `${cutText(low)} ≤ ${name} < ${cutText(high)}`;
 }
 
-/** The outcomes of a node gathered by where they lead, with the share that goes there and each tier's quality. */
-function branchesOf(vertex, at, node) {
+/** What the graphs in use may buy, whatever the context: a set of readings for each tier that is called or read. */
+function boughtBy(policy) {
+  const bought = new Map();
+  const readsOf = (tier) => bought.get(tier) ?? bought.set(tier, new Set()).get(tier);
+  const roots = ({ root, context_roots }) => [root, ...Object.values(context_roots)];
+  const stack = armsOf(policy).flatMap(([at]) => roots(policy.vertices[at]));
+  const seen = new Set();
+  while (stack.length > 0) {
+    const at = stack.pop();
+    const node = policy.nodes[at];
+    if (seen.has(at) || has(node, "accept") || has(node, "abstain")) continue;
+    seen.add(at);
+    if (has(node, "call")) {
+      readsOf(node.call);
+      stack.push(node.then);
+      continue;
+    }
+    const name = node.read ?? node.poll;
+    const { parts } = policy.tiers.find((tier) => tier.name === node.of).readings.find((each) => each.name === name);
+    for (const each of [name, ...(parts ?? []).map((part) => part.of)]) readsOf(node.of).add(each);
+    const next = has(node, "read") ? node.then : node.tallies.flatMap((tally) => tally.then);
+    stack.push(node.missing, ...next.filter((to) => to !== null));
+  }
+  return bought;
+}
+
+/** How often the log's queries have each outcome of a read node, missing last; null where the file does not say. */
+function histogramOf(policy, node) {
+  if (!has(node, "read")) return null;
+  const { cuts, counts } = policy.tiers
+    .find((tier) => tier.name === node.of)
+    .readings.find((reading) => reading.name === node.read);
+  const total = counts.reduce((sum, each) => sum + each, 0);
+  if (total === 0 || !node.cuts.every((cut) => cuts.includes(cut))) return null;
+  const shares = [...node.then, node.missing].map(() => 0);
+  counts.forEach((each, bin) => {
+    const missing = bin === counts.length - 1;
+    shares[missing ? node.then.length : bisectRight(node.cuts, bin === 0 ? -1 : cuts[bin - 1])] += each / total;
+  });
+  return shares;
+}
+
+/** The outcomes of a node gathered by where they lead, with the share that goes there and each tier's quality.  Where
+    the file holds no beliefs, the share is that of the log's histogram if every query comes to the node. */
+function branchesOf(policy, vertex, at, node, first) {
   const rows = has(vertex.beliefs, at) ? vertex.beliefs[at] : null;
+  const known = rows === null && first ? histogramOf(policy, node) : null;
   const gathered = new Map();
   for (const [label, cell, next] of outcomesOf(node)) {
     if (!gathered.has(next)) gathered.set(next, []);
@@ -48,7 +92,8 @@ function branchesOf(vertex, at, node) {
     next,
     cells,
     label: cells.map((each) => each.label).join(" or "),
-    share: rows !== null && total > 0 ? sum(cells) / total : null,
+    share:
+      rows !== null && total > 0 ? sum(cells) / total : known && cells.reduce((all, each) => all + known[each.cell], 0),
     quality: rows === null ? null : meanQuality(cells.map((each) => each.belief)),
   }));
 }
@@ -65,6 +110,7 @@ function meanQuality(beliefs) {
 function linesOf(policy, vertex, root) {
   const landing = (at) => (has(policy.nodes[at], "call") ? landing(policy.nodes[at].then) : at);
   const looks = (node) => has(node, "read") || has(node, "poll");
+  const everyQuery = Object.keys(vertex.context_roots).length === 0;
   const parents = new Map();
   const stack = [landing(root)];
   while (stack.length > 0) {
@@ -72,7 +118,7 @@ function linesOf(policy, vertex, root) {
     parents.set(at, (parents.get(at) ?? 0) + 1);
     const node = policy.nodes[at];
     if (looks(node) && parents.get(at) === 1) {
-      stack.push(...branchesOf(vertex, at, node).map((branch) => landing(branch.next)));
+      stack.push(...[...new Set(outcomesOf(node).map(([, , next]) => next))].map(landing));
     }
   }
   const lines = [];
@@ -103,7 +149,7 @@ function linesOf(policy, vertex, root) {
       numbers.set(at, numbers.size + 1);
       line.mark = `[${numbers.get(at)}]`;
     }
-    for (const child of branchesOf(vertex, at, node)) {
+    for (const child of branchesOf(policy, vertex, at, node, everyQuery && branch === null)) {
       const part = share === null || child.share === null ? null : share * child.share;
       const step = { tier: node.of, label: child.label };
       grow(child.next, depth + 1, { ...child, node: at, tier: node.of }, part, line.place, [...trail, step]);
@@ -242,10 +288,11 @@ function acts(policy, line, start, base, room, font) {
   const words = [calls, rest].filter(Boolean).join(" › ");
   let at = start;
   if (words !== "") {
-    const text = fitted(words, line.ends === null ? room : room - 110, font(400));
+    const weight = line.branch === null ? 600 : 400;
+    const text = fitted(words, line.ends === null ? room : room - 110, font(weight));
     const full = svg("title", {}, words);
     group.append(svg("text", { x: at, y: base, class: line.branch === null ? "strong" : null }, text, full));
-    at += widthOf(text, font(400)) + 8;
+    at += widthOf(text, font(weight)) + 8;
   }
   if (line.ends !== null) {
     if (words !== "") {

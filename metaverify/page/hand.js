@@ -8,7 +8,7 @@ function setUpTry() {
   form.addEventListener("input", drawDecision);
   const field = (label, ...inside) => el("label", { class: "field" }, el("span", {}, label), ...inside);
   for (const tier of filed.tiers) {
-    const own = { tier, answered: null, box: null, readings: [] };
+    const own = { tier, answered: null, box: null, readings: [], fieldset: null };
     if (tier.answer !== false) {
       own.answered = el("input", { type: "checkbox" });
       own.box = el(
@@ -53,14 +53,13 @@ function setUpTry() {
         ? `signal${tier.needs?.length ? `, once ${tier.needs.map(shown).join(" and ")} answered` : ""}`
         : `price ${amount(tier.price)}`;
     const boxes = [own.box, ...own.readings.map((each) => each.box)].filter(Boolean);
-    form.append(
-      el(
-        "fieldset",
-        {},
-        el("legend", {}, shown(tier.name), " ", el("span", { class: "muted small" }, what)),
-        el("div", { class: "fields" }, boxes),
-      ),
+    own.fieldset = el(
+      "fieldset",
+      {},
+      el("legend", {}, shown(tier.name), " ", el("span", { class: "muted small" }, what)),
+      el("div", { class: "fields" }, boxes),
     );
+    form.append(own.fieldset);
   }
   fields.key = el("input", { type: "text", value: "request 1" });
   const request = [field("key", fields.key)];
@@ -107,13 +106,24 @@ function typedVotes([yes, asked]) {
   return told;
 }
 
+/** Leave out what the policy never buys. */
+function leaveOut(policy) {
+  const bought = boughtBy(policy);
+  for (const { tier, box, readings, fieldset } of fields.tiers) {
+    const reads = bought.get(tier.name);
+    fieldset.hidden = reads === undefined;
+    if (box !== null) box.hidden = fieldset.hidden;
+    for (const each of readings) each.box.hidden = !reads?.has(each.reading.name);
+  }
+}
+
 /** What the form says: readings, context and key; a field that cannot be read is marked, and told of. */
 function told() {
   const readings = Object.create(null);
   const faults = [];
   for (const own of fields.tiers) {
     const known = Object.create(null);
-    for (const { reading, inputs } of own.readings) {
+    for (const { reading, inputs } of own.readings.filter((each) => !each.box.hidden)) {
       let value;
       for (const input of inputs) input.removeAttribute("aria-invalid");
       try {
@@ -124,7 +134,8 @@ function told() {
       }
       if (value !== undefined) known[reading.name] = value;
     }
-    if (own.answered?.checked || Object.keys(known).length > 0) readings[own.tier.name] = known;
+    const inHand = own.answered?.checked && !own.box.hidden;
+    if (inHand || Object.keys(known).length > 0) readings[own.tier.name] = known;
   }
   let context = null;
   if (fields.context !== null && fields.context.select.value === "columns") {
@@ -148,6 +159,8 @@ function actionText(action) {
 function drawDecision() {
   if (fields.key === null) return;
   const into = byId("decision");
+  const policy = deciding();
+  leaveOut(policy);
   const { readings, context, key, faults } = told();
   for (const own of fields.tiers)
     for (const box of [own.box, ...own.readings.map((each) => each.box)]) box?.classList.remove("next");
@@ -162,7 +175,7 @@ function drawDecision() {
     );
     return;
   }
-  const found = explain(state.policy, readings, { context, key });
+  const found = explain(policy, readings, { context, key });
   const own = fields.tiers.find((each) => each.tier.name === found.action.tier);
   if (found.action.action === "call") own.box.classList.add("next");
   if (found.action.action === "verify")
@@ -178,7 +191,7 @@ function drawDecision() {
             "tbody",
             {},
             rows.map(([name, value]) =>
-              el("tr", {}, el("th", { scope: "row" }, shown(name)), el("td", {}, decimal(value))),
+              el("tr", {}, el("th", { scope: "row" }, nameOf(shown(name))), el("td", {}, decimal(value))),
             ),
           ),
         );
@@ -196,6 +209,7 @@ function drawDecision() {
       : found.context_known
         ? `, in the context ${shown(found.context)}`
         : `; the context ${shown(found.context)} is not known, so the graph for all others`;
+  const down = state.without.length > 0 ? ` as it is without ${downText()}` : "";
   const parts = [
     el("p", { class: "act" }, actionText(found.action)),
     looks.length > 0
@@ -208,7 +222,7 @@ function drawDecision() {
     el(
       "p",
       { class: "small muted" },
-      `By graph ${found.vertex}, which ${share} follow${found.share === 1 ? "" : ", this key among them"}${graph}.`,
+      `By graph ${found.vertex}${down}, which ${share} follow${found.share === 1 ? "" : ", this key among them"}${graph}.`,
     ),
     table("Expected quality of each answer", found.quality),
     table("Worth of each action", found.worth),

@@ -66,15 +66,11 @@ function start() {
     .filter(Boolean)
     .join(" · ");
   byId("drawn-from").textContent = comparison === null ? "" : " and a comparison";
-  byId("lines").textContent =
-    "Each line is where a reading falls and what follows. Choose one, by click or with Enter, to see " +
-    (believes ? "what is believed there" : "the whole way to it") +
-    "; the arrow keys walk the lines." +
-    (believes ? "" : " This file holds no beliefs, so what is expected there is not known.");
   tellOfOtherLog();
   setUpTheme();
   setUpDial();
   setUpContexts();
+  setUpOutages();
   setUpTry();
   setUpComparison();
   drawLog();
@@ -88,5 +84,5 @@ function start() {
   });
 }
 
-window.metaverify = Object.freeze({ policy: filed, atBudget, decide, explain, show, linesOf });
+window.metaverify = Object.freeze({ policy: filed, atBudget, without, decide, explain, show, linesOf });
 start();

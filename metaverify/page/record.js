@@ -5,9 +5,10 @@ function tableOf(caption, allHeads, allRows, texts = 1) {
   const some = allHeads.map((_, at) => at === 0 || allRows.some((row) => row[at] !== dash && row[at] !== ""));
   const [head, ...rows] = [allHeads, ...allRows].map((row) => row.filter((_, at) => some[at]));
   const cells = (row) =>
-    row.map((cell, at) =>
-      at === 0 ? el("th", { scope: "row" }, cell) : el("td", { class: at < texts ? "text" : null }, cell),
-    );
+    row.map((cell, at) => {
+      if (at === 0) return el("th", { scope: "row" }, nameOf(cell));
+      return at < texts ? el("td", { class: "text" }, nameOf(cell)) : el("td", {}, cell);
+    });
   return scrollable(
     caption,
     el(
@@ -21,7 +22,7 @@ function tableOf(caption, allHeads, allRows, texts = 1) {
           "tr",
           {},
           head.map((name, at) =>
-            name ? el("th", { scope: "col", class: at < texts ? "text" : null }, name) : el("td", {}),
+            name ? el("th", { scope: "col", class: at < texts ? "text" : null }, nameOf(name)) : el("td", {}),
           ),
         ),
       ),
@@ -161,9 +162,15 @@ function drawLog() {
   );
 }
 
+/** The longest list that stands there unfolded. */
+const MANY = 12;
+
 function record(value) {
   if (!isMapping(value)) {
     if (value === null) return dash;
+    if (Array.isArray(value) && value.length > MANY) {
+      return el("details", {}, el("summary", {}, `${count(value.length)} values`), value.map(shown).join(", "));
+    }
     if (Array.isArray(value))
       return value.map((each) => (isMapping(each) ? shown(JSON.stringify(each)) : shown(each))).join(", ") || dash;
     return typeof value === "string"
@@ -214,9 +221,27 @@ function drawRecord() {
         {},
         el("h3", {}, "Provenance"),
         Object.keys(filed.provenance).length > 0 ? record(filed.provenance) : el("p", { class: "muted" }, "None."),
+        comparison === null ? null : [el("h3", {}, "Comparison"), record(comparisonFacts())],
       ),
     ),
   );
+}
+
+/** Where the comparison comes from, as far as it says. */
+function comparisonFacts() {
+  const { log, methods, failed, folds, repeats, seed, resamples, metaverify } = comparison;
+  const facts = {
+    log: log.fingerprint,
+    queries: log.queries,
+    "as this policy’s": ofThisLog() ? "the same queries and tiers" : "other queries or tiers",
+    methods: methods.length,
+    failed: failed.length || undefined,
+    folds: repeats > 1 ? `${folds}, ${repeats} times` : folds,
+    resamples,
+    seed,
+    metaverify,
+  };
+  return Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined && value !== null));
 }
 
 function beliefsKept() {

@@ -24,6 +24,9 @@ function shown(name) {
   return apart ? `\u2068${plain}\u2069` : plain;
 }
 
+/** A name in a table, broken where it is long. */
+const nameOf = (text) => el("span", { class: "name" }, text);
+
 // ----------------------------------------------------------------------------------------------------- numbers
 
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from metaverify.fitting.crossfit import CrossFit, calibrate, cross_fit, with_evidence
+from metaverify.fitting.frontier import mixture_at
 from metaverify.fitting.learner import TableLearner
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Stop
@@ -229,6 +230,7 @@ def test_a_vertex_has_the_intervals_and_shares_that_each_folds_policy_shows_on_i
     for vertex, target in zip(found.vertices, targets, strict=True):
         calls, accepts = (dict.fromkeys(log.tier_names, 0.0) for _ in range(2))
         quality, cost, rows = [], [], []
+        mean = square = 0.0  # of what single queries cost, drawn to either graph
         for fold, other in zip(crossed.folds, others, strict=True):
             dial = other.at(budget=max(target, fold.targets[0]))
             outcome, weight = replay(dial, fold.log), float(fold.log.weights.sum())
@@ -240,6 +242,9 @@ def test_a_vertex_has_the_intervals_and_shares_that_each_folds_policy_shows_on_i
             quality.append((1 - share) * low.quality + share * high.quality)
             cost.append((1 - share) * low.cost + share * high.cost)
             rows.append(fold.rows)
+            for part, routes in ((1 - share, low), (share, high)):
+                mean += part * float(fold.log.weights @ routes.cost) / total
+                square += part * float(fold.log.weights @ routes.cost**2) / total
         assert vertex.evidence is not None
         order = log.take(np.concatenate(rows))
         assert vertex.evidence.calls == pytest.approx(tuple(calls.values()), abs=2e-6)
@@ -248,6 +253,7 @@ def test_a_vertex_has_the_intervals_and_shares_that_each_folds_policy_shows_on_i
         scale = vertex.cost / order.mean(np.concatenate(cost))  # 1 but where some fold's frontier ends
         low, high = by_groups(order, np.concatenate(cost))
         assert vertex.evidence.cost == pytest.approx((scale * low, scale * high), rel=2e-5)
+        assert vertex.evidence.cost_sd == pytest.approx(scale * np.sqrt(square - mean**2), rel=2e-5)
 
 
 def by_groups(log: ReplayLog, values: np.ndarray) -> tuple[float, float]:
@@ -280,4 +286,33 @@ def test_a_tier_that_one_fold_left_out_counts_for_the_others_and_a_signal_has_no
     signal = Tier("hint", 0.0, (Reading("length", 0.0, (), (60, 0)),), answer=False)
     wider = replace(policy, tiers=(*policy.tiers, Tier("unused", 9.0), signal))
     (vertex,) = with_evidence(wider, targets, cross_fit(learner, log)).vertices
-    assert vertex.evidence == VertexEvidence((3.0, 3.0), (0.7, 0.7), (0.0, 1.0, 0.0, None), (0.0, 1.0, 0.0, None))
+    assert vertex.evidence == VertexEvidence((3.0, 3.0), (0.7, 0.7), (0.0, 1.0, 0.0, None), (0.0, 1.0, 0.0, None), 0.0)
+
+
+def test_what_a_query_costs_varies_with_the_query_and_with_the_draw_between_two_graphs() -> None:
+    """Between two tiers of fixed prices a and b a draw with the chance s of b has the variance s (1 - s) (b - a)²."""
+    log = tiers_that_cost((2.0, 0.5), (10.0, 0.7))
+    crossed = cross_fit(Fixed(("t0", "t1")), log)
+    for share in (0.0, 0.125, 0.5, 1.0):
+        assert crossed.cost_sd(2.0 + 8.0 * share) == pytest.approx(8.0 * np.sqrt(share * (1 - share)), abs=EXACT)
+    varying = random_log(300, 3, varying=True, weighted=True)
+    (tier, *_), weights = varying.tiers, varying.weights
+    mean = np.average(tier.cost, weights=weights)
+    spread = np.sqrt(np.average((tier.cost - mean) ** 2, weights=weights))
+    assert cross_fit(Fixed((tier.name,)), varying).cost_sd(1.0) == pytest.approx(spread, rel=1e-12)
+
+
+def test_the_spread_in_the_file_is_what_requests_drawn_by_key_show(log: ReplayLog, crossed: CrossFit) -> None:
+    """Every query drawn to one of its fold's two graphs a hundred times, by lot."""
+    rng, target = np.random.default_rng(2), 3.0
+    costs, weights = [], []
+    for fold in crossed.folds:
+        mix = mixture_at(fold.targets, target)
+        for _ in range(100):
+            high = rng.random(len(fold.log)) < mix.share
+            costs.append(np.where(high, fold.routes[mix.high].cost, fold.routes[mix.low].cost))
+            weights.append(fold.log.weights)
+    drawn, weight = np.concatenate(costs), np.concatenate(weights)
+    spread = np.sqrt(np.average((drawn - np.average(drawn, weights=weight)) ** 2, weights=weight))
+    assert crossed.cost_sd(target) == pytest.approx(spread, rel=0.02)
+    assert crossed.cost_sd(target) > 1.05 * float(np.std(crossed.ledger(target).cost))  # the draw is a part of it

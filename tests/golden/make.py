@@ -5,6 +5,7 @@ read, the context, the request's key, and the action that `decide` gives, as ``m
 ``signals.json`` has sources without an answer, with its cases in ``signals.jsonl``; in ``votes.json`` votes are asked
 for one by one, ``numbers.json`` has a context that is a number, ``scores.json`` a fused score, a sample, an edition
 and an end, and ``outages.json`` what is best while some tiers are down; its cases say in ``without`` which.
+``spread.json`` says how far costs of single queries lie apart.
 Run this where the file format or the draw between two graphs was changed on purpose, and read the difference before
 committing it.
 """
@@ -337,6 +338,37 @@ def outages_cases(policy: Policy) -> Iterator[dict[str, Any]]:
             yield {"readings": readings, "context": context, "key": key, "without": down}
 
 
+def spread_policy() -> Policy:
+    """Two tiers and a mixture of two graphs, of which the file says how much queries differ in what they cost.
+
+    The cheaper graph (node 0) accepts `small` unread; the dearer one (node 1) calls `large` below 0.5 and where nothing
+    can be read.
+    """
+    tiers = Tier("small", 1.0, (Reading("conf", 0.0, (0.5,), (40, 55, 5)),)), Tier("large", 10.0)
+    nodes = (
+        Ask("small", 4),
+        Ask("small", 2),
+        Read("small", "conf", (0.5,), (3, 4), 3),
+        Ask("large", 5),
+        Stop(Accept("small")),
+        Stop(Accept("large")),
+    )
+    cheap = VertexEvidence((1.0, 1.0), (0.5, 0.625), (1.0, 0.0), (1.0, 0.0), 0.0)
+    dear = VertexEvidence((5.0, 6.0), (0.75, 0.875), (1.0, 0.45), (0.55, 0.45), 4.97494)
+    vertices = Vertex(0.125, 1.0, 0.5625, 0, evidence=cheap), Vertex(0.03125, 5.5, 0.8125, 1, evidence=dear)
+    return Policy(tiers, nodes, vertices, OperatingPoint(0, 1, 0.25, 2.125), salt="golden")
+
+
+def spread_cases(policy: Policy) -> Iterator[dict[str, Any]]:
+    """Every state that matters, in both arms."""
+    small: list[Any] = [{}, 0.0, 0.4999999, 0.5, 1, None]
+    states = [{}, *({"small": told} for told in small), *({"small": told, "large": {}} for told in small)]
+    for number, readings in enumerate(states):
+        for arm in (0, 1):
+            key = next(key for key in range(100 * number, 100 * number + 100) if policy.arm(key) == arm)
+            yield {"readings": readings, "context": None, "key": key}
+
+
 GOLDEN = {
     "policy": (golden_policy, cases, "decisions"),
     "signals": (signals_policy, signals_cases, "signals"),
@@ -344,6 +376,7 @@ GOLDEN = {
     "numbers": (numbers_policy, numbers_cases, "numbers"),
     "scores": (scores_policy, scores_cases, "scores"),
     "outages": (outages_policy, outages_cases, "outages"),
+    "spread": (spread_policy, spread_cases, "spread"),
 }
 
 

@@ -48,6 +48,7 @@ def comparison(log: ReplayLog, budgets: int = 9) -> dict[str, Any]:
     return {
         "format": "metaverify-comparison",
         "version": 1,
+        "metaverify": "0.1.0",
         "log": {
             "fingerprint": fingerprint(log),
             "queries": fingerprint_queries(log),

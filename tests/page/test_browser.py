@@ -26,13 +26,15 @@ from metaverify.page import report_page
 from metaverify.policies.actions import Accept
 from metaverify.policies.drawing import draw_text
 from metaverify.policies.explain import action_json, explain
-from metaverify.policies.file import dump_policy, load_policy
-from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
-from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.file import dump_policy, load_policy, parse_policy
+from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally, successors
+from metaverify.policies.policy import OperatingPoint, Outage, Policy, Vertex
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.digits import load_digits_log
 from metaverify.simulators.log import fingerprint
+from metaverify.simulators.outcome import replay
 from metaverify.simulators.references import no_information_hull
+from tests.policies.reader import sealed
 from tests.policies.strategies import examples, policies
 
 from .comparison import comparison
@@ -299,7 +301,7 @@ def test_a_file_without_any_beliefs_promises_none(show: Open, digits: Policy) ->
     assert "is believed" not in section
     assert "The way there" in section
     heads = drawn_texts(page.locator("#graphs svg").first.locator("> text"))
-    assert heads == ["where it falls", "what follows"]
+    assert heads == ["where it falls", "what follows", "share"]  # the last from the first reading's histogram
     assert texts(page.locator("#shares thead th")) == ["tier", "price"]
     full = show(digits)
     assert "what is believed there" in full.locator("#lines").inner_text()
@@ -392,7 +394,7 @@ def drawn_policies(count: int) -> list[Policy]:
     found: list[Policy] = []
 
     @examples(count)
-    @given(policies(votes=True))
+    @given(policies(votes=True, outages=True))
     def draw(policy: Policy) -> None:
         found.append(policy)
 
@@ -435,13 +437,17 @@ def told_at_random(policy: Policy, rng: random.Random) -> dict[str, Any]:
     key = rng.choice([None, "", "é", f"request {rng.randrange(10**6)}", "x" * 300])
     costs = [vertex.cost for vertex in policy.vertices]
     budget = rng.choice([None, rng.uniform(costs[0], 1.1 * costs[-1] + 1e-9)])
-    return {"readings": readings, "context": context, "key": key, "budget": budget}
+    outages = [list(outage.without) for outage in policy.vertices[0].outages]
+    alone = [[name] for names in outages for name in names]
+    without = rng.choice([[], *outages, *alone, ["no such tier"]] if outages else [[]])
+    return {"readings": readings, "context": context, "key": key, "budget": budget, "without": without}
 
 
 def answer(policy: Policy, case: dict[str, Any]) -> Any:
     """What the library says, in the page's form; None where it refuses."""
     told = policy if case["budget"] is None else policy.at(budget=case["budget"])
     try:
+        told = told.without(*case["without"])
         found = explain(told, case["readings"], context=case["context"], key=case["key"])
     except (ValueError, TypeError):
         return None
@@ -453,17 +459,18 @@ def answer(policy: Policy, case: dict[str, Any]) -> Any:
 def test_on_a_thousand_random_inputs_the_page_decides_and_explains_as_the_library_does(
     show: Open, digits: Policy
 ) -> None:
-    golden = [load_policy(GOLDEN / f"{name}.json") for name in ("policy", "votes", "signals", "numbers")]
+    golden = [load_policy(GOLDEN / f"{name}.json") for name in ("policy", "votes", "signals", "numbers", "outages")]
     rng = random.Random(0)
-    pool = [digits, fused(), *golden, *drawn_policies(44)]
+    pool = [digits, fused(), *golden, *drawn_policies(43)]
     asked = [(policy, [told_at_random(policy, rng) for _ in range(20)]) for policy in pool]
     page = show(digits)
     answers = page.evaluate(
         """(pool) => pool.map(([file, cases]) => {
           const policy = JSON.parse(file);
-          return JSON.parse(cases).map(({ readings, context, key, budget }) => {
-            const turned = budget === null ? policy : metaverify.atBudget(policy, budget);
+          return JSON.parse(cases).map(({ readings, context, key, budget, without }) => {
             try {
+              const dialled = budget === null ? policy : metaverify.atBudget(policy, budget);
+              const turned = metaverify.without(dialled, ...without);
               const { branches, ...found } = metaverify.explain(turned, readings, { context, key });
               const action = metaverify.decide(turned, readings, { context, key });
               return JSON.stringify(action) === JSON.stringify(found.action) ? found : "two answers";
@@ -481,6 +488,150 @@ def test_on_a_thousand_random_inputs_the_page_decides_and_explains_as_the_librar
             decided += got is not None
     assert sum(len(cases) for _, cases in asked) == 1000
     assert decided > 600  # the others are refused by both
+
+
+# Without a tier -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Policy:
+    """What is best while one of two tiers is down, of a file that holds beliefs."""
+    return fit(load_digits_log(), budget=2.0, compare=False, outages=[["small"], ["tiny", "medium"]]).policy
+
+
+def test_the_tree_without_a_tier_is_the_text_drawing_of_the_policy_without_it(show: Open, prepared: Policy) -> None:
+    page = show(prepared)
+    select = page.get_by_label("Without")
+    assert texts(select.locator("option")) == ["none", "small", "medium and tiny"]
+
+    def labels() -> list[str]:
+        return [line.get_attribute("aria-label") for line in page.locator("#graphs [role=button]").all()]
+
+    whole = labels()
+    for choice, names in (("small", ["small"]), ("medium and tiny", ["medium", "tiny"])):
+        select.select_option(label=choice)
+        down = prepared.without(*names)
+        wanted = lines_of_text(down)
+        found = labels()
+        assert len(found) == len(wanted)
+        for label, (where, _, acts) in zip(found, wanted, strict=True):
+            assert f", {where}: {acts}" in label
+        assert not any(f"call {name}" in label for name in names for label in found)
+        assert f"Without {choice}: what is best" in page.locator("#outage").inner_text()
+        assert "The way" in page.locator("#belief").inner_text()
+    select.select_option(label="none")
+    assert (labels(), page.locator("#outage").is_visible()) == (whole, False)
+
+
+def test_without_a_tier_is_chosen_by_keyboard_and_decides_by_hand_as_the_library_does(
+    show: Open, prepared: Policy
+) -> None:
+    page = show(prepared)
+    select = page.get_by_label("Without")
+    select.focus()
+    page.keyboard.press("ArrowDown")
+    assert select.evaluate("(box) => box.selectedOptions[0].textContent") == "small"
+    down = prepared.without("small")
+    act = page.locator("#decision .act")
+    assert act.inner_text() == "Call tiny"
+    conf = page.get_by_label("conf of tiny", exact=True)
+    names = {"call": "Call {}", "accept": "Accept the answer of {}"}
+    met = set()
+    for typed in ("0.1", "0.69", "0.71", "0.89", "0.91", "missing"):
+        conf.fill(typed)
+        told = None if typed == "missing" else float(typed)
+        found = explain(down, {"tiny": {"conf": told}}, key="request 1")
+        wanted = action_json(found.action)
+        assert act.inner_text() == names[wanted["action"]].format(wanted["tier"])
+        assert f"By graph {found.vertex} as it is without small," in page.locator("#decision").inner_text()
+        met.add(wanted["action"])
+    assert met == {"call", "accept"}
+
+
+def test_shares_without_a_tier_are_those_of_the_log_as_far_as_the_first_reading_tells(
+    show: Open, prepared: Policy
+) -> None:
+    """Against a replay of the log: what the first reading decides is told, the rest is not."""
+    page = show(prepared)
+    page.get_by_label("Without").select_option(label="small")
+    log, down = load_digits_log(), prepared.without("small")
+    outcome = replay(replace(down, tiers=prepared.tiers), log)
+    rows = page.locator("#outage tbody tr").all()
+    assert [row.locator("th").inner_text() for row in rows] == [tier.name for tier in prepared.tiers]
+    for row, tier in zip(rows, prepared.tiers, strict=True):
+        price, called, accepted = row.locator("td").all_inner_texts()
+        assert (price == "down") == (tier.name == "small")
+        assert float(called.rstrip(" %")) / 100 == pytest.approx(outcome.calls[tier.name], abs=6e-4)
+        assert float(accepted.rstrip(" %")) / 100 == pytest.approx(outcome.accepts[tier.name], abs=6e-4)
+
+
+def deep() -> Policy:
+    """Where the larger tier is down, the small one is read twice, the second time of some only."""
+    conf, judge = Reading("conf", 0.0, (0.5,), (30, 60, 10)), Reading("judge", 0.5, (0.4,), (20, 80, 0))
+    nodes = (
+        Ask("large", 5),
+        Ask("small", 2),
+        Read("small", "conf", (0.5,), (3, 4), 3),
+        Read("small", "judge", (0.4,), (6, 4), 4),
+        Stop(Accept("small")),
+        Stop(Accept("large")),
+        Ask("mid", 7),
+        Stop(Accept("mid")),
+    )
+    vertex = Vertex(0.1, 9.0, 0.8, 0, outages=(Outage(("large",), 1),))
+    tiers = (
+        Tier("small", 1.0, (conf, judge)),
+        Tier("mid", 3.0),
+        Tier("large", 9.0, (Reading("conf", 0.0, (), (1, 0)),)),
+    )
+    return Policy(tiers, nodes, (vertex,), OperatingPoint(0, 0, 0.0))
+
+
+def test_what_depends_on_a_later_reading_is_not_told_and_what_is_never_bought_has_no_box(show: Open) -> None:
+    page = show(deep())
+    fieldsets = page.locator("#try fieldset:visible legend")
+    assert texts(fieldsets) == ["large price 9", "Request"]
+    assert page.get_by_label("conf of large", exact=True).is_hidden()  # it is called and not read
+    page.get_by_label("Without").select_option(label="large")
+    assert texts(fieldsets) == ["small price 1", "mid price 3", "Request"]
+    rows = page.locator("#outage tbody tr").all()
+    assert [row.locator("td").all_inner_texts() for row in rows] == [
+        ["1", "100.0 %", "–"],
+        ["3", "–", "–"],
+        ["down", "0.0 %", "0.0 %"],
+    ]
+    labels = [line.get_attribute("aria-label") for line in page.locator("#graphs [role=button]").all()]
+    shares = [re.findall(r"; (\S+ %) of", label) for label in labels]
+    assert shares == [["40.0 %"], [], [], ["60.0 %"]]
+    assert "it depends on more than the first reading" in page.locator("#outage").inner_text()
+    page.get_by_label("judge of small", exact=True).fill("0.9")
+    page.get_by_label("conf of small", exact=True).fill("0.1")
+    assert page.locator("#decision .act").inner_text() == "Accept the answer of small"
+    page.get_by_label("Without").select_option(label="none")
+    assert page.locator("#decision .act").inner_text() == "Call large"  # what was told of small is left out
+
+
+def test_boxes_follow_the_dial(show: Open, digits: Policy) -> None:
+    page = show(digits)
+    for budget in (0.006, 0.3, 2.0, 40.0):
+        page.get_by_role("spinbutton").fill(str(budget))
+        turned = digits.at(budget=budget)
+        used = {turned.point.low, turned.point.high} if 0 < turned.point.share < 1 else {turned.arm("")}
+        nodes, waiting = set(), [turned.vertices[at].root for at in used]
+        while waiting:
+            at = waiting.pop()
+            nodes.add(at)
+            waiting += successors(turned.nodes[at])
+        bought = [turned.nodes[at] for at in sorted(nodes)]
+        called = {node.tier for node in bought if isinstance(node, Ask)}
+        read = {(node.tier, node.reading) for node in bought if isinstance(node, Read)}
+        assert {text.split(" ")[0] for text in texts(page.locator("#try fieldset:visible legend"))} - {
+            "Request"
+        } == called
+        for tier in digits.tiers:
+            for reading in tier.readings:
+                box = page.get_by_label(f"{reading.name} of {tier.name}", exact=not reading.votes).first
+                assert box.is_visible() == ((tier.name, reading.name) in read)
 
 
 # The comparison -------------------------------------------------------------------------------------------------------
@@ -544,6 +695,24 @@ def test_what_inspection_found_and_where_the_file_comes_from_stand_there(
     record = page.locator("#record").inner_text()
     assert json.loads(dump_policy(digits))["id"] in record
     assert digits.provenance["log"] in record
+
+
+def test_the_record_says_where_a_comparison_comes_from(show: Open, digits: Policy, compared: dict[str, Any]) -> None:
+    def told(policy: Policy, compared: dict[str, Any] | None) -> dict[str, str]:
+        page = show(policy, compared)
+        facts = page.locator("#record h3", has_text=re.compile("^Comparison$")).locator("+ dl")
+        names, values = (texts(facts.locator(kind)) for kind in ("dt", "dd")) if facts.count() else ([], [])
+        return dict(zip(names, values, strict=True))
+
+    facts = told(digits, {**compared, "metaverify": "9.8.7", "seed": 4321, "repeats": 3})
+    assert (facts["metaverify"], facts["seed"], facts["folds"]) == ("9.8.7", "4321", "5, 3 times")
+    assert (facts["log"], facts["queries"]) == (compared["log"]["fingerprint"], compared["log"]["queries"])
+    assert facts["as this policy’s"] == "the same queries and tiers"
+    older = {key: value for key, value in compared.items() if key != "metaverify"}
+    other = told(of_another_log(digits), older)
+    assert other["as this policy’s"] == "other queries or tiers"
+    assert "metaverify" not in other
+    assert told(digits, None) == {}
 
 
 def test_a_comparison_of_another_log_is_told_of_at_the_top_and_left_out_of_the_policys_drawings(
@@ -689,7 +858,34 @@ def test_axe_finds_nothing_to_complain_of(
     assert len(found["passes"]) > 20
 
 
-@pytest.mark.parametrize("name", ["digits", "policy", "votes", "signals", "numbers"])
+def renamed(policy: Policy, compared: Mapping[str, Any], letter: str) -> tuple[Policy, dict[str, Any]]:
+    """Policy and comparison with names of tiers of 80 letters that no line can be broken at."""
+    told = [json.dumps(json.loads(dump_policy(policy))), json.dumps(compared)]
+    for tier in policy.tiers:
+        told = [text.replace(f'"{tier.name}"', f'"{tier.name + letter * (80 - len(tier.name))}"') for text in told]
+    return parse_policy(sealed(json.loads(told[0]))), json.loads(told[1])
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_names_of_eighty_letters_are_broken_or_cut(
+    size: Any, show: Open, prepared: Policy, compared: dict[str, Any]
+) -> None:
+    page = show(*renamed(prepared, compared, "m"), size)
+    page.get_by_label("Without").select_option(index=1)
+    page.locator("#graphs [role=button]").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+    beyond = page.evaluate(
+        """() => [...document.querySelectorAll("main *, header *")]
+          .filter((each) => each.getClientRects().length > 0 && !each.closest(".scroll, option"))
+          .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
+          .map((each) => each.tagName + ": " + each.textContent.slice(0, 60))"""
+    )
+    assert beyond == []
+    for row in page.locator("#shares tbody th, #outage tbody th, #log tbody th").all():
+        assert row.bounding_box()["width"] <= max(0.36 * size["width"], 150)
+
+
+@pytest.mark.parametrize("name", ["digits", "policy", "votes", "signals", "numbers", "outages"])
 def test_on_a_phone_nothing_sticks_out(name: str, show: Open, digits: Policy, compared: dict[str, Any]) -> None:
     page = show(digits if name == "digits" else load_policy(GOLDEN / f"{name}.json"), compared, PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]

@@ -27,7 +27,7 @@ from metaverify.policies.policy import Policy
 from .reader import Document, canonical, drawn, followed, identity, sealed, started
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-NAMES = ("policy", "signals", "votes", "numbers", "scores", "outages")
+NAMES = ("policy", "signals", "votes", "numbers", "scores", "outages", "spread")
 FILES = {name: (GOLDEN / f"{name}.json").read_bytes() for name in NAMES}
 CODES = {
     *("E_EMPTY", "E_SIZE", "E_ENCODING", "E_SYNTAX", "E_DUPKEY", "E_DEPTH", "E_NUMBER", "E_NONFINITE", "E_TYPE"),
@@ -53,6 +53,7 @@ KEYS = (
     "needs",
     "evidence",
     "context_cuts",
+    "cost_sd",
     "outages",
     "without",
     "nodes",

@@ -11,6 +11,7 @@ mutmut leaves alone what stands outside functions and in decorated ones (propert
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -27,20 +28,23 @@ STAGES = ROOT / "build" / "mutation"
 ENOUGH = 90.0  # per cent
 
 TESTS = {  # the tests that a mutant of a file is held against
+    "certificate": ("certificate",),
     "context": ("context",),
     "decision_log": ("decision_log",),
     "document": ("file", "document"),
     "drawing": ("drawing",),
     "episode": ("episode",),
     "explain": ("explain", "fused"),
-    "file": ("file", "fused", "golden", "storage"),
+    "exploration": ("exploration",),
+    "file": ("file", "fused", "golden", "storage", "certificate", "outage"),
     "forks": ("store", "forks"),
-    "graph": ("graph", "fused", "episode"),
+    "graph": ("graph", "fused", "episode", "outage"),
     "guards": ("guards",),
-    "monitor": ("monitor",),
+    "monitor": ("monitor", "outage"),
     "names": ("file", "names"),
-    "policy": ("policy", "context", "golden"),
-    "router": ("router", "guards"),
+    "policy": ("policy", "context", "golden", "outage", "certificate"),
+    "router": ("router", "guards", "outage", "exploration"),
+    "signatures": ("signatures",),
     "storage": ("storage", "file"),
     "store": ("store",),
     "tiers": ("fused",),
@@ -81,32 +85,41 @@ def verdicts(stage: Path) -> dict[str, int | None]:
     return codes
 
 
-def run_mutmut(stage: Path, names: list[str], until: float) -> None:
+def run_mutmut(stage: Path, names: list[str], until: float, workers: int) -> None:
     """Try these mutants, or as many as can be tried until then."""
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "EXAMPLES": "0.1"}
-    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", "2", *names]
+    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(workers), *names]
     with (stage / "mutmut.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=stage, env=os.environ | quiet, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=stage, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             process.wait(max(until - time.monotonic(), 1.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
-    if process.returncode not in (0, -signal.SIGINT):
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a mutant that never ends
+                process.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode not in (0, -signal.SIGINT, -signal.SIGKILL):
         raise SystemExit(f"mutmut failed on {stage.name}: see {stage / 'mutmut.log'}")
 
 
-def tried(name: str, share: float, seed: int, until: float, anew: bool) -> dict[str, int | None]:
+def tried(name: str, share: float, seed: int, until: float, workers: int, anew: bool) -> dict[str, int | None]:
     """The share of a file's mutants that is looked at, and what became of them."""
     stage = stage_of(name)
     if anew:
         shutil.rmtree(stage / "mutants", ignore_errors=True)
-    run_mutmut(stage, [f"metaverify.policies.{name}.*__mutmut_1"], until)  # of each function; makes all the others
+    run_mutmut(
+        stage, [f"metaverify.policies.{name}.*__mutmut_1"], until, workers
+    )  # of each function; makes all the others
     names = sorted(verdicts(stage))
     chosen = random.Random(f"{seed} {name}").sample(names, math.ceil(share * len(names)))
     left = [mutant for mutant in chosen if verdicts(stage)[mutant] in (None, 0, NO_TESTS)]
     if left and time.monotonic() < until:
-        run_mutmut(stage, left, until)
+        run_mutmut(stage, left, until, workers)
     codes = verdicts(stage)
     return {mutant: codes[mutant] for mutant in chosen if mutant in codes}  # the file may have changed meanwhile
 
@@ -117,6 +130,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of each file's mutants")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--minutes", type=float, default=120.0, help="at most; go on with the same command")
+    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument("--anew", action="store_true", help="forget what was found before")
     options = parser.parse_args()
     until = time.monotonic() + 60.0 * options.minutes
@@ -127,7 +141,7 @@ def main() -> None:
         if time.monotonic() > until:
             print(f"{name:<14} not tried: no time left")
             continue
-        codes = tried(name, options.share, options.seed, until, options.anew)
+        codes = tried(name, options.share, options.seed, until, options.workers, options.anew)
         known = {mutant: code for mutant, code in codes.items() if code is not None}
         living = sorted(mutant for mutant, code in known.items() if code in (0, NO_TESTS))
         survivors += living

@@ -261,8 +261,9 @@ def _vertex_evidence(tiers: Sequence[Tier]) -> st.SearchStrategy[VertexEvidence]
     def accepted(called: tuple[float | None, ...]) -> tuple[float | None, ...]:
         return tuple(None if share is None else share / len(tiers) for share in called)
 
+    spread = st.none() | st.floats(0.0, 1e6)
     return calls.flatmap(
-        lambda called: st.builds(VertexEvidence, interval, interval, st.just(called), st.just(accepted(called)))
+        lambda called: st.builds(VertexEvidence, interval, interval, st.just(called), st.just(accepted(called)), spread)
     )
 
 

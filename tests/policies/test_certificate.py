@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -126,6 +127,55 @@ def test_show_and_explain_say_what_is_promised(changes: dict[str, Any], words: l
     assert text in draw_text(policy)
     assert text in str(explain(policy, {}, key="1"))
     assert explain(policy, {}, key="1").to_json()["certificate"]["limit"] == policy.certificate.limit  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {},
+            "expected cost per query at most 9 (bound 8.5), with probability 0.95; finite-sample by betting on 900 "
+            "rows in 300 groups, no group above 3 rows, no query above 20 by a cap on each request",
+        ),
+        (
+            {"groups": 900, "largest_group": 1.0, "dearest_from": "prices", "looks": 3},
+            "expected cost per query at most 9 (bound 8.5), with probability 0.95; finite-sample by betting on 900 "
+            "rows, no query above 20 by its prices",
+        ),
+        (
+            {"groups": 450, "largest_group": 2.0, "dearest_from": "fitting rows", "method": "e-process", "looks": 4},
+            "expected cost per query at most 9 (bound 8.5), with probability 0.95; finite-sample by e-process on 900 "
+            "rows in 450 groups, look 4, no group above 2 rows, no query above 20 as on the rows it was fitted on",
+        ),
+        (
+            {"promise": "realised cost", "next": 1000, "level": "approximate", "method": "student", "groups": 900},
+            "mean cost of the next 1,000 queries at most 9 (bound 8.5), with probability 0.95; approximate by student "
+            "on 900 rows, no group above 3 rows",
+        ),
+        (
+            {"promise": "expected quality", "limit": 0.8, "bound": 0.8125, "delta": 0.1, "dearest": None,
+             "dearest_from": "", "rows": 1000, "groups": 1000, "largest_group": 1.0},
+            "expected quality at least 0.8 (bound 0.8125), with probability 0.9; finite-sample by betting on 1,000 "
+            "rows",
+        ),
+    ],
+)  # fmt: skip
+def test_a_certificate_reads_so(changes: dict[str, Any], text: str) -> None:
+    certificate = certified(**changes).certificate
+    assert str(certificate) == text
+    assert certificate_text(certificate) == f"certificate: {text}"
+
+
+def test_a_certificate_covers_its_own_point_and_what_is_it_but_for_rounding() -> None:
+    for cost in (1.0, 0.007, 8.25, 1e6):
+        of_cost = replace(certified().certificate, cost=cost)  # type: ignore[type-var]
+        of_quality = replace(of_cost, promise="expected quality")
+        above, below = cost * (1 + 1e-9), cost * (1 - 1e-9)
+        assert [of_cost.covers(c) for c in (0.0, below, cost, above)] == [True] * 4
+        assert [of_cost.covers(c) for c in (math.nextafter(above, math.inf), 2 * cost)] == [False] * 2
+        assert [of_quality.covers(c) for c in (below, cost, above, 2 * cost)] == [True] * 4
+        assert [of_quality.covers(c) for c in (0.0, math.nextafter(below, 0.0))] == [False] * 2
+        assert of_cost.covers(-math.inf) != of_quality.covers(-math.inf)
 
 
 def test_what_is_promised_by_nobody_is_said_to_be_none() -> None:

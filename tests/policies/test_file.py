@@ -390,6 +390,8 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         ("cost", "E_RANGE", ([3.5, 2.5], [3.0], [1.0, 2.0, 3.0], [])),
         ("cost", "E_TYPE", (3.0, ["2.5", 3.5], [None, 3.5], None)),
         ("quality", "E_RANGE", ([0.8, 0.7],)),
+        ("cost_sd", "E_RANGE", (-0.5,)),
+        ("cost_sd", "E_TYPE", ([0.5], "0.5", None)),
         ("calls", "E_RANGE", ([1.1, 0.5, 0.25], [-0.1, 0.5, 0.25])),
         ("calls", "E_SCHEMA", ([1.0, 0.5], [1.0, None, 0.25])),
         ("accepts", "E_TYPE", ({"small": 1.0}, [True, 0.5, 0.25])),

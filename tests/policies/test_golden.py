@@ -22,6 +22,7 @@ POLICIES = {
     "numbers.json": "numbers.jsonl",
     "scores.json": "scores.jsonl",
     "outages.json": "outages.jsonl",
+    "spread.json": "spread.jsonl",
 }
 
 

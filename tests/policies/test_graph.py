@@ -23,18 +23,21 @@ from metaverify.policies.graph import (
     Read,
     Stop,
     Tally,
+    Unread,
     all_votes,
     as_votes,
     check_graph,
     come_to,
+    compact,
     compile_graph,
     nearest_tally,
+    reading_in_hand,
     renumbered,
     successors,
     walk,
 )
 from metaverify.policies.policy import Policy
-from metaverify.policies.tiers import Reading, Tier
+from metaverify.policies.tiers import Points, Reading, Tier
 
 from .plain import plain_action
 from .strategies import confidences, examples, nonsense, policies, tallies, told
@@ -646,3 +649,55 @@ def test_all_votes_are_asked_for_and_then_followed_by_their_share() -> None:
     asking, last = (Tally((), (None,)),) * 3, Tally((1, 2, 3, 4), (4, 4, 5, 6, 6))
     assert all_votes(read, 4) == Poll("small", "votes", (*asking, last), 7)
     assert all_votes(read, 1) == Poll("small", "votes", (Tally((1,), (4, 6)),), 7)
+
+
+# --------------------------------------------------------------------------------------------- what a graph needs
+
+
+@examples(100)
+@given(data=st.data())
+def test_what_is_compacted_is_what_walks_come_to_in_order_and_nothing_else(data: st.DataObject) -> None:
+    """Against a search that follows one branch after another."""
+    nodes = data.draw(policies(votes=True)).nodes
+    roots = data.draw(st.lists(st.integers(0, len(nodes) - 1), max_size=3))
+
+    def come_by(at: int) -> set[int]:
+        return {at}.union(*(come_by(child) for child in successors(nodes[at])))
+
+    needed = sorted(set().union(*map(come_by, roots)))
+    kept, place = compact(nodes, roots)
+    assert place == {node: at for at, node in enumerate(needed)}
+    back = dict(enumerate(needed))
+    assert tuple(renumbered(node, back) for node in kept) == tuple(nodes[at] for at in needed)
+
+
+def test_a_table_of_no_walks_is_empty() -> None:
+    assert compact((Ask("small", 1), Stop(Accept("small"))), ()) == ((), {})
+    stop = Stop(Accept("small"))
+    assert compact((Ask("small", 2), stop, stop), iter([0])) == ((Ask("small", 1), stop), {0: 0, 2: 1})
+
+
+def test_a_reading_in_hand_is_what_was_told_or_what_its_parts_add_up_to() -> None:
+    parts = (Points("a", (0.5,), (0.125, 0.25), 0.0625), Points("b", (), (0.5,), 0.03125))
+    plain = [Reading(name, 0.0, (), (0, 0)) for name in ("a", "b", "c")]
+    tier = Tier("small", 1.0, (*plain, Reading("f", 0.0, (), (0, 0), parts)))
+    for known, name, wanted in (
+        ({"a": 0.25}, "a", 0.25),
+        ({"a": None}, "a", None),
+        ({"a": 0.25}, "b", Unread("b")),
+        ({}, "c", Unread("c")),
+        (0.75, "a", 0.75),  # a bare confidence is the first reading
+        (0.75, "b", Unread("b")),
+        (0.75, "f", Unread("b")),
+        ({}, "f", Unread("a")),
+        ({"b": 1.0}, "f", Unread("a")),
+        ({"a": 0.5}, "f", Unread("b")),
+        ({"a": 0.5, "b": 0.0}, "f", 0.75),
+        ({"a": 0.49, "b": None}, "f", 0.15625),
+        ({"a": 2.0, "b": 10**400}, "f", 0.09375),
+        ({"f": 0.875, "a": 0.5}, "f", 0.875),
+        ({"a": 0.5}, "no such reading", Unread("no such reading")),
+    ):
+        assert reading_in_hand(tier, name, known) == wanted, (known, name)
+    with pytest.raises(TypeError, match="the reading 'a' of 'small' is 'high', not a number or None"):
+        reading_in_hand(tier, "f", {"a": "high", "b": 1.0})

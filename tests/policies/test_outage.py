@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import OperatingPoint, Outage, Policy, Vertex
 from metaverify.policies.routed import Routed
 from metaverify.policies.router import Failure, Look, Reply, Router
-from metaverify.policies.tiers import Tier
+from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
 from .strategies import cascades, confidences, examples, policies, told
@@ -119,15 +120,48 @@ def test_an_outage_that_was_not_solved_for_is_refused() -> None:
         GOLDEN.without("medium", "small")
     with pytest.raises(ValueError, match=r"without 'lagre', which is not one .* did you mean 'large'\?"):
         GOLDEN.without("lagre")
-    with pytest.raises(ValueError, match="it was for none"):
-        bare(GOLDEN).without("large")
+    (vertex, *_), tiers = GOLDEN.vertices, GOLDEN.tiers
+    nodes, place = compact(GOLDEN.nodes, [vertex.root, *vertex.context_roots.values()])
+    alone = Policy(tiers, nodes, (replace(vertex, outages=()).moved(place),), OperatingPoint(0, 0, 0.0))
+    words = (
+        "without large: the policy was not solved for that outage (it was for none); `metaverify fit --outages` does it"
+    )
+    for policy in (bare(GOLDEN), alone):
+        with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+            policy.without("large")
+    words = "without 'x', which is not one of the tiers small, medium, large"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}"):
+        GOLDEN.without("x")
+
+
+def test_what_was_found_while_all_tiers_were_up_is_not_said_of_an_outage() -> None:
+    believing = replace(GOLDEN, evidence={"rows": 100}, provenance={"seed": 1})
+    assert believing.without("large").evidence == {}
+    assert believing.without("large").provenance == {"seed": 1}
+    assert believing.without().evidence == {"rows": 100}
+    for before, after in zip(GOLDEN.vertices, GOLDEN.without("large").vertices, strict=True):
+        assert (after.price, after.cost, after.quality) == (before.price, before.cost, before.quality)
+        assert [outage.without for outage in after.outages] == [("large",), ("large", "small")]
 
 
 def test_a_graph_that_calls_what_is_down_is_none() -> None:
     nodes = (Ask("small", 1), Stop(Accept("small")))
     vertex = Vertex(0.0, 1.0, 0.5, 0, outages=(Outage(("small",), 0),))
+    tiers = (Tier("small", 1.0, (Reading("conf", 0.0, (0.5,), (5, 5, 0)),)), Tier("large", 2.0))
     with pytest.raises(GraphError, match=r"vertices\[0\]\.outages\[0\]: calls 'small'"):
-        Policy((Tier("small", 1.0), Tier("large", 2.0)), nodes, (vertex,), OperatingPoint(0, 0, 0.0))
+        Policy(tiers, nodes, (vertex,), OperatingPoint(0, 0, 0.0))
+    deeper = (
+        Ask("small", 2),
+        Ask("small", 4),
+        Read("small", "conf", (0.5,), (3, 4), 3),
+        Ask("large", 5),
+        Stop(Accept("small")),
+        Stop(Accept("large")),
+    )
+    for down in (Outage(("large",), 0, {"code": 1}), Outage(("large",), 1, {"code": 0})):
+        vertex = Vertex(0.0, 1.0, 0.5, 0, {"code": 1}, outages=(Outage(("large",), 1, {"code": 1}), down))
+        with pytest.raises(GraphError, match=r"^vertices\[0\]\.outages\[1\]: calls 'large', without which it is to do"):
+            Policy(tiers, deeper, (vertex,), OperatingPoint(0, 0, 0.0))
 
 
 # ------------------------------------------------------------------------------------------------------- episodes

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
 from metaverify.policies.context import context_label
 from metaverify.policies.graph import Ask, GraphError, Node, Read, Stop
-from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
+from metaverify.policies.policy import Belief, BudgetError, OperatingPoint, Outage, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 
 from .plain import plain_action
@@ -50,6 +51,14 @@ KEYS = 100_000
 
 def at_point(low: int, high: int, share: float) -> Policy:
     return Policy(TIERS, NODES, VERTICES, OperatingPoint(low, high, share), salt="s", context=("task",))
+
+
+def test_a_vertex_that_is_moved_takes_all_that_it_knows_along() -> None:
+    beliefs = (Belief(1.0, (0.5,), (None,)),)
+    vertex = Vertex(0.5, 1.0, 0.5, 0, {"code": 1}, {0: beliefs, 1: ()}, outages=(Outage(("small",), 1, {"code": 0}),))
+    moved = vertex.moved({0: 7, 1: 3})
+    assert (moved.root, moved.context_roots, moved.beliefs) == (7, {"code": 3}, {7: beliefs, 3: ()})
+    assert moved.outages == (Outage(("small",), 3, {"code": 7}),)
 
 
 # --------------------------------------------------------------------------------------------------- deciding
@@ -405,3 +414,25 @@ def test_a_share_of_nothing_or_everything_draws_nothing_and_needs_no_key() -> No
         assert policy.arm(None) == policy.arm("any") == arm
         assert policy.decide({}) == at_point(arm, arm, 0.0).decide({})
         assert policy.expected_cost == VERTICES[arm].cost
+
+
+def drawn(salt: bytes, key: int) -> int:
+    """A request's draw, of 2**56."""
+    return int(blake2b(str(key).encode(), digest_size=7, key=salt).hexdigest(), 16)
+
+
+def test_a_draw_that_is_the_share_to_the_last_digit_takes_the_cheaper_graph() -> None:
+    key = next(key for key in range(100) if drawn(b"s", key) % 8 == 0)  # a share has 53 digits
+    for share, arm in ((drawn(b"s", key) / 2**56, 0), (math.nextafter(drawn(b"s", key) / 2**56, 1.0), 1)):
+        assert at_point(0, 1, share).arm(key) == arm
+
+
+def test_a_share_of_all_takes_the_dearer_graph_and_needs_no_key() -> None:
+    assert at_point(0, 2, 1.0).decide({}) == Call("large")
+    assert at_point(0, 2, 0.0).decide({}) == Call("small")
+
+
+def test_a_salt_may_be_any_text() -> None:
+    policy = replace(at_point(0, 1, 0.5), salt="\ud800")
+    bits = [policy.arm(key) == (drawn(b"\xed\xa0\x80", key) < 2**55) for key in range(50)]
+    assert bits == [True] * 50

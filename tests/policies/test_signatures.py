@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,34 @@ def test_without_the_extra_shared_secrets_work_and_ed25519_names_it(
         load_policy(path, key=PUBLIC)
     save_policy(GOLDEN, path, key=SECRET)
     assert load_policy(path, key=SECRET) == GOLDEN
+
+
+def test_a_shared_secret_signs_as_the_standard_library_does() -> None:
+    for data in (b"", b"a policy", b"\x00" * 1000):
+        digest = hmac.new(SECRET, data, hashlib.sha256).hexdigest()
+        assert sign(data, SECRET) == f"hmac-sha256:{digest}"
+        assert is_signed(data, [b"", f"hmac-sha256:{digest}".encode()], SECRET)
+        assert not is_signed(data, [digest.encode(), f"HMAC-SHA256:{digest}".encode()], SECRET)
+        assert not is_signed(data + b"!", [f"hmac-sha256:{digest}".encode()], SECRET)
+
+
+def test_what_is_wrong_with_a_key_is_told_in_these_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        PUBLIC: "the key is a public one, which only checks; sign with the private one",
+        b"short": "the key has 5 bytes; give at least 16, such as os.urandom(32)",
+        SECRET[:-1]: "the key has 15 bytes; give at least 16, such as os.urandom(32)",
+        b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5":
+            "the key is a public one, not a shared secret; give an ed25519 key in PEM form",
+        pem("PRIVATE KEY", bytes.fromhex("302e020100300506032b656e04220420" + RFC8032[0][0])):
+            "the key is not ed25519; `openssl genpkey -algorithm ed25519 -out private.pem` makes one",
+    }  # fmt: skip
+    for key, words in wrong.items():
+        with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+            sign(b"a policy", key)
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    words = "an ed25519 key needs the extra `ed25519`: pip install 'metaverify[ed25519]'"
+    with pytest.raises(ImportError, match=f"^{re.escape(words)}$"):
+        sign(b"a policy", PRIVATE)
 
 
 def test_what_can_sign_is_secret() -> None:

@@ -125,6 +125,7 @@ def test_a_bad_file_leaves_the_last_good_policy(path: Path, bad: bytes) -> None:
     assert store.policy == revision(1)
     assert before.policy == revision(0)
     assert (store.health().failures, store.health().refused, store.health().error) == (0, 1, None)
+    assert store.health().serial == store.snapshot().serial == 0
 
 
 def test_a_file_that_is_gone_or_a_folder_leaves_the_last_good_policy(path: Path) -> None:
