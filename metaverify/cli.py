@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "main", "module_name"]
 COMMANDS = {
     "demo": "the whole road on a log that ships with the package",
     "inspect": "what is in a log, and what is wrong with it",
+    "count": "count logs of any size into one small file, from which to fit",
     "fit": "learn a policy from a log",
     "compare": "methods side by side on queries that none of them learnt from",
     "pomdp": "write the cascade as a POMDP that solvers outside read",

@@ -9,7 +9,7 @@ import json
 import math
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ import polars as pl
 
 from metaverify.simulators.log import LogError
 
-__all__ = ["check_suffix", "ends_amid_a_line", "scan_table", "told_as_log_errors", "write_pieces", "write_table"]
+__all__ = [
+    "check_suffix",
+    "ends_amid_a_line",
+    "metadata_of",
+    "scan_table",
+    "told_as_log_errors",
+    "write_pieces",
+    "write_table",
+]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -70,16 +78,17 @@ def ends_amid_a_line(file: Path) -> bool:
     return suffix.startswith(".csv") and not _text_bytes(file, suffix).endswith((b"\n", b"\r"))
 
 
-def write_table(frame: pl.DataFrame, file: Path) -> None:
+def write_table(frame: pl.DataFrame, file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table in the format of the suffix, whole or not at all; the same table gives the same bytes.
 
     In CSV a text that a spreadsheet would run as a formula has a single quote before it, which `scan_table` takes off.
+    In Parquet the file says ``metadata`` of itself.
 
     Raises:
         LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
     suffix = _suffix(file)
-    raw = _encoded(file, frame, suffix)
+    raw = _encoded(file, frame, suffix, metadata)
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
     spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -303,11 +312,16 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _encoded(file: Path, frame: pl.DataFrame, suffix: str) -> bytes:
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a Parquet file says of itself, beside its columns."""
+    return pl.read_parquet_metadata(file)
+
+
+def _encoded(file: Path, frame: pl.DataFrame, suffix: str, metadata: Mapping[str, str] | None) -> bytes:
     if suffix != ".parquet":
         return _text(file, frame, suffix)
     buffer = io.BytesIO()
-    frame.write_parquet(buffer)
+    frame.write_parquet(buffer, metadata=None if metadata is None else dict(metadata), row_group_size=_ROW_GROUP)
     return buffer.getvalue()
 
 

@@ -150,6 +150,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     command, *others = argv
     return {
         "inspect": ["inspect", shop.log],
+        "count": ["count", shop.log, "-o", shop.folder / "counts.parquet"],
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
         "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
