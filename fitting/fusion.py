@@ -19,7 +19,6 @@ from metaverify.fitting.export import reading_of
 from metaverify.fitting.ladders import Rung
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Points, Tier
-from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import FUSED, LoggedReading, ReplayLog, fuse
 
 __all__ = ["Cards", "cross_fused", "fuse_log", "with_inputs"]
@@ -162,7 +161,7 @@ class _Scale:
 
     def __init__(self, reading: LoggedReading, weights: Floats) -> None:
         self.name = reading.name
-        self.cuts = balanced_cuts(reading.confidence, weights, FINE)
+        self.cuts = reading.cuts(weights, FINE)
         rung = Rung(reading.name, self.cuts)
         self.codes = rung.code(reading.confidence)
         bins = rung.size - 1

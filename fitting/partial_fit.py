@@ -19,6 +19,7 @@ from metaverify.fitting.learner import Study, TableLearner, bins_that_fit
 from metaverify.fitting.models.average import Average
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.latent import LatentClasses
+from metaverify.fitting.models.latent_errors import TierQuality, tier_qualities
 from metaverify.fitting.models.zoo import name_of
 from metaverify.fitting.subsets import Subset
 from metaverify.fitting.table import JointTable, average
@@ -29,7 +30,7 @@ from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vert
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LogError, fingerprint, fingerprint_queries
-from metaverify.simulators.offpolicy import appraise, robust_values, untried
+from metaverify.simulators.offpolicy import Finding, appraise, robust_values, untried
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.partial import PartialLog, complete
 from metaverify.simulators.replay import Routes
@@ -63,11 +64,13 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A tier, always called: what it costs and earns, None where that is not identified."""
+    """A tier, always called: what it costs and earns, doubly robust, the mean None where that is not identified; and
+    what the classes say of its quality, None where they are not used or where it was never called in places."""
 
     name: str
-    cost: float | None
-    quality: float | None
+    cost: Finding
+    quality: Finding
+    classes: TierQuality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +168,14 @@ def fit_partial(
     reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
     ledger = crossed.ledger(crossed.target(budget) if budget is not None and point.low != point.high else reached)
     quality, cost = (mean_with_interval(values, crossed.rows()) for values in (ledger.quality, ledger.cost))
+    by_classes = {} if found else _by_classes(learner, partial)
     return PartialFit(
         _finished(policy, partial, learner, quality, cost, folds, seed),
         len(partial),
         partial.log.group_count,
         quality,
         cost,
-        tuple(_always(partial, name) for name in partial.log.tier_names),
+        tuple(_always(partial, name, by_classes.get(name)) for name in partial.log.tier_names),
         tuple(found),
         tuple(f"never called, and not to be called: {gap}" for gap in found),
     )
@@ -274,14 +278,25 @@ def _rehearsed(policy: Policy, partial: PartialLog, member: Ints, fold: int) -> 
     )
 
 
-def _always(partial: PartialLog, name: str) -> Reference:
+def _by_classes(learner: TableLearner, partial: PartialLog) -> dict[str, TierQuality]:
+    """What expectation maximisation says of each tier, where that is how the policy was learnt."""
+    if not isinstance(learner.model, LatentClasses):
+        return {}
+    rows = complete(partial)
+    coded = code_partial(partial, ladders_of(rows, bins_that_fit(rows, learner.bins, contexts=0)))
+    _, groups = np.unique(partial.log.group_ids, return_inverse=True)
+    with threadpool_limits(1):
+        return tier_qualities(learner.model, coded, groups)
+
+
+def _always(partial: PartialLog, name: str, classes: TierQuality | None) -> Reference:
     """What always calling a tier costs and earns."""
     nodes = (Ask(name, 1), Stop(Accept(name)))
     known = partial.log.tier(name).cost
     tier = Tier(name, float(np.nanmean(known)))
     policy = Policy((tier,), nodes, (Vertex(0.0, tier.price, 0.5, 0),), OperatingPoint(0, 0, 0.0))
     found = appraise(policy, partial).estimators["dr"]
-    return Reference(f"always {name}", found.cost.mean, found.quality.mean)
+    return Reference(f"always {name}", found.cost, found.quality, classes)
 
 
 def _finished(

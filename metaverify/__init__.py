@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from metaverify.policies.decision_log import DecisionLog as DecisionLog
     from metaverify.policies.episode import Episode as Episode
     from metaverify.policies.exploration import Exploration as Exploration
+    from metaverify.policies.exploration import ExploredBin as ExploredBin
+    from metaverify.policies.exploration import load_exploration as load_exploration
+    from metaverify.policies.exploration import save_exploration as save_exploration
     from metaverify.policies.file import PolicyFileError as PolicyFileError
     from metaverify.policies.file import load_policy as load_policy
     from metaverify.policies.file import save_policy as save_policy
@@ -43,10 +46,16 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Reply as Reply
     from metaverify.policies.router import Router as Router
     from metaverify.policies.store import PolicyStore as PolicyStore
+    from metaverify.simulators.counting import count as count
+    from metaverify.simulators.counting import sketch as sketch
+    from metaverify.simulators.counts import Counts as Counts
     from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
+    from metaverify.simulators.decisions import read_labels as read_labels
     from metaverify.simulators.digits import load_digits_log as load_digits_log
     from metaverify.simulators.exploration_plan import plan_exploration as plan_exploration
+    from metaverify.simulators.importers.importing import Imported as Imported
+    from metaverify.simulators.importers.importing import import_log as import_log
     from metaverify.simulators.inspection import inspect_log as inspect_log
     from metaverify.simulators.log import LogError as LogError
     from metaverify.simulators.log import ReplayLog as ReplayLog
@@ -62,7 +71,7 @@ _HOMES = {
     "policies.certificate": ("Certificate",),
     "policies.decision_log": ("DecisionLog",),
     "policies.episode": ("Episode",),
-    "policies.exploration": ("Exploration",),
+    "policies.exploration": ("Exploration", "ExploredBin", "load_exploration", "save_exploration"),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
     "policies.guards": ("Guard", "TokenBucket"),
     "policies.monitor": ("Monitor",),
@@ -70,9 +79,12 @@ _HOMES = {
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.store": ("PolicyStore",),
-    "simulators.decisions": ("join_labels", "read_decisions"),
+    "simulators.counting": ("count", "sketch"),
+    "simulators.counts": ("Counts",),
+    "simulators.decisions": ("join_labels", "read_decisions", "read_labels"),
     "simulators.digits": ("load_digits_log",),
     "simulators.exploration_plan": ("plan_exploration",),
+    "simulators.importers.importing": ("Imported", "import_log"),
     "simulators.inspection": ("inspect_log",),
     "simulators.log": ("LogError", "ReplayLog"),
     "simulators.offpolicy": ("appraise",),

@@ -18,15 +18,19 @@ __all__ = ["COMMANDS", "main", "module_name"]
 COMMANDS = {
     "demo": "the whole road on a log that ships with the package",
     "inspect": "what is in a log, and what is wrong with it",
+    "count": "count logs of any size into one small file, from which to fit",
     "fit": "learn a policy from a log",
     "compare": "methods side by side on queries that none of them learnt from",
     "pomdp": "write the cascade as a POMDP that solvers outside read",
     "certify": "set the dial where a budget certainly holds",
     "replay": "what a policy would have earned on a log",
+    "explore": "how much to explore, and where, to know a new policy's value",
+    "join": "put labels into a router's decision log",
     "decide": "one decision",
     "show": "draw a policy",
     "report": "a policy as one web page: the dial, its trees, decisions by hand",
     "simulate": "draw a log from a synthetic world",
+    "import": "make a log of what gateways, evaluation harnesses and warehouses write",
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 

@@ -8,6 +8,7 @@ import pathlib
 import stat
 from collections.abc import Callable
 from functools import partial
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from metaverify.arguments import parse_costs, parse_names, parse_signals, parse_votes
@@ -28,6 +29,8 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
     read_from: Callable[..., Any] = read_log
     if getattr(options, "partial", False):
         read_from = partial(read_partial_log, logged_by=_logged_by(options), epsilon=options.epsilon)
+    if "*" in options.log or "?" in options.log:
+        read_from = _counted
     said = {
         "tiers": parse_names(options.tiers),
         "costs": parse_costs(options.cost),
@@ -38,24 +41,34 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
     return read_from(options.log, **said | known)
 
 
+def _counted(path: str, **said: Any) -> Any:
+    """The log in all the files of a glob, counted."""
+    from metaverify.simulators.counting import count
+
+    return count(path, **said).log()
+
+
 def read_columns(options: argparse.Namespace, **known: Any) -> Any:
     """Which columns of the log are used and for what, without the log itself."""
     from metaverify.simulators.reader import log_columns
 
-    return log_columns(options.log, **_columns(options) | known)
+    path = next(iter(sorted(glob(options.log))), options.log)  # noqa: PTH207
+    return log_columns(path, **_columns(options) | known)
 
 
-def read_for(policy: Policy, options: argparse.Namespace) -> Any:
-    """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them."""
+def read_for(policy: Policy, options: argparse.Namespace, *, beside: Policy | None = None) -> Any:
+    """The log that was named, its tiers, signals, votes, samples and contexts as the policy has them, with the tiers of
+    another one ``beside`` it."""
     said = _columns(options)
     signals = {tier.name: tier.needs for tier in policy.tiers if not tier.answer} | said["signals"]
     samples = sorted({r.name for tier in policy.tiers for r in tier.readings if r.sample} | {*said["samples"]})
     columns = read_columns(options, signals=signals, samples=samples)
     _check_columns(options, policy, columns)
     cuts = {name: at for name, at in policy.context_cuts.items() if name in (columns.keys.context or policy.context)}
+    tiers = policy.tiers if beside is None else (*policy.tiers, *beside.tiers)
     return read(
         options,
-        tiers=parse_names(options.tiers) or [tier.name for tier in policy.tiers],
+        tiers=parse_names(options.tiers) or list(dict.fromkeys(tier.name for tier in tiers)),
         context=said["context"] or policy.context,
         signals=signals,
         votes={r.name: r.votes for tier in policy.tiers for r in tier.readings if r.votes} | parse_votes(options.votes),

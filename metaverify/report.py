@@ -113,16 +113,16 @@ def appraisal_table(found: Appraisal) -> str:
 
 
 def partial_fit_table(fitted: PartialFit) -> str:
-    """A policy that was learnt from a partial log, beside the fixed tiers."""
-
-    def told(value: float | None, form: str) -> str:
-        return "unknown" if value is None else form.format(value)
-
+    """A policy that was learnt from a partial log, beside the fixed tiers; by the classes with standard errors."""
     head = ["cross-fitted, doubly robust", "cost", "90 % interval", "quality", "90 % interval"]
     cost, quality = fitted.cost, fitted.quality
     own = [f"{cost.mean:.4g}", _interval(cost, "{:.4g}"), f"{quality.mean:.4f}", _interval(quality, "{:.4f}")]
     rows = [["this policy", *own]]
-    rows += [[r.name, told(r.cost, "{:.4g}"), "", told(r.quality, "{:.4f}"), ""] for r in fitted.references]
+    rows += [[r.name, *_found(r.cost, "{:.4g}"), *_found(r.quality, "{:.4f}")] for r in fitted.references]
+    if any(r.classes for r in fitted.references):
+        head.append("by the classes")
+        told = ["" if r.classes is None else f"{r.classes.mean:.4f} ±{r.classes.error:.4f}" for r in fitted.references]
+        rows = [[*row, text] for row, text in zip(rows, ["", *told], strict=True)]
     groups = "" if fitted.groups == fitted.n else f" in {fitted.groups:,} groups"
     lines = [f"{fitted.n:,} queries{groups}, known in part", "", table(head, rows)]
     return "\n".join([*lines, *(f"\nnote: {note}" for note in fitted.notes), ""])

@@ -30,6 +30,7 @@ __all__ = [
     "Unread",
     "all_votes",
     "as_confidence",
+    "as_number",
     "as_votes",
     "bought_first",
     "check_graph",
@@ -436,11 +437,20 @@ def as_confidence(given: Any, tier: str, reading: str) -> float:
     """
     if given is None:
         return math.nan
-    if isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
+    number = as_number(given)
+    if number is None:
         raise TypeError(f"the reading {reading!r} of {tier!r} is {given!r}, not a number or None")
+    return number
+
+
+def as_number(given: Any) -> float | None:
+    """What is a number as a float, infinite beyond all floats; None where it is none: text, True and False."""
+    truth = isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"  # numpy's True
+    if truth or isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
+        return None
     try:
         return float(given)
-    except OverflowError:  # a whole number beyond all floats is outside [0, 1] like any other
+    except OverflowError:
         return math.inf
 
 

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from metaverify.policies.document import PolicyFileError
 from metaverify.policies.signatures import is_signed, sign
 
-__all__ = ["SIZE_LIMIT", "read_at_most", "read_signed", "signature_path", "write_atomically"]
+__all__ = ["SIZE_LIMIT", "read_at_most", "read_signed", "replacing", "signature_path", "write_atomically"]
 
 SIZE_LIMIT = 1 << 20
 SIGNATURES_LIMIT = 1 << 12
@@ -96,13 +97,26 @@ def _found(target: Path) -> os.stat_result | None:
 
 
 def _exchange(target: Path, data: bytes) -> None:
+    with _replacing(target) as (file, _):
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, Path]]:
+    """A temporary file and its name, to be filled, which then takes the place of ``path``; see `write_atomically`."""
+    with _replacing(_target(path)) as opened:
+        yield opened
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     _remove_stale(target)
     handle, temporary = _make_temporary(target)
     try:
         with os.fdopen(handle, "wb") as file:
             if POSIX and (found := _found(target)):
                 _keep_owner_and_mode(handle, found)
-            file.write(data)
+            yield file, temporary
             file.flush()
             os.fsync(handle)
             if not POSIX:

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from metaverify.simulators.files import scan_table, told_as_log_errors
 from metaverify.simulators.log import LogError
+from metaverify.simulators.sheet import Sheet
 
-__all__ = ["join_labels", "read_decisions"]
+__all__ = ["join_labels", "read_decisions", "read_labels", "request_rows"]
 
 _SCHEMA = {
     "query_id": pl.String,
@@ -76,6 +79,11 @@ def _key(step: Any, place: str) -> str:
     return str(step["key"])
 
 
+def request_rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The steps of one request as rows of the long form, by column; see `read_decisions`."""
+    return (dict(zip(_SCHEMA, row, strict=True)) for row in _rows(key, steps))
+
+
 def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """A request's rows of the long form."""
     costs: dict[str, float] = {}
@@ -84,7 +92,7 @@ def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, .
     read: set[str] = set()
     for step in steps:
         tier, reading = step["tier"], step["reading"]
-        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid", "explored"):
+        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid", "invalid cost", "explored"):
             costs[tier] = step["cost"]
             chance[tier, None] = step["propensity"]
             for name, confidence in step["confidence"].items():
@@ -106,6 +114,34 @@ def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, .
         yield key, context, tier, None, None, None, None, propensity
 
 
+def read_labels(path: str | os.PathLike[str]) -> pl.DataFrame:
+    """A table of labels, as `join_labels` wants it: ``query_id``, ``tier``, ``correct`` in [0, 1], and
+    ``label_propensity`` where it has that.
+
+    Raises:
+        LogError: it cannot be read, lacks a column, or a cell is none.
+    """
+    file = Path(path)
+    with told_as_log_errors(file):
+        frame = scan_table(file).collect()
+    _check_columns(frame, f"{file.name}: the labels have")
+    sheet = Sheet(file.name, frame, np.arange(1, len(frame) + 1))
+    told = {"correct": sheet.correctness("correct", "nothing where it is not known")}
+    if "label_propensity" in sheet:
+        told["label_propensity"] = sheet.numbers("label_propensity", "give a probability")
+    ids = {name: sheet.texts(name) for name in ("query_id", "tier")}
+    for name, texts in ids.items():
+        sheet.refuse("E_MISSING", texts.is_null().to_numpy(), name, "empty; say whose answer the label is of")
+    return pl.DataFrame({**ids, **told}).with_columns(pl.col(list(told)).fill_nan(None))
+
+
+def _check_columns(labels: pl.DataFrame, subject: str) -> None:
+    for column in ("query_id", "tier", "correct"):
+        if column not in labels.columns:
+            has = ", ".join(labels.columns)
+            raise LogError("E_COLUMN", f"{subject} no column {column!r} (they have {has}); add it")
+
+
 def join_labels(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """The rows of `read_decisions` with ``correct`` (and ``label_propensity``, where there is one) of ``labels``, by
     (query_id, tier); requests without propensities are left out, and labels of answers that were not bought.
@@ -114,10 +150,7 @@ def join_labels(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
         LogError: a column is missing of the labels, or they have an answer twice.
     """
     keys = ["query_id", "tier"]
-    for column in (*keys, "correct"):
-        if column not in labels.columns:
-            has = ", ".join(labels.columns)
-            raise LogError("E_COLUMN", f"the labels have no column {column!r} (they have {has}); add it")
+    _check_columns(labels, "the labels have")
     wanted = [*keys, "correct", *(c for c in labels.columns if c == "label_propensity")]
     labels = labels.select(wanted).with_columns(pl.col(keys).cast(pl.String))
     if labels.select(keys).is_duplicated().any():

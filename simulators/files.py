@@ -8,21 +8,31 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from metaverify.policies.document import PolicyFileError
-from metaverify.policies.storage import write_atomically
+from metaverify.policies.storage import replacing, write_atomically
 from metaverify.simulators.log import LogError
 
-__all__ = ["ends_amid_a_line", "scan_table", "told_as_log_errors", "write_table"]
+__all__ = [
+    "check_suffix",
+    "ends_amid_a_line",
+    "metadata_of",
+    "scan_table",
+    "told_as_log_errors",
+    "write_pieces",
+    "write_table",
+]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ROW_GROUP = 131_072  # rows of a Parquet file that is written in pieces
 _FORMULA = r"^('*[=+\-@\t\r])"
 """How a text begins that a spreadsheet would run, after the quotes that keep it from doing so."""
 
@@ -69,27 +79,86 @@ def ends_amid_a_line(file: Path) -> bool:
     return suffix.startswith(".csv") and not _text_bytes(file, suffix).endswith((b"\n", b"\r"))
 
 
-def write_table(frame: pl.DataFrame, file: Path) -> None:
+def write_table(frame: pl.DataFrame, file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table in the format of the suffix, whole or not at all; the same table gives the same bytes.
 
     In CSV a text that a spreadsheet would run as a formula has a single quote before it, which `scan_table` takes off.
+    In Parquet the file says ``metadata`` of itself.
 
     Raises:
         LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
     suffix = _suffix(file)
-    raw = _encoded(frame, suffix)
-    if suffix.startswith(".csv") and b"\0" in raw:
-        raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
+    raw = _encoded(file, frame, suffix, metadata)
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
-    try:
+    with _told_of_writing(file):
         write_atomically(file, raw)
+
+
+@contextmanager
+def _told_of_writing(file: Path) -> Iterator[None]:
+    try:
+        yield
     except PolicyFileError as error:
         raise LogError("E_FILE", f"{file.name} {error.message}") from error
     except OSError as error:
         raise LogError(
-            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
+            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror or error}"
         ) from error
+
+
+def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> None:
+    """Write a table that comes in pieces of the same columns, as `write_table` does; one piece is in memory at a time.
+
+    The same rows give the same bytes, however they are divided.  ``folder`` is for what is put together at the end.
+
+    Raises:
+        LogError: as `write_table`.
+    """
+    suffix = _suffix(file)
+    folder.mkdir()
+    with _told_of_writing(file), replacing(file) as (raw, spare):
+        if suffix == ".parquet":
+            parts: list[Path] = []
+            for piece in _of_rows(pieces, _ROW_GROUP):
+                parts.append(folder / f"{len(parts):06}.parquet")
+                piece.write_parquet(parts[-1], compression="lz4")
+            table = pl.concat([pl.scan_parquet(part, glob=False) for part in parts])
+            table.sink_parquet(spare, row_group_size=_ROW_GROUP, maintain_order=True)
+        else:
+            with _packed(raw, suffix) as out:
+                for at, piece in enumerate(pieces):
+                    out.write(_text(file, piece, suffix, header=at == 0))
+
+
+def _of_rows(pieces: Iterable[pl.DataFrame], count: int) -> Iterator[pl.DataFrame]:
+    """The same rows in pieces of so many, but for the last."""
+    kept: pl.DataFrame | None = None
+    for piece in pieces:
+        kept = piece if kept is None else pl.concat([kept, piece])
+        while len(kept) > count:
+            yield kept.head(count).rechunk()
+            kept = kept.slice(count)
+    if kept is not None:
+        yield kept.rechunk()
+
+
+@contextmanager
+def _packed(raw: Any, suffix: str) -> Iterator[Any]:
+    if not suffix.endswith(".gz"):
+        yield raw
+        return
+    with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+        yield packed
+
+
+def check_suffix(file: Path) -> None:
+    """Make sure that a log can be written there.
+
+    Raises:
+        LogError: the suffix is unknown.
+    """
+    _suffix(file)
 
 
 def _suffix(file: Path) -> str:
@@ -238,14 +307,28 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _encoded(frame: pl.DataFrame, suffix: str) -> bytes:
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a Parquet file says of itself, beside its columns."""
+    return pl.read_parquet_metadata(file)
+
+
+def _encoded(file: Path, frame: pl.DataFrame, suffix: str, metadata: Mapping[str, str] | None) -> bytes:
+    if suffix != ".parquet":
+        return _text(file, frame, suffix)
     buffer = io.BytesIO()
-    if suffix == ".parquet":
-        frame.write_parquet(buffer)
-    elif suffix.startswith(".csv"):
+    frame.write_parquet(buffer, metadata=None if metadata is None else dict(metadata), row_group_size=_ROW_GROUP)
+    return buffer.getvalue()
+
+
+def _text(file: Path, frame: pl.DataFrame, suffix: str, *, header: bool = True) -> bytes:
+    buffer = io.BytesIO()
+    if suffix.startswith(".csv"):
         _unformed(frame).write_csv(
-            buffer, quote_style="non_numeric"
+            buffer, quote_style="non_numeric", include_header=header
         )  # a bare carriage return would end a row for some readers
     else:
         frame.write_ndjson(buffer)
-    return buffer.getvalue()
+    raw = buffer.getvalue()
+    if suffix.startswith(".csv") and b"\0" in raw:
+        raise LogError("E_ENCODING", f"{file.name}: a text has a NUL, which CSV cannot hold; write .parquet or .jsonl")
+    return raw

@@ -8,7 +8,7 @@ and m = (1 - u) q + u · fill,
     V = m(root) + Σ_steps 1{seen so far} / P · (r + m(next) - q(node))
 
 is doubly robust (Robins, Rotnitzky & Zhao 1994; Jiang & Li 2016): right where the chances are, whatever q is.  With one
-q for each fold, learnt on the others, its interval is that of a mean.
+q for each fold, learnt on the others, it is unbiased, and its interval is that of a mean.
 """
 
 from __future__ import annotations
@@ -258,42 +258,40 @@ def _side(walked: _Walked, kind: Kind, seed: int, cap: float, side: int) -> dict
 def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: float) -> tuple[Floats, Floats]:
     """The doubly robust value of each query, [n], and the same where weights above ``cap`` are left to the model.
 
-    Where there are no folds, a node is worth what its own rows earned: what is then added to the model sums to nothing,
-    so that the mean is the model's, and the values are its influence.
+    Each fold has a model of its own, from the bottom to the top learnt on the others, so that no query says anything of
+    what it is compared with.  Where there are no folds, a node is worth what its own rows earned: what is then added to
+    the model sums to nothing, so that the mean is the model's, and the values are its influence.
     """
     n = len(walked.log)
     member = np.zeros(n, dtype=np.int64) if folds is None else folds
     count = int(member.max()) + 1
-    ahead, added, added_below = np.zeros(n), np.zeros(n), np.zeros(n)
-    everywhere = np.zeros((2, count))  # of all nodes further on: weights, and what was earned
+    known = np.ones((1, n), dtype=bool) if folds is None else member != np.arange(count)[:, None]  # [folds, n]
+    ahead = np.zeros((count, n))  # by the model of each fold
+    added, added_below = np.zeros(n), np.zeros(n)
+    everywhere = np.zeros((2, count))  # of this node and all further on: weights, and what was earned
     for step, part in reversed(walked.of_kind(kind)):
-        rows, fold, seen = step.rows, member[step.rows], step.seen
-        target = walked.earned(step, kind) + ahead[rows]
+        rows, own = step.rows, (member[step.rows], np.arange(len(step.rows)))
         inverse = step.inverse
-        weight = walked.log.weights[rows] * inverse
-        own = np.stack([_by_fold(fold, values, count) for values in (weight, weight * target)])
-        everywhere = everywhere + own
-        worth = _worth(own, everywhere, int(seen.sum()), crossed=folds is not None)[fold]
-        surplus = inverse * (target - worth) * seen
+        target = walked.earned(step, kind) + ahead[:, rows]  # [folds, m]
+        weight = walked.log.weights[rows] * inverse * known[:, rows]
+        here = np.stack([weight.sum(axis=1), (weight * target).sum(axis=1)])
+        everywhere = everywhere + here
+        mean = float(walked.log.weights[rows] @ inverse) / max(int(step.seen.sum()), 1)
+        worth = _worth(here, everywhere, 0.0 if folds is None else ONE_ROW * mean)
+        surplus = inverse * (target[own] - worth[own[0]]) * step.seen
         added[rows] += surplus
         added_below[rows] += np.where(inverse <= cap, surplus, 0.0)
-        ahead[rows] = (1.0 - part) * worth + part * walked.fill[kind][side][step.node]
-    return ahead + added, ahead + added_below
+        ahead[:, rows] = (1.0 - part) * worth[:, None] + part * walked.fill[kind][side][step.node]
+    model = ahead[member, np.arange(n)]
+    return model + added, model + added_below
 
 
-def _by_fold(fold: Ints, values: Floats, count: int) -> Floats:
-    return np.asarray(np.bincount(fold, weights=values, minlength=count), dtype=np.float64)
-
-
-def _worth(own: Floats, everywhere: Floats, seen: int, *, crossed: bool) -> Floats:
-    """What a node is worth to the queries of each fold, [folds], by what was earned in the others."""
-    if not crossed:
-        return own[1] / own[0] if own[0] > 0.0 else np.zeros(1)
-    (weight, earned), (all_weight, all_earned) = ((of.sum(axis=1, keepdims=True) - of) for of in (own, everywhere))
-    usual = np.divide(all_earned, all_weight, out=np.zeros_like(all_earned), where=all_weight > 0.0)
-    beside = ONE_ROW * own[0].sum() / max(seen, 1)
-    total = weight + beside
-    return np.asarray(np.divide(earned + beside * usual, total, out=usual.copy(), where=total > 0.0))
+def _worth(here: Floats, everywhere: Floats, row: float) -> Floats:
+    """What a node is worth by the model of each fold, [folds]: what was earned there, and with the weight of one row
+    what was earned there and further on."""
+    usual = np.divide(everywhere[1], everywhere[0], out=np.zeros(here.shape[1]), where=everywhere[0] > 0.0)
+    total = here[0] + row
+    return np.asarray(np.divide(here[1] + row * usual, total, out=usual.copy(), where=total > 0.0))
 
 
 def _sum(arrays: Sequence[Floats]) -> Floats:

@@ -154,7 +154,7 @@ def logged_by_policy(policy: Policy, partial: PartialLog, epsilon: float = 0.0) 
     found = {}
     for place in places:
         rate = epsilon if place in partial.answers else 0.0
-        chance = chances(own[place] if rate > 0.0 else seen[place], wanted[place], rate)
+        chance = chances(own[place] if rate > 0.0 else seen[place], wanted[place], rate or None)
         odd = (seen[place] & ~(chance > 0.0)) | (own[place] & ~seen[place] & (rate > 0.0))
         if odd.any():
             at = int(odd.argmax())

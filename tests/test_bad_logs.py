@@ -286,6 +286,20 @@ FIXTURES: dict[str, Bad] = {
         ("never called: large where", "50.0% of queries", "--within-support"),
         argv=(*FIT, "--partial"),
     ),
+    "records of another format": Bad(
+        lines([{"prompt": "?", "answer": "!"}] * 3),
+        "E_UNUSABLE",
+        (r"log\.jsonl line 1 has no doc_hash", "as 3 of 3", "is it that format"),
+        "log.jsonl",
+        ("import", "lm-eval", "{}", "-o", "imported.parquet"),
+    ),
+    "records without labels": Bad(
+        lines([{"query_id": f"q{at}", "tier": "small", "cost": 1} for at in range(3)]),
+        "E_UNUSABLE",
+        ("what was correct", "--map correct=PATH"),
+        "log.jsonl",
+        ("import", "long", "{}", "-o", "imported.parquet"),
+    ),
     "a log of another cascade": Bad(
         SOUND.replace(b"_large", b"_huge"), "E_POLICY", ("'large'", "its own cascade"), argv=REPLAY
     ),

@@ -29,10 +29,12 @@ from metaverify.fitting.models.zoo import MODELS, name_of
 from metaverify.learning import MODEL_NAMES
 from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.explain import action_json, explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.router import Reply, Router
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, LoggedReading, LoggedSignal, LoggedTier, ReplayLog
@@ -40,7 +42,8 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "fit", "compare", "pomdp", "certify", "replay", "decide", "show", "report", "simulate")
+COMMANDS = ("import", "demo", "inspect", "fit", "compare", "pomdp", "certify", "replay", "explore", "join", "decide")
+COMMANDS += ("show", "report", "simulate")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Shop:
     full_log: Path
     full_policy: Path
     other_log: Path  # as the first one, of other queries
+    decisions: Path  # what a router with the first policy did with three of them
+    labels: Path
 
 
 FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2", "--budget", "3")
@@ -111,12 +116,19 @@ FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     folder = tmp_path_factory.mktemp("shop")
     found = Shop(
-        folder, *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json", "other.csv"))
+        folder,
+        *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json", "other.csv")),
+        *(folder / name for name in ("decisions.jsonl", "labels.csv")),
     )
     assert main(["simulate", "shared_difficulty", "-n", "300", "--levels", "4", "-o", str(found.log)]) == 0
     assert main(["fit", str(found.log), "--budget", "5", "--folds", "2", "-o", str(found.policy)]) == 0
     other = ("--levels", "4", "--seed", "9", "-o", str(found.other_log))
     assert main(["simulate", "shared_difficulty", "-n", "300", *other]) == 0
+    with DecisionLog(found.decisions) as decisions:
+        router = Router(load_policy(found.policy), lambda tier, _: Reply(tier, {"conf": 0.9}), log=decisions)
+        for key in range(3):
+            router.route("?", key=key)
+    found.labels.write_text("query_id,tier,correct\n0,tier1,1\n1,tier1,0\n2,tier1,true\n", "utf-8")
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
     return found
@@ -138,15 +150,19 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     command, *others = argv
     return {
         "inspect": ["inspect", shop.log],
+        "count": ["count", shop.log, "-o", shop.folder / "counts.parquet"],
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
         "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
         "certify": ["certify", shop.policy, shop.other_log, "--budget", "5", "-o", shop.folder / "certified.json"],
         "replay": ["replay", shop.policy, shop.log],
+        "explore": ["explore", shop.policy, shop.policy, shop.log, "--traffic", "9000", "--precision", "0.02"],
+        "join": ["join", shop.decisions, shop.labels, "-o", shop.folder / "seen.parquet"],
         "decide": ["decide", shop.policy, '{"tier1": 0.4}', "--key", "7"],
         "show": ["show", shop.policy],
         "report": ["report", shop.policy, "-o", shop.folder / "report.html"],
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
+        "import": ["import", "wide", shop.log, "-o", shop.folder / "imported.parquet"],
     }[str(command)] + others
 
 
@@ -495,6 +511,38 @@ def test_a_reader_that_goes_away_is_no_error(shop: Shop) -> None:
         said = process.stderr.read()
     process.wait(60)
     assert said == b""
+
+
+@pytest.mark.parametrize(
+    "readings",
+    ['{"tier1": 0.1, "tier1": 0.9}', '{"tier1": {"conf": 0.1, "conf": 0.9}}', '{"tier1": 0.1, "tier1": 0.1}'],
+)
+def test_readings_told_twice_are_refused(run: Run, shop: Shop, readings: str) -> None:
+    ran = run("decide", shop.policy, readings, "--key", "7")
+    twice = "conf" if "conf" in readings else "tier1"
+    assert (ran.code, ran.out) == (1, "")
+    wanted = f"E_DUPKEY: the readings are {readings}, with '{twice}' twice in one object; write it once\n"
+    assert ran.err == f"metaverify: {wanted}"
+
+
+@pytest.mark.parametrize("truth", ["true", '{"conf": false}'])
+def test_true_is_no_confidence(run: Run, shop: Shop, truth: str) -> None:
+    ran = run("decide", shop.policy, f'{{"tier1": {truth}}}', "--key", "7")
+    assert (ran.code, ran.out) == (1, "")
+    assert "of 'tier1' is " in ran.err
+    assert "not a number or None" in ran.err
+
+
+def test_what_is_typed_where_the_locale_knows_no_utf_8_is_what_was_typed(run: Run, shop: Shop) -> None:
+    for key in ("ü", "日本", "plain"):
+        typed = key.encode().decode("ascii", "surrogateescape")
+        assert run("decide", shop.policy, "{}", "--key", typed) == run("decide", shop.policy, "{}", "--key", key)
+    for wrong in (["{}", "--key", "\udcfc"], ["{}", "--key", "\ud800"], ['{"\udcfc": 0.5}', "--key", "7"]):
+        ran = run("decide", shop.policy, *wrong)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("metaverify: E_ENCODING: ")
+    place = run("decide", shop.full_policy, "{}", "--key", "7", "--context", "\udcfc").err
+    assert place.startswith(r"metaverify: E_ENCODING: --context '\udcfc' is not UTF-8; ")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -20,7 +20,10 @@ OURS = {  # what of metaverify a room may import
     "simulators": ("metaverify.simulators", "metaverify.policies"),
     "fitting": ("metaverify.fitting", "metaverify.simulators", "metaverify.policies"),
 }
-EXTRAS = {"policies/signatures.py": "cryptography"}  # what a file may import where it is used, and not before
+EXTRAS = {
+    "policies/signatures.py": "cryptography",
+    "simulators/importers/inspect_logs.py": "inspect_ai",
+}  # what a file may import where it is used, and not before
 OTHERS = {  # what a room may import beside the standard library
     "policies": frozenset[str](),
     "simulators": frozenset({"numpy", "polars", "narwhals"}),

@@ -13,6 +13,7 @@ from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.ladders import Place
 from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
+    distinct,
     later_given,
     patterns,
     prices_given,
@@ -25,7 +26,7 @@ from metaverify.fitting.models.performance import (
 )
 from metaverify.fitting.observation import ObservationModel
 
-__all__ = ["LatentClasses", "Mixture"]
+__all__ = ["Expectation", "LatentClasses", "Maximiser", "Mixture"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -85,8 +86,9 @@ class LatentClasses(HiddenStateModel):
 
     def observe(self, coded: CodedLog) -> ObservationModel:
         """A hidden state for each class and pattern of right and wrong."""
-        rows = _distinct(coded)
-        found, step = self._fit(rows)
+        em = self.maximiser(coded)
+        rows, found = em.rows, self.likeliest(em)
+        step = em.expect(found)
         right, _ = patterns(np.zeros((1, len(rows.answers))))
         chance = np.where(right[None, :, :] > 0.5, found.right[:, None, :], 1.0 - found.right[:, None, :])
         prior = (found.share[:, None] * chance.prod(axis=2)).reshape(-1)  # [Z x patterns]
@@ -120,20 +122,23 @@ class LatentClasses(HiddenStateModel):
 
     def mixture(self, coded: CodedLog) -> Mixture:
         """The classes behind these rows."""
-        return self._fit(_distinct(coded))[0]
+        return self.likeliest(self.maximiser(coded))
 
-    def _fit(self, rows: _Rows) -> tuple[Mixture, _Step]:
+    def maximiser(self, coded: CodedLog) -> Maximiser:
+        """What finds the classes behind these rows."""
         at_least(1, self, "classes")
         at_least(0, self, "starts", "seed")
         at_least(FEWEST, self, "own", "marginal")
-        em = _EM(rows, self.own, self.marginal)
+        return Maximiser(_distinct(coded), self.own, self.marginal)
+
+    def likeliest(self, em: Maximiser) -> Mixture:
+        """The best mixture that any start comes to."""
         rng = np.random.default_rng(self.seed)
-        first = [_ordered(rows, self.classes)]
-        first += [rng.dirichlet(np.ones(self.classes), len(rows.weight)) for _ in range(self.starts)]
+        first = [_ordered(em.rows, self.classes)]
+        first += [rng.dirichlet(np.ones(self.classes), len(em.rows.weight)) for _ in range(self.starts)]
         begun = [em.run(em.start(belief), SHORT) for belief in first]
         best = max(begun, key=lambda found: found.history[-1])  # the first of equals
-        found = em.run(best, MOST_STEPS)
-        return found, em.expect(found)
+        return em.run(best, MOST_STEPS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,15 +162,14 @@ class _Rows:
 def _distinct(coded: CodedLog) -> _Rows:
     answers = tuple(sorted(coded.answers))
     quality = np.stack([coded.answers[place] for place in answers], axis=1)
-    keys = np.column_stack([np.where(np.isnan(quality), -1.0, quality), *coded.codes])
-    _, first, member = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    first, member = distinct([*np.where(np.isnan(quality), -1.0, quality).T, *coded.codes])
     codes = tuple(code[first] for code in coded.codes)
     at = np.arange(len(first))
     return _Rows(
         coded,
         answers,
-        member.reshape(-1),
-        summed(member.reshape(-1), coded.weights, len(first)),
+        member,
+        summed(member, coded.weights, len(first)),
         codes,
         quality[first],
         tuple(
@@ -187,7 +191,7 @@ def _ordered(rows: _Rows, classes: int) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Step:
+class Expectation:
     """What is believed of every distinct row."""
 
     belief: Floats  # [R, Z], P(z | row)
@@ -202,29 +206,29 @@ class _Step:
         return self.belief - right, right
 
 
-class _EM:
+class Maximiser:
     """Expectation maximisation for a mixture of products, penalised."""
 
     def __init__(self, rows: _Rows, own: float, marginal: float) -> None:
-        self._rows, self._own = rows, own
+        self.rows, self.own = rows, own
         self._close = CLOSER if any((code < 0).any() for code in rows.codes) else CLOSE
-        self._about = [rows.place(rung) for rung, _, _ in rungs_of(rows.coded)]
+        self.about = [rows.place(rung) for rung, _, _ in rungs_of(rows.coded)]
         known = rows.weight[:, None] * ~np.isnan(rows.quality)  # [R, A]
         if not known.any(axis=0).all():
             name = rows.coded.ladders[rows.answers[int((~known.any(axis=0)).argmax())][0]].source
             raise ValueError(f"{name!r}: no quality is known in any row; leave the tier out")
         right = known * np.nan_to_num(rows.quality)
-        self._mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
-        self._centre = []  # a rung: P(outcome | wrong or right) [2, outcomes]
-        for about, outcomes, code in zip(self._about, rows.outcomes, rows.codes, strict=True):
+        self.mean: Floats = np.clip(right.sum(axis=0) / known.sum(axis=0), LEAST, 1.0 - LEAST)  # [A], P(right)
+        self.centre = []  # a rung: P(outcome | wrong or right) [2, outcomes]
+        for about, outcomes, code in zip(self.about, rows.outcomes, rows.codes, strict=True):
             share = outcomes @ rows.weight / rows.weight[code >= 0].sum()
             sides = [known[:, 0] * 0.0] * 2 if about is None else [known[:, about] - right[:, about], right[:, about]]
-            self._centre.append(shares(np.stack([outcomes @ side for side in sides]), share, marginal))
+            self.centre.append(shares(np.stack([outcomes @ side for side in sides]), share, marginal))
 
     def start(self, belief: Floats) -> Mixture:
         """The mixture that is likeliest by beliefs [R, Z], an unknown answer being right as often as known ones."""
-        quality = np.where(np.isnan(self._rows.quality), self._mean, self._rows.quality)
-        return self.maximise(_Step(belief, tuple(quality.T[:, :, None])))
+        quality = np.where(np.isnan(self.rows.quality), self.mean, self.rows.quality)
+        return self.maximise(Expectation(belief, tuple(quality.T[:, :, None])))
 
     def run(self, found: Mixture, steps: int) -> Mixture:
         """At most so many steps on from a mixture."""
@@ -237,14 +241,14 @@ class _EM:
             found = self.maximise(step)
         return Mixture(found.share, found.right, found.emission, tuple(history))
 
-    def expect(self, found: Mixture) -> _Step:
+    def expect(self, found: Mixture) -> Expectation:
         """Beliefs by a mixture, and its penalised log-likelihood."""
-        rows = self._rows
+        rows = self.rows
         log = np.log(found.share)[None, :] + np.zeros((len(rows.weight), 1))
         sides: list[list[Floats]] = [
             [np.log(1.0 - right)[None, :], np.log(right)[None, :]] for right in found.right.T
         ]  # an answer: of wrong and of right [R, Z]
-        for about, emission, code in zip(self._about, found.emission, rows.codes, strict=True):
+        for about, emission, code in zip(self.about, found.emission, rows.codes, strict=True):
             by_outcome = np.log(np.maximum(emission, FAINTEST)).transpose(1, 2, 0)  # [2, outcomes, Z]
             by_outcome = np.pad(by_outcome, ((0, 0), (0, 1), (0, 0)))  # what was not seen, at -1, tells nothing
             if about is None:
@@ -266,35 +270,35 @@ class _EM:
         relative = np.exp(log - most)
         total = relative.sum(axis=1, keepdims=True)
         value = (rows.weight @ (most + np.log(total))[:, 0] + self._penalty(found)) / rows.weight.sum()
-        return _Step(relative / total, tuple(right), float(value))
+        return Expectation(relative / total, tuple(right), float(value))
 
-    def maximise(self, step: _Step) -> Mixture:
+    def maximise(self, step: Expectation) -> Mixture:
         """The mixture that is likeliest by these beliefs."""
-        weight = self._rows.weight
+        weight = self.rows.weight
         count = weight @ step.belief
-        right = np.stack([weight @ step.split(a)[1] for a in range(len(self._mean))], axis=1)
+        right = np.stack([weight @ step.split(a)[1] for a in range(len(self.mean))], axis=1)
         return Mixture(
             (count + ONE_ROW) / (count + ONE_ROW).sum(),
-            shrunk(right, count[:, None], self._mean, ONE_ROW),
+            shrunk(right, count[:, None], self.mean, ONE_ROW),
             tuple(
-                shares(given, centre, self._own) for given, centre in zip(self._counts(step), self._centre, strict=True)
+                shares(given, centre, self.own) for given, centre in zip(self.counts(step), self.centre, strict=True)
             ),
         )
 
-    def _counts(self, step: _Step) -> list[Floats]:
+    def counts(self, step: Expectation) -> list[Floats]:
         """How many rows had each outcome of a rung, by class and own correctness, [Z, 2, outcomes]."""
-        weight = self._rows.weight[:, None]
+        weight = self.rows.weight[:, None]
         return [
             np.stack([(outcomes @ (weight * side)).T for side in step.split(about)], axis=1)
-            for about, outcomes in zip(self._about, self._rows.outcomes, strict=True)
+            for about, outcomes in zip(self.about, self.rows.outcomes, strict=True)
         ]
 
     def _penalty(self, found: Mixture) -> float:
         """The logarithm of the prior density of a mixture, but for a constant."""
         total = ONE_ROW * float(np.log(found.share).sum())
-        total += ONE_ROW * float(xlogy(self._mean, found.right).sum())
-        total += ONE_ROW * float(xlogy(1.0 - self._mean, 1.0 - found.right).sum())
-        sides = zip(self._about, self._centre, found.emission, strict=True)
-        return total + self._own * sum(
+        total += ONE_ROW * float(xlogy(self.mean, found.right).sum())
+        total += ONE_ROW * float(xlogy(1.0 - self.mean, 1.0 - found.right).sum())
+        sides = zip(self.about, self.centre, found.emission, strict=True)
+        return total + self.own * sum(
             float(xlogy(centre, emission)[:, : 1 if about is None else 2].sum()) for about, centre, emission in sides
         )

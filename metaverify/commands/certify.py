@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("auto", "clopper-pearson", "hoeffding-bentkus", "betting"),
         default="auto",
-        help="auto: Clopper-Pearson for two tiers at fixed prices, betting otherwise",
+        help="auto: Clopper-Pearson where a single graph costs one of two amounts, betting otherwise",
     )
     parser.add_argument(
         "--looks", action="store_true", help="by an e-process, so that a growing log may be looked at again and again"

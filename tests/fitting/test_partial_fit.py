@@ -145,7 +145,11 @@ def test_a_fit_says_what_its_policy_is_to_earn(fitted: PartialFit) -> None:
 def test_fixed_tiers_stand_beside_it(fitted: PartialFit) -> None:
     truth = tier_quality(hopeless())
     for reference, quality in zip(fitted.references, truth, strict=True):
-        assert reference.quality == pytest.approx(float(quality), abs=0.06)
+        assert reference.quality.low - 0.02 <= float(quality) <= reference.quality.high + 0.02
+        assert reference.classes is not None
+        assert abs(reference.classes.mean - float(quality)) < 4.0 * reference.classes.error
+        width = reference.quality.high - reference.quality.low
+        assert 2.0 * 1.645 * reference.classes.error < 1.1 * width  # it uses every query
 
 
 def test_row_order_changes_nothing(partial: PartialLog, fitted: PartialFit) -> None:

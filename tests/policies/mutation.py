@@ -11,6 +11,7 @@ mutmut leaves alone what stands outside functions and in decorated ones (propert
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -35,6 +36,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "episode": ("episode",),
     "explain": ("explain", "fused"),
     "exploration": ("exploration",),
+    "exposition": ("exposition",),
     "file": ("file", "fused", "golden", "storage", "certificate", "outage"),
     "forks": ("store", "forks"),
     "graph": ("graph", "fused", "episode", "outage"),
@@ -46,6 +48,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "signatures": ("signatures",),
     "storage": ("storage", "file"),
     "store": ("store",),
+    "threads": ("threads", "router"),
     "tiers": ("fused",),
 }
 NO_TESTS = 33  # mutmut's word for a mutant that no test comes by
@@ -89,13 +92,20 @@ def run_mutmut(stage: Path, names: list[str], until: float, workers: int) -> Non
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "EXAMPLES": "0.1"}
     command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(workers), *names]
     with (stage / "mutmut.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=stage, env=os.environ | quiet, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=stage, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             process.wait(max(until - time.monotonic(), 1.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
-    if process.returncode not in (0, -signal.SIGINT):
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a mutant that never ends
+                process.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode not in (0, -signal.SIGINT, -signal.SIGKILL):
         raise SystemExit(f"mutmut failed on {stage.name}: see {stage / 'mutmut.log'}")
 
 

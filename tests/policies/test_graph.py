@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +27,7 @@ from metaverify.policies.graph import (
     Tally,
     Unread,
     all_votes,
+    as_number,
     as_votes,
     bought_first,
     check_graph,
@@ -171,12 +173,27 @@ def test_both_ends_of_the_unit_interval_are_confidences() -> None:
         Stop(Abstain()),
         Stop(Accept("large")),
     )
-    for zero in (0, 0.0, -0.0, False, 5e-324):
+    for zero in (0, 0.0, -0.0, np.int8(0), 5e-324):
         assert after({"small": zero}, nodes) == Call("large")
-    for one in (1, 1.0, True, np.float32(1)):
+    for one in (1, 1.0, np.float32(1)):
         assert after({"small": one}, nodes) == Verify("small", "judge")
     assert after({"small": math.nextafter(1.0, 0.0)}, nodes) == Accept("small")
     assert after({"small": math.nextafter(1.0, 2.0)}, nodes) == Abstain()
+    for truth in (True, False, np.True_, np.bool_(False)):  # which is no number, as in a file
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
+            after({"small": truth}, nodes)
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
+            after({"small": {"conf": truth}}, nodes)
+
+
+def test_what_is_a_number_is_so_whoever_made_it() -> None:
+    numbers = (Decimal("1.5"), Fraction(3, 2), np.float32(1.5), np.array(1.5), 1.5)
+    assert [as_number(number) for number in numbers] == [1.5] * 5
+    assert {type(as_number(number)) for number in numbers} == {float}
+    assert as_number(10**400) == math.inf
+    assert [as_number(none) for none in (True, np.True_, np.array(False), "1.5", b"1", None, [1.5], 1 + 0j)] == [
+        None
+    ] * 8
 
 
 @pytest.mark.parametrize("narrow", [np.float32, np.float16])

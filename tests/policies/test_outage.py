@@ -139,6 +139,9 @@ def test_what_was_found_while_all_tiers_were_up_is_not_said_of_an_outage() -> No
     assert believing.without("large").evidence == {}
     assert believing.without("large").provenance == {"seed": 1}
     assert believing.without().evidence == {"rows": 100}
+    for before, after in zip(GOLDEN.vertices, GOLDEN.without("large").vertices, strict=True):
+        assert (after.price, after.cost, after.quality) == (before.price, before.cost, before.quality)
+        assert [outage.without for outage in after.outages] == [("large",), ("large", "small")]
 
 
 def test_a_graph_that_calls_what_is_down_is_none() -> None:

@@ -563,6 +563,38 @@ def test_an_interrupt_before_the_lock_goes_on_though_the_temporary_file_was_take
     assert inside(tmp_path) == []
 
 
+@posix
+def test_a_temporary_file_that_was_taken_for_stale_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer removes the first two of them before they are locked; none is left open, none is left behind."""
+    lock, closed = storage._lock, os.close
+    names: list[str] = []
+    handles: list[int] = []
+    left: list[int] = []
+
+    def late(handle: int, *, wait: bool) -> bool | None:
+        if wait:
+            (made,) = tmp_path.glob(".p.json.*.tmp")
+            names.append(made.name)
+            handles.append(handle)
+            if len(names) < 3:
+                made.unlink()
+        return lock(handle, wait=wait)
+
+    def closes(handle: int) -> None:
+        left.append(handle)
+        closed(handle)
+
+    monkeypatch.setattr(storage, "_lock", late)
+    monkeypatch.setattr(os, "close", closes)
+    write_atomically(tmp_path / "p.json", b"whole")
+    assert len({*names}) == 3
+    assert left[:2] == handles[:2]
+    assert (tmp_path / "p.json").read_bytes() == b"whole"
+    assert inside(tmp_path) == ["p.json"]
+
+
 def test_without_locks_a_file_is_written_and_nothing_of_others_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,11 +156,11 @@ def test_on_a_full_log_every_estimator_is_the_replay() -> None:
 # Truth ---------------------------------------------------------------------------------------------------------------
 
 
-def errors(world: str, trials: int, rate: float, n: int) -> NDArray[np.float64]:
+def errors(world: str, trials: int, rate: float, n: int, first: int = 1000) -> NDArray[np.float64]:
     """What each estimator of NEW's quality errs by against the replay on the full log, [trials, estimators + naive]."""
     found = []
     for trial in range(trials):
-        log = WORLDS[world]().draw(n, 1000 + trial)
+        log = WORLDS[world]().draw(n, first + trial)
         partial = observed_by(OLD, log, Exploration(rate, str(trial)))
         appraisal = appraise(NEW, partial)
         truth = replay(NEW, log).quality.mean

@@ -13,7 +13,7 @@ import pytest
 
 from metaverify.cli import main
 from metaverify.policies.decision_log import DecisionLog
-from metaverify.policies.exploration import Exploration
+from metaverify.policies.exploration import Exploration, ExploredBin
 from metaverify.policies.file import save_policy
 from metaverify.policies.guards import Guard
 from metaverify.policies.policy import OperatingPoint, Policy
@@ -85,14 +85,22 @@ def labels_of(log: ReplayLog) -> pl.DataFrame:
     )
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.2])
+PLACES = (ExploredBin("tier1", "conf", 0.4, 0.8, 0.5, enough=60), ExploredBin("tier2", "conf", 0.0, 1.0, 0.3))
+
+
+@pytest.mark.parametrize(
+    "exploration",
+    [Exploration(0.0, "s"), Exploration(0.2, "s"), Exploration(0.1, "s", PLACES)],
+    ids=["none", "one rate", "by place"],
+)
 @pytest.mark.parametrize("policy", [OLD, two_graphs()], ids=["one graph", "two graphs"])
-def test_the_decision_log_of_a_router_is_the_trace_of_its_policy(policy: Policy, rate: float, tmp_path: Path) -> None:
-    exploration = Exploration(rate, "s")
+def test_the_decision_log_of_a_router_is_the_trace_of_its_policy(
+    policy: Policy, exploration: Exploration, tmp_path: Path
+) -> None:
     rows, _ = routed(policy, LOG, tmp_path, exploration)
     join_labels(rows, labels_of(LOG)).drop("context").write_parquet(tmp_path / "log.parquet")
     found = read_partial_log(tmp_path / "log.parquet")
-    same(found, observed_by(policy, LOG, exploration), known=rate > 0.0)
+    same(found, observed_by(policy, LOG, exploration), known=exploration.rate > 0.0)
 
 
 def test_exploring_changes_no_answer(tmp_path: Path) -> None:

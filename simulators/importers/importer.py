@@ -1,0 +1,80 @@
+"""What reads one format, and where those of other packages are found."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+from metaverify.simulators.columns import nearest
+from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.log import LogError
+
+__all__ = ["ENTRY_POINTS", "Importer", "find_importer", "known_formats"]
+
+ENTRY_POINTS = "metaverify.importers"
+"""The entry-point group of formats of other packages: each an `Importer`."""
+
+_HOMES = {
+    "automix": "automix",
+    "decisions": "decisions",
+    "inspect-ai": "inspect_logs",
+    "langfuse": "langfuse",
+    "litellm": "litellm",
+    "lm-eval": "lm_eval",
+    "long": "tables",
+    "otel": "otel",
+    "routerbench": "routerbench",
+    "wide": "tables",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """How one format is read.
+
+    ``read`` gives the records of a file, and ``paths`` says where in a record the columns of a log stand: those of the
+    long form, or without ``tier`` those of the wide one.  Where what is known of an answer is scattered, ``read`` gives
+    records a ``key``, and ``join`` makes records that are whole of all that share one; their ``line`` is their position
+    among these, and what it gives names the one that it comes from.
+
+    ``own`` takes what a record has under a name of ours as well.  ``whole`` leaves out queries that some tier did not
+    answer: right where that is an accident, as in a benchmark, and wrong where somebody decided it, as in traffic.
+    ``form`` is what is written.
+    """
+
+    read: Callable[[Source], Iterator[Record | Unused]]
+    paths: Mapping[str, Sequence[str | float]] = field(default_factory=lambda: MappingProxyType({}))
+    join: Callable[[Sequence[Record]], Iterator[Record | Unused]] | None = None
+    own: bool = False
+    whole: bool = False
+    form: str = "wide"
+
+
+def known_formats() -> list[str]:
+    """The formats that can be imported, those of other packages last."""
+    return [*_HOMES, *(name for name in _foreign() if name not in _HOMES)]
+
+
+def find_importer(name: str) -> Importer:
+    """What reads a format.
+
+    Raises:
+        LogError: there is none of this name, or it is none.
+    """
+    if name in _HOMES:
+        module = importlib.import_module(f"metaverify.simulators.importers.{_HOMES[name]}")
+        found = module.IMPORTER
+    elif name in (foreign := _foreign()):
+        found = foreign[name].load()
+    else:
+        raise LogError("E_OPTION", f"no format is called {name!r}; {nearest(name, known_formats())}")
+    if not isinstance(found, Importer):
+        raise LogError("E_OPTION", f"{foreign[name].value} is no Importer; tell whoever made it")
+    return found
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)}
