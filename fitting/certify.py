@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.bounds import TESTS, least, mean_kept_by_the_next, units_needed
-from metaverify.policies.certificate import Certificate, Level, Promise
+from metaverify.policies.certificate import BEYOND, Certificate, Level, Promise
 from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_budget
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
@@ -35,8 +35,7 @@ FEWEST_BATCHES = 30  # of a counted log
 """Below which what holds in large samples is not relied on."""
 
 POINTS = 200  # of the dial, beside its vertices
-NEAR = (0.6, 1.1)  # of the budget: where most of them lie
-BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
+NEAR = (0.6, 1.1)  # of the budget: where most of them lie; the dial is tried to `BEYOND`, as far as expectations err
 MARGIN = 2.0
 """How many times the largest price on the fitting rows no price is taken to exceed, where no cap is given; half of all
 samples have a larger one than another of their size."""
