@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
