@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import math
-import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
