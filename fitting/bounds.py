@@ -1,7 +1,7 @@
 """One-sided tests of a mean: how unlikely what was seen would be if the mean were as high as it may not be.
 
-All take independent units z in [0, 1] and test "the mean of z is at least ``mean``"; each returns a p-value, which is
-at most delta with a chance of at most delta where that is so.
+All take independent units z in [0, 1] and test "the mean of z is at least ``mean``".  Most return a p-value, which is
+at most delta with a chance of at most delta where that is so; `betting` aims at a level and says whether it got there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import logsumexp, stdtr, stdtrit
-from scipy.stats import binom
+from scipy.special import bdtr, logsumexp, ndtri, stdtr, stdtrit
 
 __all__ = [
     "TESTS",
@@ -31,17 +30,17 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-Test = Callable[[Floats, float], float]
-"""From units [n] and the mean in (0, 1) that is tested to a p-value."""
+Test = Callable[[Floats, float, float], bool]
+"""From units [n], the mean in (0, 1) that is tested and delta to whether the mean is refused at that level."""
 
 BOLD = 0.9
 """The most that is staked, as a share of what would lose everything on a single unit."""
 
-USUAL = math.log(20.0)
-"""What the logarithm of the wealth is to come to, by which stakes are set; any figure is right."""
+ROUND = 20
+"""One part in so many of the units that are left is bet on before stakes are set anew."""
 
 DUST = 1e-12
-"""A spread that is none: what rounding leaves of units that are all the same."""
+"""A spread or a difference that is none: what rounding leaves where all units are the same."""
 
 MANY = 10_000_000
 """Units, beyond which it does not matter how many more."""
@@ -57,7 +56,7 @@ def clopper_pearson(z: Floats, mean: float) -> float:
         >>> clopper_pearson(np.array([0.0, 0.0, 1.0]), 0.5)
         0.5
     """
-    return float(binom.cdf(np.rint(z.sum()), len(z), mean))
+    return float(bdtr(round(float(z.sum())), len(z), mean))
 
 
 def hoeffding_bentkus(z: Floats, mean: float) -> float:
@@ -65,25 +64,31 @@ def hoeffding_bentkus(z: Floats, mean: float) -> float:
     sets, JACM 68, proposition 4): Hoeffding's with its relative entropy, and Bentkus' with its tail."""
     n, total = len(z), float(z.sum())
     hoeffding = math.exp(-n * _entropy(min(total / n, mean), mean))
-    bentkus = math.e * float(binom.cdf(math.ceil(total - 1e-9), n, mean))
+    bentkus = math.e * float(bdtr(math.ceil(total - 1e-9), n, mean))
     return min(hoeffding, bentkus, 1.0)
 
 
-def betting(z: Floats, mean: float) -> float:
-    """Betting against the mean (Waudby-Smith & Ramdas 2023, JRSS B 86, section 4): one over the largest wealth ever.
+def betting(z: Floats, mean: float, delta: float) -> bool:
+    """Betting against the mean (Waudby-Smith & Ramdas 2023, JRSS B 86, section 4): whether the wealth ever comes to
+    1 / delta.
 
     Each unit multiplies the wealth by 1 + stake x (mean - z), which is no more than 1 in the mean where the mean is as
-    high as tested, so that the wealth ever comes to 1 / p with a chance of at most p (Ville).  Stakes are set by the
-    variance of the units before: the units' order matters, and must have been drawn without looking at them.
+    high as tested, so that this happens with a chance of at most delta, whatever the stakes (Ville).  They are set by
+    what is still missing, by the units that are left and by how far those before were from the mean (Voracek & Orabona
+    2025, STaR-Bets, NeurIPS): the units' order matters, and must have been drawn without looking at them.
     """
-    n = len(z)
-    count = np.arange(1, n + 1)
-    running = (0.5 + np.cumsum(z)) / (count + 1)
-    variance = (0.25 + np.cumsum((z - running) ** 2)) / (count + 1)
-    before = np.concatenate([[0.25], variance[:-1]])
-    stake = np.minimum(np.sqrt(2.0 * USUAL / (n * before)), BOLD / (1.0 - mean))
-    wealth = np.cumsum(np.log1p(stake * (mean - z)))
-    return math.exp(-max(float(wealth.max()), 0.0))
+    n, missing = len(z), -math.log(delta)
+    squares = mean * (1.0 - mean) + np.concatenate([[0.0], np.cumsum((z[:-1] - mean) ** 2)])
+    likely = np.sqrt(np.arange(1, n + 1) / squares)  # one over how far a unit is from the mean, by those before it
+    at, wealth = 0, 0.0
+    while at < n:
+        bets = slice(at, at + max((n - at) // ROUND, 1))
+        stake = np.minimum(math.sqrt(2.0 * (missing - wealth) / (n - at)) * likely[bets], BOLD / (1.0 - mean))
+        course = wealth + np.cumsum(np.log1p(stake * (mean - z[bets])))
+        if course.max() >= missing:
+            return True
+        at, wealth = bets.stop, float(course[-1])
+    return False
 
 
 def e_process(z: Floats, mean: float) -> float:
@@ -110,13 +115,17 @@ def student(z: Floats, mean: float) -> float:
     return float(stdtr(n - 1, t + bend * t**2 / 3.0 + bend**2 * t**3 / 27.0 + bend / 6.0))
 
 
+def _by_p_value(p_value: Callable[[Floats, float], float]) -> Test:
+    return lambda z, mean, delta: p_value(z, mean) <= delta
+
+
 TESTS: Mapping[str, Test] = MappingProxyType(
     {
-        "clopper-pearson": clopper_pearson,
-        "hoeffding-bentkus": hoeffding_bentkus,
+        "clopper-pearson": _by_p_value(clopper_pearson),
+        "hoeffding-bentkus": _by_p_value(hoeffding_bentkus),
         "betting": betting,
-        "e-process": e_process,
-        "student": student,
+        "e-process": _by_p_value(e_process),
+        "student": _by_p_value(student),
     }
 )
 """Every test by name."""
@@ -147,21 +156,25 @@ def units_needed(name: str, z: Floats, mean: float, delta: float) -> float:
     """About how many units like ``z`` [n] the test of this name needs to refuse the mean at ``delta`` in half of all
     tries; infinite where their own mean is not below it.
 
-    A bet's wealth grows by its rate per unit, and the best constant one's rate is taken; the other tests are asked what
-    they say of more units with the same mean.
+    A constant bet's wealth grows by its rate per unit, and the best one's rate is taken.  Stakes that are set anew need
+    fewer, but no fewer than the normal distribution or the boldest stake would: the middle of these is taken.  The
+    other tests are asked what they say of more units with the same mean.
     """
     found = float(z.mean())
-    if not found < mean:
+    if not mean - found > DUST:
         return math.inf
     if name in ("betting", "e-process"):
         bold = BOLD / (1.0 - mean)
         best = minimize_scalar(lambda stake: -np.log1p(stake * (mean - z)).mean(), bounds=(0.0, bold), method="bounded")
-        return -math.log(delta) / max(-float(best.fun), float(np.log1p(bold * (mean - z)).mean()))
+        steady = -math.log(delta) / max(-float(best.fun), float(np.log1p(bold * (mean - z)).mean()))
+        normal = (float(ndtri(delta)) * float(z.std()) / (mean - found)) ** 2
+        boldest = -math.log(delta) / math.log1p(bold * (mean - found))
+        return steady if name == "e-process" else math.sqrt(steady * max(normal, boldest))
     if name == "student":
         return max((float(stdtrit(len(z) - 1, delta)) * float(z.std()) / (mean - found)) ** 2, 2.0)
 
     def refused(count: int) -> bool:
-        return TESTS[name](np.full(count, found), mean) <= delta
+        return TESTS[name](np.full(count, found), mean, delta)
 
     low, high = 0, 1
     while not refused(high):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.bounds import TESTS, least, mean_kept_by_the_next, units_needed
-from metaverify.policies.certificate import Certificate, Level, Promise
+from metaverify.policies.certificate import BEYOND, Certificate, Level, Promise
 from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_budget
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
@@ -34,9 +34,8 @@ FEWEST_GROUPS = 300
 FEWEST_BATCHES = 30  # of a counted log
 """Below which what holds in large samples is not relied on."""
 
-POINTS = 100  # of the dial, beside its vertices
-NEAR = (0.6, 1.1)  # of the budget: where most of them lie
-BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
+POINTS = 200  # of the dial, beside its vertices
+NEAR = (0.6, 1.1)  # of the budget: where most of them lie; the dial is tried to `BEYOND`, as far as expectations err
 MARGIN = 2.0
 """How many times the largest price on the fitting rows no price is taken to exceed, where no cap is given; half of all
 samples have a larger one than another of their size."""
@@ -67,7 +66,8 @@ class Terms:
     Args:
         delta: the chance with which the promise may be broken.
         level: "finite-sample", or "approximate" (Student's test by groups, from 300 groups on).
-        method: "auto" is Clopper-Pearson where a point of the dial costs one of two amounts, and betting otherwise.
+        method: "auto" is Clopper-Pearson where a point of the dial is a single graph that costs one of two amounts, and
+            betting otherwise: of a mixture it sees what is expected before the draw, which varies less.
         dearest: the most that a query can cost, where the run time keeps it to that (`Guard`).
         next: promise the mean cost of so many new queries instead of their expectation.
         looks: by an e-process, so that a log that grows by whole groups may be looked at again and again.
@@ -152,7 +152,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     """The policy with its dial at the cheapest point whose expected quality is certainly at least ``floor``.
 
     Points are tried from the dearest downwards.  ``binary`` says that every answer is right or wrong, so that the
-    exact binomial test holds; it must be known without looking at these rows.
+    exact binomial test holds of a single graph; it must be known without looking at these rows.
 
     Raises:
         CertificateError: not even the dearest point can be promised to reach the floor.
@@ -354,7 +354,8 @@ class _Trial:
             return "e-process"
         if self.terms.method != "auto":
             return self.terms.method
-        return "clopper-pearson" if self.rows.alone and self.spent.realised(point).two else "betting"
+        exact = self.rows.alone and point.share == 0.0 and self.spent.realised(point).two
+        return "clopper-pearson" if exact else "betting"
 
     @property
     def largest(self) -> float:
@@ -373,7 +374,7 @@ class _Trial:
         if not ends.low < tested < ends.high * (1 - 1e-12):
             return ends.high * (1 - 1e-12) <= tested
         units, share = self._units(point, tested)
-        return TESTS[method](units, share) <= delta
+        return TESTS[method](units, share, delta)
 
     def bound(self, point: OperatingPoint) -> float:
         """The lowest limit that the point is accepted at."""

@@ -136,15 +136,12 @@ class Job:
         done = partial(self.step, "what to expect")
         crossed = cross_fit_all(list(every.values()), log, folds=folds, seed=seed, done=done)
         self.crossed = dict(zip(every, crossed, strict=True))
+        self._studies: dict[str, Study] = {}
 
     def learn(self, candidate: Candidate, budget: float | None, price: float | None) -> Learnt:
         """A candidate's policy, its dial set where its likes, cross-fitted, spend the budget."""
-        crossed, learner = self.crossed[candidate.name], candidate.learner
-        shortcuts: tuple[str, ...] = ()
-        learnt, study = learner.policy, None
-        if isinstance(learner, TableLearner):
-            study = learner.study(self.log)
-            learnt, shortcuts = partial(learner.policy, study=study), study.shortcuts()
+        crossed, study = self.crossed[candidate.name], self._study(candidate)
+        learnt, shortcuts = self._learner(candidate), () if study is None else study.shortcuts()
         if budget is not None:
             near = crossed.target(budget)
         else:
@@ -161,7 +158,7 @@ class Job:
 
     def budget_for(self, candidate: Candidate, floor: float) -> float:
         """What a candidate's policy is found to cost where it is found to earn ``floor``."""
-        policy, _ = calibrate(candidate.learner.policy(self.log), self.crossed[candidate.name])
+        policy, _ = calibrate(self._learner(candidate)(self.log), self.crossed[candidate.name])
         costs, qualities = ([getattr(v, name) for v in policy.vertices] for name in ("cost", "quality"))
         if not floor <= qualities[-1]:
             raise FloorError(
@@ -169,6 +166,18 @@ class Job:
                 f"comes to {qualities[-1]:.4g}, at a cost of {costs[-1]:.4g}"
             )
         return float(np.interp(floor, qualities, costs))
+
+    def _study(self, candidate: Candidate) -> Study | None:
+        """The log as a candidate sees it, made once."""
+        if isinstance(candidate.learner, TableLearner) and candidate.name not in self._studies:
+            self._studies[candidate.name] = candidate.learner.study(self.log)
+        return self._studies.get(candidate.name)
+
+    def _learner(self, candidate: Candidate) -> Callable[..., Policy]:
+        """How a candidate makes a policy of the log."""
+        if isinstance(candidate.learner, TableLearner):
+            return partial(candidate.learner.policy, study=self._study(candidate))
+        return candidate.learner.policy
 
     def step(self, name: str) -> None:
         """Tell that one thing more is done."""

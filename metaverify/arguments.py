@@ -6,6 +6,7 @@ Each raises a `ValueError` that shows the argument and how to write it.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "parse_paths",
     "parse_readings",
     "parse_signals",
+    "parse_text",
     "parse_votes",
 ]
 
@@ -95,8 +97,21 @@ def parse_outages(text: str | None, tiers: Sequence[str]) -> Outages:
     return [[name] if name in tiers else [part.strip() for part in name.split("+")] for name in parse_names(text) or ()]
 
 
+def parse_text(text: str, name: str) -> str:
+    """A text as it was typed: where the locale knows no UTF-8, its bytes come as lone surrogates.
+
+    Raises:
+        ValueError: they are not UTF-8.
+    """
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        raise ValueError(f"E_ENCODING: {name} {text!a} is not UTF-8; type it in a terminal that writes UTF-8") from None
+
+
 def parse_readings(text: str) -> dict[str, Any]:
     """What has been read, a JSON object."""
+    text = parse_text(text, "the readings")
     subject, example = "the readings are", """'{"small": 0.42}'"""
     return _parse_object(
         text,
@@ -113,6 +128,7 @@ def parse_context(text: str | None, policy: Policy) -> str | dict[str, Any] | No
     Raises:
         ValueError: what begins as JSON does is neither an object nor a label that the policy knows.
     """
+    text = None if text is None else parse_text(text, "--context")
     if text is None or not text.startswith(("{", "[")) or text in policy.vertices[0].context_roots:
         return text
     example = repr(json.dumps(dict.fromkeys(policy.context, "…"), ensure_ascii=False))
@@ -131,12 +147,20 @@ def _parse_object(text: str, subject: str, *, broken: str, way_out: str, other: 
     Raises:
         ValueError: there is none; ``broken`` and ``way_out`` say it of what is no JSON, ``other`` of what is.
     """
+    twice: list[str] = []
+
+    def note_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.extend(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        return dict(pairs)
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=note_twice)
     except json.JSONDecodeError as error:
         raise ValueError(f"{broken} ({error}); write {way_out}") from None
     except (RecursionError, ValueError):
         raise ValueError(f"{subject} no JSON that can be read: nested too deep, or too many digits") from None
     if not isinstance(value, dict):
         raise ValueError(other)
+    if twice:
+        raise ValueError(f"E_DUPKEY: {subject} {text}, with {twice[0]!r} twice in one object; write it once")
     return value

@@ -11,6 +11,8 @@ from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
+from metaverify.output import spare_inputs
+
 __all__ = ["COMMANDS", "main", "module_name"]
 
 COMMANDS = {
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets the rest
     try:
         options = _parser().parse_args(argv)
+        spare_inputs(options)
         options.run(options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["in_use", "read", "read_columns", "read_for", "read_policy", "signing_key"]
 
+KEY_LIMIT = 1 << 16  # bytes
+
 
 def read(options: argparse.Namespace, **known: Any) -> Any:
     """The log that was named, full or partial; what is ``known`` of its columns goes before what the options say."""
@@ -127,14 +129,17 @@ def _key(options: argparse.Namespace) -> bytes | None:
     """What is in the key file, None where none is named.
 
     Raises:
-        ValueError: it is a secret that anybody can read.
+        ValueError: it is larger than any key, or a secret that anybody can read.
     """
     from metaverify.policies.signatures import is_secret
 
     if options.key_file is None:
         return None
     path = pathlib.Path(options.key_file)
-    key = path.read_bytes()
+    with path.open("rb") as file:
+        key = file.read(KEY_LIMIT + 1)
+    if len(key) > KEY_LIMIT:
+        raise ValueError(f"{path} is larger than {KEY_LIMIT:,} bytes; no key is")
     if os.name == "posix" and is_secret(key) and path.stat().st_mode & stat.S_IROTH:
         raise ValueError(f"{path} is a secret that everybody on this machine can read: chmod o-rwx {path}")
     return key

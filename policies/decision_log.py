@@ -7,15 +7,18 @@ import json
 import math
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.episode import Told
+from metaverify.policies.exposition import counter
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.routed import Routed
 
@@ -27,12 +30,20 @@ BATCH = 256
 KINDS: dict[type[Action], str] = {Call: "call", Verify: "verify", Accept: "accept", Abstain: "abstain"}
 
 
+CAUSES = ("full", "closed", "no thread", "no line", "file")
+"""Why a request is not in the file: no room in the queue; `close` was called; no thread could be started to write; it
+cannot be told in JSON; the file could not be written."""
+
+
 class DecisionLog:
     """Appends what was decided to a file, and never makes a request wait.
 
     `put` leaves a request in a queue; a thread of its own writes it.  Where the queue is full, or the file cannot be
-    written, requests are dropped and counted in ``dropped``.  The file is opened anew for each batch, so it may be
-    moved away at any time, and several processes may append to one file.
+    written, requests are dropped and counted in ``dropped``, by cause in ``drops``.  The file is opened anew for each
+    batch, so it may be moved away at any time, and several processes may append to one file.
+
+    What waits is written at the end of the process, of a child of `multiprocessing` too.  A process that is killed, or
+    ends by `os._exit` or by a signal that nobody handles, loses it uncounted: have SIGTERM call `close`, or `sys.exit`.
 
     Args:
         path: the file.
@@ -54,36 +65,49 @@ class DecisionLog:
         self._clock = clock
         self._renew()
         renew_in_children(self._renew)
-        at_exit = weakref.WeakMethod(self.close)
-        atexit.register(lambda: close() if (close := at_exit()) else None)
+        close = weakref.WeakMethod(self.close)
+        self._at_exit = lambda: alive() if (alive := close()) else None
+        atexit.register(self._at_exit)
 
     def _renew(self) -> None:
         self._queue: queue.Queue[tuple[float, Routed] | None] = queue.Queue(self._size)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._refused = 0  # did not fit in, counted under the lock
-        self._lost = 0  # could not be written, counted by the writer
+        self._drops: Counter[str] = Counter()
         self._whole: bool | None = None  # whether the file ends with a whole line; None is not known
 
     @property
     def dropped(self) -> int:
         """Requests that are not in the file and will not be."""
-        return self._refused + self._lost
+        return sum(self.drops.values())
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """The same by cause: "full", "closed", "no thread", "no line" or "file"."""
+        with self._lock:
+            return {cause: self._drops[cause] for cause in CAUSES}
+
+    def prometheus(self) -> str:
+        """``drops`` in Prometheus' text format."""
+        return counter("decisions_dropped_total", "Requests that are not in the log.", self.drops, "cause")
 
     def put(self, routed: Routed) -> bool:
-        """Have a request written; False, and counted, where there is no room for it."""
-        if self._thread is None:
-            self._start()
+        """Have a request written; False, and counted, where that cannot be."""
+        if self._closed:
+            return self._drop("closed")
+        if self._thread is None and not self._start():
+            return self._drop("no thread")
         try:
-            if self._closed:
-                raise queue.Full
             self._queue.put_nowait((self._clock(), routed))
         except queue.Full:
-            with self._lock:
-                self._refused += 1
-            return False
+            return self._drop("full")
         return True
+
+    def _drop(self, cause: str, requests: int = 1) -> bool:
+        with self._lock:
+            self._drops[cause] += requests
+        return False
 
     def close(self, timeout: float | None = 5.0) -> None:
         """Write what waits, for so many seconds at most; what is put after that is dropped."""
@@ -103,11 +127,18 @@ class DecisionLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Whether there is a writer now."""
         with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._write, name="metaverify-decisions", daemon=True)
-                self._thread.start()
+            if self._thread is None:
+                writer = threading.Thread(target=self._write, name="metaverify-decisions", daemon=True)
+                try:
+                    writer.start()
+                except RuntimeError:
+                    return False
+                self._thread = writer
+                _at_the_end_of_a_child(self._at_exit)
+            return True
 
     def _write(self) -> None:
         ended = False
@@ -116,18 +147,27 @@ class DecisionLog:
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
             ended = None in batch
-            found = [item for item in batch if item is not None]
-            if found and not self._append(found):
-                self._lost += len(found)
+            found = [self._encoded(*item) for item in batch if item is not None]
+            whole = [data for data in found if data]
+            if len(whole) < len(found):
+                self._drop("no line", len(found) - len(whole))
+            if whole and not self._append(whole):
+                self._drop("file", len(whole))
 
-    def _append(self, batch: list[tuple[float, Routed]]) -> bool:
-        """Whether these requests are in the file now."""
+    def _encoded(self, when: float, routed: Routed) -> bytes:
+        """A request's lines, nothing where one of them cannot be told: half a request would be another one."""
         try:
-            lines = [line for when, routed in batch for line in decision_lines(routed, when)]
-            data = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+            return "".join(json.dumps(line, allow_nan=False) + "\n" for line in decision_lines(routed, when)).encode()
+        except Exception:
+            return b""
+
+    def _append(self, batch: list[bytes]) -> bool:
+        """Whether these requests are in the file now."""
+        data = b"".join(batch)
+        try:
             with self.path.open("ab", buffering=0) as file:
                 if self._whole is not True:
-                    data = (b"" if _ends_whole(self.path) else b"\n") + data
+                    data = (b"" if _ends_whole(self.path) or _ends_whole(self.path, 0.05) else b"\n") + data
                 written = file.write(data)
                 self._whole = written == len(data)
         except Exception:
@@ -142,7 +182,7 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
         action = step.action
         yield {
             "time": round(when, 3),
-            "key": routed.key.hex() if isinstance(routed.key, bytes) else routed.key,
+            "key": _told_key(routed.key),
             "policy": routed.snapshot.id,
             "serial": routed.serial,
             "vertex": routed.vertex,
@@ -152,13 +192,20 @@ def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:
             "tier": None if isinstance(action, Abstain) else action.tier,
             "reading": action.reading if isinstance(action, Verify) else None,
             "confidence": {str(name): _plain(value) for name, value in step.readings.items()},
-            "cost": step.cost,
-            "spent": step.spent,
+            "cost": float(step.cost),
+            "spent": float(step.spent),
             "propensity": step.propensity,
             "reason": step.reason,
             "without": list(step.without),
             **({"unseen": dict(routed.unseen)} if routed.unseen and step is routed.steps[-1] else {}),
         }
+
+
+def _told_key(key: Any) -> str | int | None:
+    """A request's id as the policy draws by it: whatever is neither text, a whole number nor bytes by its text."""
+    if isinstance(key, bytes):
+        return key.hex()
+    return key if key is None or type(key) in (str, int) else str(key)
 
 
 def _plain(told: Told) -> Any:
@@ -170,7 +217,19 @@ def _plain(told: Told) -> Any:
     return value if math.isfinite(value) else None
 
 
-def _ends_whole(path: Path) -> bool:
+def _at_the_end_of_a_child(close: Callable[[], None]) -> None:
+    """Have it called at the end of a child of multiprocessing, which ends without what atexit has."""
+    if "multiprocessing" in sys.modules:  # as it is in every such child
+        from multiprocessing import parent_process
+        from multiprocessing.util import Finalize
+
+        if parent_process() is not None:
+            Finalize(None, close, exitpriority=0)
+
+
+def _ends_whole(path: Path, wait: float = 0.0) -> bool:
+    """Whether a file ends with a whole line, or after a while does: another process may be writing one."""
+    time.sleep(wait)
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True

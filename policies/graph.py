@@ -30,7 +30,9 @@ __all__ = [
     "Unread",
     "all_votes",
     "as_confidence",
+    "as_number",
     "as_votes",
+    "bought_first",
     "check_graph",
     "come_to",
     "compact",
@@ -114,6 +116,21 @@ class Stop:
 
 Node = Ask | Read | Poll | Stop
 Graph = tuple[Node, ...]
+
+
+def bought_first(nodes: Graph, root: int) -> frozenset[tuple[str, str | None]]:
+    """What is bought from a root on before anything depends on it: (tier, None) for an answer, (tier, reading)."""
+    found: set[tuple[str, str | None]] = set()
+    while isinstance(node := nodes[root], Ask | Read):
+        if isinstance(node, Ask):
+            found.add((node.tier, None))
+            root = node.then
+            continue
+        found.add((node.tier, node.reading))
+        if {*node.then} != {node.missing}:
+            break
+        root = node.missing
+    return frozenset(found)
 
 
 def successors(node: Node) -> tuple[int, ...]:
@@ -420,11 +437,20 @@ def as_confidence(given: Any, tier: str, reading: str) -> float:
     """
     if given is None:
         return math.nan
-    if isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
+    number = as_number(given)
+    if number is None:
         raise TypeError(f"the reading {reading!r} of {tier!r} is {given!r}, not a number or None")
+    return number
+
+
+def as_number(given: Any) -> float | None:
+    """What is a number as a float, infinite beyond all floats; None where it is none: text, True and False."""
+    truth = isinstance(given, bool) or getattr(getattr(given, "dtype", None), "kind", "") == "b"  # numpy's True
+    if truth or isinstance(given, str | bytes | bytearray) or not hasattr(given, "__float__"):
+        return None
     try:
         return float(given)
-    except OverflowError:  # a whole number beyond all floats is outside [0, 1] like any other
+    except OverflowError:
         return math.inf
 
 

@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from metaverify.policies.forks import renew_in_children
-from metaverify.policies.graph import Ask, Read, Stop, successors
+from metaverify.policies.graph import Ask, Read, Stop, as_number, successors
 from metaverify.policies.policy import Policy
 
-__all__ = ["Allowance", "Guard", "Prices", "TokenBucket", "dearest_path", "dearest_prices"]
+__all__ = ["Allowance", "Guard", "Prices", "TokenBucket", "as_cost", "dearest_path", "dearest_prices"]
+
+MOST = 1e100
+"""The most that anything can cost, in a log too: sums and ratios of larger amounts overflow."""
 
 Prices = Mapping[str | tuple[str, str], float]
 """The most that a purchase can cost: tier -> its answer, (tier, reading) -> that reading, of votes a single one."""
@@ -23,7 +27,8 @@ class TokenBucket:
     """Bounds spend over time: what was spent after t seconds is never more than ``rate`` x t + ``burst``.
 
     What a call costs is known only after it, so its dearest price is taken out before and the rest given back after.
-    A call dearer than its dearest price leaves a debt, which is repaid before anything else is granted.
+    A call dearer than its dearest price leaves a debt, however large, which is repaid before anything else is granted;
+    where it was a slip, such as a cost told in another unit, `reset` forgives it.
 
     Args:
         rate: cost per second.
@@ -63,6 +68,12 @@ class TokenBucket:
         """Give back what was taken and not spent, or owe what was spent beyond it."""
         with self._lock:
             self._level = min(self._fill() + (taken - spent), self.burst)
+
+    def reset(self) -> None:
+        """Fill it to the brim and forget what is owed; the bound begins anew."""
+        with self._lock:
+            self._filled = max(self._filled, self._clock())
+            self._level = self.burst
 
     def _fill(self) -> float:
         before, self._filled = self._filled, max(self._filled, self._clock())
@@ -133,6 +144,18 @@ class Allowance:
         if self._guard.bucket is not None:
             self._guard.bucket.settle(self._taken, self.spent - self._settled)
         self._taken, self._settled = 0.0, self.spent
+
+
+def as_cost(told: Any) -> float | None:
+    """What a caller says that something cost, None where that is no amount: a finite number from 0 on.
+
+    It never raises: the purchase was made, whatever is said of it.
+    """
+    try:
+        cost = as_number(told)
+    except Exception:
+        return None
+    return cost if cost is not None and 0.0 <= cost <= MOST else None
 
 
 def dearest_prices(policy: Policy, dearest: Prices = MappingProxyType({})) -> Prices:

@@ -13,10 +13,12 @@ from typing import Any
 
 from metaverify.policies.actions import Call, Verify
 from metaverify.policies.episode import Told
+from metaverify.policies.exposition import counter, gauge
 from metaverify.policies.forks import renew_in_children
-from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
+from metaverify.policies.graph import Unread, as_confidence, bought_first, reading_in_hand
+from metaverify.policies.guards import Prices, dearest_prices
 from metaverify.policies.policy import Policy
-from metaverify.policies.routed import UNBOUGHT, Routed
+from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed, Step
 from metaverify.policies.store import Snapshot
 from metaverify.policies.tiers import Reading, Tier
 
@@ -44,8 +46,15 @@ HEALTHY = 10_000
 TESTS = HEALTHY / BLOCK / 2
 """Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
 
+PAID = frozenset({"", "invalid"})
+"""The reasons of purchases of which the price was told, and which the policy asked for."""
+
+REASONS = 50
+"""Reasons of callers that are counted apart; of more, each would be a time series of its own for ever."""
+
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
+LARGEST = 2**40  # of such parts: no single request is beyond reckoning, whatever its cost is said to be
 RUN_IN = 50  # requests before the spread of costs is trusted, where the file does not say what it is
 
 
@@ -76,12 +85,15 @@ class Monitor:
 
     The histogram of a reading is compared with the one in the policy's file, that of all queries; so only readings
     that every request has, whatever came before, are compared: what only doubted queries are asked is a selection.
-    The cost of requests goes into a one-sided CUSUM.  Both begin anew with a new policy; an alarm stays until then.
+    The cost of requests goes into a one-sided CUSUM, and so does what was paid above the file's prices for what always
+    cost the same in the log, which says much sooner that a price rose: it does not vary with what requests ask for.
+    All begin anew with a new policy; an alarm stays until then.
     What is done in an outage that the policy was solved for is counted, and is no drift.
     """
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._reasons: set[str] = set()
         self._watch: _Watch | None = None
         self._renew()
         renew_in_children(self._renew)
@@ -90,14 +102,20 @@ class Monitor:
         self._lock = threading.Lock()
 
     def record(self, routed: Routed) -> None:
-        """Count a request that came to its end."""
+        """Count a request that came to its end.  It never raises: the request has its answer."""
         with self._lock:
-            watch = self._watch
-            if watch is None or routed.snapshot.number > watch.snapshot.number:
-                watch = self._watch = _Watch(routed.snapshot)
-            self._count(routed)
-            if routed.snapshot.id == watch.snapshot.id:
-                watch.record(routed)
+            try:
+                self._record(routed)
+            except Exception:
+                self._counts["unrecorded", ""] += 1
+
+    def _record(self, routed: Routed) -> None:
+        watch = self._watch
+        if watch is None or routed.snapshot.number > watch.snapshot.number:
+            watch = self._watch = _Watch(routed.snapshot)
+        self._count(routed)
+        if routed.snapshot.id == watch.snapshot.id:
+            watch.record(routed)
 
     def _count(self, routed: Routed) -> None:
         counts = self._counts
@@ -111,9 +129,18 @@ class Monitor:
                 case Verify(tier, _) if step.reason not in UNBOUGHT:
                     counts["reads", tier] += 1
             if step.reason:
-                counts["reasons", step.reason] += 1
+                counts["reasons", self._named(step.reason)] += 1
         if routed.without:
             counts["outages", "+".join(routed.without)] += 1
+
+    def _named(self, reason: str) -> str:
+        """The reason under which this one is counted: "other" where there are too many."""
+        if reason in RESERVED or reason in self._reasons:
+            return reason
+        if len(self._reasons) >= REASONS:
+            return "other"
+        self._reasons.add(reason)
+        return reason
 
     @property
     def recalibrate(self) -> tuple[Drift, ...]:
@@ -134,6 +161,7 @@ class Monitor:
                 "requests": counts["requests", ""],
                 "cost": counts["cost", ""] / NANO,
                 "handed_over": counts["handed over", ""],
+                "unrecorded": counts["unrecorded", ""],
                 **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
             }
             if watch is not None:
@@ -150,19 +178,11 @@ class Monitor:
         with self._lock:
             counts = Counter(self._counts)
             found = {} if self._watch is None else dict(self._watch.found)
-        lines = []
+        text = ""
         for name, kind, label, told in _FAMILIES:
-            lines += [f"# HELP metaverify_{name} {told}", f"# TYPE metaverify_{name} counter"]
-            values = _of(counts, kind) if label else {"": counts[kind, ""]}
-            for value, count in values.items():
-                labels = f'{{{label}="{_escaped(value)}"}}' if label else ""
-                lines.append(f"metaverify_{name}{labels} {count / NANO if kind == 'cost' else count}")
-        lines += [
-            "# HELP metaverify_recalibrate Readings and costs that are no longer those of the log.",
-            "# TYPE metaverify_recalibrate gauge",
-            f"metaverify_recalibrate {len(found)}",
-        ]
-        return "\n".join(lines) + "\n"
+            total = counts[kind, ""] / NANO if kind == "cost" else counts[kind, ""]
+            text += counter(name, told, _of(counts, kind) if label else total, label)
+        return text + gauge("recalibrate", "Readings and costs that are no longer those of the log.", len(found))
 
 
 _FAMILIES = (
@@ -174,15 +194,12 @@ _FAMILIES = (
     ("accepts_total", "accepts", "tier", "Answers of a tier that were returned."),
     ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
     ("outages_total", "outages", "without", "Requests that were decided as is best without tiers that were down."),
+    ("unrecorded_total", "unrecorded", "", "Requests that could not be counted."),
 )
 
 
 def _of(counts: Mapping[tuple[str, str], int], kind: str) -> dict[str, int]:
     return {name: count for (of, name), count in sorted(counts.items()) if of == kind}
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _expected_calls(policy: Policy) -> dict[str, float]:
@@ -224,6 +241,8 @@ class _Watch:
         self.chance = READING_ALARMS / max(len(watched), 1) / TESTS / 2  # of each of two statistics
         self.readings: dict[tuple[str, str], _Histogram] = {}
         self.cost = _CostSum(policy.expected_cost, _filed_spread(policy))
+        self.steady = _steady_prices(policy)
+        self.price = _CostSum(policy.expected_cost)
 
     def at(self, vertex: int) -> frozenset[tuple[str, str]]:
         """The readings that every request of this vertex has."""
@@ -245,7 +264,17 @@ class _Watch:
                 self._read(tier, name, told[tier])
         if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
             explored = sum(step.cost for step in routed.steps if step.reason == "explored")
-            self._pay(routed.cost - explored, self.snapshot.policy.vertices[routed.vertex].cost)
+            expected = self.snapshot.policy.vertices[routed.vertex].cost
+            self._pay("the cost of a request", self.cost, routed.cost - explored, expected)
+            self._pay("what is bought at fixed prices", self.price, sum(map(self._above, routed.steps)), 0.0)
+
+    def _above(self, step: Step) -> float:
+        """What a step cost above the price in the file, where that was the same for every query of the log."""
+        if not isinstance(step.action, Call | Verify) or step.reason not in PAID:
+            return 0.0
+        action = step.action
+        name = action.tier if isinstance(action, Call) else (action.tier, action.reading)
+        return step.cost - self.steady.get(name, step.cost)
 
     def _read(self, tier: str, name: str, told: Mapping[str, Told]) -> None:
         reading = next(reading for reading in self.tiers[tier].readings if reading.name == name)
@@ -258,13 +287,23 @@ class _Watch:
             if statistic > limit:
                 self._find("reading", f"{name} of {tier}", statistic, limit)
 
-    def _pay(self, cost: float, expected: float) -> None:
-        statistic, limit = self.cost.add(cost, expected)
+    def _pay(self, name: str, costs: _CostSum, cost: float, expected: float) -> None:
+        statistic, limit = costs.add(cost, expected)
         if statistic > limit:
-            self._find("cost", "the cost of a request", statistic, limit)
+            self._find("cost", name, statistic, limit)
 
     def _find(self, kind: str, name: str, statistic: float, limit: float) -> None:
         self.found.setdefault(name, Drift(kind, name, statistic, limit, self.requests, self.snapshot.id))
+
+
+def _steady_prices(policy: Policy) -> Prices:
+    """What is bought for the price that it had for every query of the log; nothing where the file does not say."""
+    try:
+        varying = {(tier, reading) for tier, reading, _ in policy.provenance["dearest"]}
+    except (KeyError, TypeError, ValueError):
+        return {}
+    prices = dearest_prices(policy).items()
+    return {name: price for name, price in prices if (name if isinstance(name, tuple) else (name, None)) not in varying}
 
 
 def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | None:
@@ -284,18 +323,10 @@ def unconditional_readings(policy: Policy, vertex: int) -> frozenset[tuple[str, 
     of = policy.vertices[vertex]
 
     def of_root(at: int) -> frozenset[tuple[str, str]]:
-        found: set[tuple[str, str]] = set()
-        while isinstance(node := policy.nodes[at], Ask | Read):
-            if isinstance(node, Ask):
-                free = [r for r in tiers[node.tier].readings if r.price == 0.0 and not r.sample]
-                found |= {(node.tier, reading.name) for reading in free}
-                at = node.then
-                continue
-            found.add((node.tier, node.reading))
-            if {*node.then} != {node.missing}:
-                break
-            at = node.missing
-        return frozenset(found)
+        bought = bought_first(policy.nodes, at)
+        calls = [tiers[name] for name, reading in bought if reading is None]
+        free = {(tier.name, r.name) for tier in calls for r in tier.readings if r.price == 0.0 and not r.sample}
+        return frozenset(free | {(name, reading) for name, reading in bought if reading is not None})
 
     return frozenset.intersection(*map(of_root, {of.root, *of.context_roots.values()}))
 
@@ -420,7 +451,7 @@ class _CostSum:
 
     def add(self, cost: float, expected: float) -> tuple[float, float]:
         """The height and the limit; no height while too few requests are known."""
-        excess = round((cost - expected) / self.unit)
+        excess = round(max(min((cost - expected) / self.unit, LARGEST), -LARGEST))
         self.count += 1
         self.total += excess
         self.squares += excess * excess

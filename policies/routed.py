@@ -10,10 +10,13 @@ from metaverify.policies.actions import Abstain, Accept, Action
 from metaverify.policies.episode import Told
 from metaverify.policies.store import Snapshot
 
-__all__ = ["UNBOUGHT", "Routed", "Step"]
+__all__ = ["RESERVED", "UNBOUGHT", "Routed", "Step"]
 
-UNBOUGHT = frozenset({"cap", "budget", "known down", "unanswered"})
+UNBOUGHT = frozenset({"cap", "budget", "known down", "unanswered", "busy"})
 """The reasons of steps that were not even tried."""
+
+RESERVED = UNBOUGHT | {"interrupted", "cancelled", "fallback", "explored", "invalid", "invalid cost"}
+"""The reasons that only a router gives; a `Failure` with one of them is told as "failed: cap", say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,11 @@ class Step:
     """One thing that was done.
 
     ``reason`` is "" where it is what the policy asked for and it went well.  Otherwise nothing came of it: "timeout",
-    "error", "cancelled", or the reason of a `Failure`; "cap" or "budget" where a guard forbade it; "known down" where
-    the caller had said so; "unanswered" where it needs an answer that failed.  Or it went well but was not asked for by
-    the policy, "fallback" or "explored"; or a reading was no number and was taken as missing, "invalid".
+    "error", or the reason of a `Failure`; "interrupted" where the request was "cancelled" meanwhile, which is the
+    reason of its end; "cap" or "budget" where a guard forbade it; "known down" where the caller had said so;
+    "unanswered" where it needs an answer that failed; "busy" where no thread was free.  Or it went well but was not
+    asked for by the policy, "fallback" or "explored"; or a reading was no number and was taken as missing, "invalid";
+    or what it is said to have cost is no amount, "invalid cost", for which the dearest price was charged.
 
     ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.  ``without`` has the tiers
     that are down, sorted, where the graph that asked for the step is the one that was solved for that.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import inspect
 import math
-import queue
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,22 +16,27 @@ from metaverify.policies.episode import Episode, Told
 from metaverify.policies.exploration import Exploration, Explorer
 from metaverify.policies.file import policy_id
 from metaverify.policies.graph import as_confidence, as_votes
-from metaverify.policies.guards import Allowance, Guard, Prices, dearest_path, dearest_prices
+from metaverify.policies.guards import Allowance, Guard, Prices, as_cost, dearest_path, dearest_prices
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import OperatingPoint, Policy
-from metaverify.policies.routed import Routed, Step
+from metaverify.policies.routed import RESERVED, Routed, Step
 from metaverify.policies.store import PolicyStore, Snapshot
+from metaverify.policies.threads import Threads
 
 __all__ = ["Failure", "Look", "Reply", "Router"]
 
 SAME = object()
 NOTHING: Mapping[str, Told] = MappingProxyType({})
 NO_PRICES: Prices = MappingProxyType({})
+LONGEST = 80  # letters of a reason
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A tier's answer, the readings that came with it, and what it cost: None for its price in the policy's file."""
+    """A tier's answer, the readings that came with it, and what it cost: None for its price in the policy's file.
+
+    What is no finite amount from 0 on is charged with the dearest price, and told as "invalid cost".
+    """
 
     answer: Any
     readings: Mapping[str, Told] = field(default_factory=lambda: NOTHING)
@@ -52,13 +55,21 @@ class Look:
 class Failure(Exception):  # noqa: N818 - it fails, which is no error of the caller
     """Raised by a callable to say why nothing came of it, and what that cost.
 
-    Whatever else is raised is taken for "error", and charged with the dearest price: it may have been billed.
+    Whatever else is raised is taken for "error", and charged with the dearest price: it may have been billed.  Reasons
+    are counted, so there should be few: what differs from request to request belongs elsewhere.
     """
+
+    reason: Any = "error"
+    cost: Any = None
 
     def __init__(self, reason: str = "error", cost: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.cost = cost
+
+
+BUSY = Failure("busy", 0.0)
+"""What comes of a call that no thread was free for."""
 
 
 class Router:
@@ -68,13 +79,17 @@ class Router:
         policy: the policy, or a store that reloads it; a request keeps the one that it began with.
         call: (tier, request) -> `Reply`.
         verify: (tier, reading, request, answers by tier) -> `Look`; needed where readings are bought.
-        timeouts: seconds by tier, for its call, or by (tier, reading), of votes for each.  `aroute` cancels what takes
-            longer; `route` stops waiting for it, in which case its thread goes on and what it brings is dropped.
+        timeouts: seconds by tier, for its call, or by (tier, reading), of votes for each.  A coroutine that takes
+            longer is cancelled; for any other callable nobody waits any more, but its thread goes on, and what it
+            brings is dropped.
         guard: what may be spent.
         monitor: counts, and looks for drift.
         log: where decisions are written.
         exploration: which requests are explored: once the answer is settled, every tier that was not called is called
             too, cheapest first, as far as the guard allows and they are not down.  What is returned stays the same.
+        threads: calls with a timeout run in threads, and in `aroute` all that are no coroutine functions, at most so
+            many at once, with those that nobody waits for any more.  A call that comes to its timeout before a thread
+            is free is not made, costs nothing and is told as "busy".
 
     **What fails.**  A reading that fails is missing, and takes the branch that was solved for that.  Where a call fails
     and the policy was solved for that outage, the request goes on by its graph without the tiers that failed, with
@@ -85,8 +100,9 @@ class Router:
     Where none is in hand the tiers that did not fail are called, cheapest first, until one answers, and the request is
     handed over if none does.  A failed purchase is charged with what its `Failure` says, else with the dearest price.
 
-    Callables of `aroute` may be coroutine functions.  Cancelling it, or a `KeyboardInterrupt`, ends the request: what
-    was pending is charged as failed, the guard settled, the log written, and the exception goes on.
+    Callables of `aroute` may be coroutine functions.  Others are called in threads, so that they do not hold up the
+    event loop, and what can be awaited of what they return is awaited.  Cancelling it, or a `KeyboardInterrupt`, ends
+    the request: what was pending is charged as failed, the guard settled, the log written, and the exception goes on.
 
     Example:
         >>> from metaverify.policies.graph import Ask, Stop
@@ -111,6 +127,7 @@ class Router:
         monitor: Monitor | None = None,
         log: DecisionLog | None = None,
         exploration: Exploration | None = None,
+        threads: int = 256,
     ) -> None:
         self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
         first = self._snapshot()
@@ -122,12 +139,13 @@ class Router:
             if not 0.0 < seconds < math.inf:
                 raise ValueError(f"the timeout of {name!r} is {seconds}; give seconds above 0, or leave it out")
         self._call = call
-        self._verify = verify
+        self._verify = verify or _no_verifier
         self._timeouts = dict(timeouts)
         self._guard = guard or Guard()
         self._monitor = monitor
         self._log = log
         self._explorer = Explorer(exploration) if exploration is not None and exploration.highest > 0.0 else None
+        self._threads = Threads(threads)
         self._plan = _Plan(first, self._guard)
 
     def route(
@@ -194,34 +212,42 @@ class Router:
             self._log.put(routed)
         return routed
 
-    def _job(self, action: Call | Verify, request: Any, run: _Run) -> tuple[Callable[[], Any], float | None]:
-        """What buys this, and how long it may take."""
+    def _job(self, action: Call | Verify, request: Any, run: _Run) -> partial[Any]:
+        """What buys this."""
         if isinstance(action, Call):
-            return lambda: self._call(action.tier, request), self._timeouts.get(action.tier)
-        verify = self._verify
-        if verify is None:
-            raise Failure("no verifier", 0.0)
-        answers = MappingProxyType(run.answers)
-        seconds = self._timeouts.get((action.tier, action.reading))
-        return lambda: verify(action.tier, action.reading, request, answers), seconds
+            return partial(self._call, action.tier, request)
+        return partial(self._verify, action.tier, action.reading, request, MappingProxyType(run.answers))
 
     def _buy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
+        job = partial(_tried, self._job(action, request, run))
+        seconds = self._timeouts.get(_bought(action))
+        if seconds is None:
+            return job()
+        future = self._threads.begin(job)
         try:
-            job, seconds = self._job(action, request, run)
-            return job() if seconds is None else _within(seconds, job)
-        except Exception as error:
-            return _as_failure(error)
+            return future.result(seconds)
+        except TimeoutError:
+            return BUSY if self._threads.give_up(future) else Failure("timeout")
+        finally:
+            self._threads.give_up(future)
 
     async def _abuy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
         import asyncio  # only where it is used, and slow to import
 
+        job = self._job(action, request, run)
+        future = None
         try:
-            job, seconds = self._job(action, request, run)
-            async with asyncio.timeout(seconds):
-                result = job()
+            async with asyncio.timeout(self._timeouts.get(_bought(action))):
+                if _is_coroutine_function(job.func):
+                    return await job()
+                future = self._threads.begin(partial(_tried, job))
+                result = await asyncio.wrap_future(future)
                 return await result if inspect.isawaitable(result) else result
         except Exception as error:
-            return _as_failure(error)
+            return BUSY if future is not None and self._threads.give_up(future) else _as_failure(error)
+        finally:
+            if future is not None:
+                self._threads.give_up(future)
 
 
 class _Plan:
@@ -309,24 +335,25 @@ class _Run:
 
     def tell(self, came: Any) -> None:
         """What came of the pending purchase: a `Reply` or a `Look`, or the `Failure`."""
-        action, self.pending = self.pending, None
+        action = self.pending
         assert action is not None
         wanted = Reply if isinstance(action, Call) else Look
-        if not isinstance(came, (wanted, Failure)):
-            self._charge(action, None, failed=True)
+        if not isinstance(came, (wanted, Failure)):  # it stays pending, and is charged as such
             raise TypeError(f"{action} came back as {came!r}, not as a {wanted.__name__}")
-        cost = self._charge(action, came.cost, failed=isinstance(came, Failure))
+        cost, wrong = self._charge(action, came.cost, failed=isinstance(came, Failure))
+        self.pending = None
         if self._settled is not None and isinstance(came, Failure):
-            self._note(action, NOTHING, cost, came.reason)
+            self._note(action, NOTHING, cost, _why(came))
             self._failed |= {action.tier}
             self._explore(*self._settled)
             return
         if isinstance(came, Failure):
             self._failed |= {action.tier} if isinstance(action, Call) else set()
-            self._fail(action, came.reason, cost)
+            self._fail(action, _why(came), cost)
         elif isinstance(came, Reply):
             self.answers[action.tier] = came.answer
             readings, reason = self._readable(action.tier, came.readings)
+            reason = reason or wrong
             if self._settled is not None:
                 self._note(action, readings, cost, "explored")
                 self._explore(*self._settled)
@@ -340,7 +367,7 @@ class _Run:
             assert isinstance(action, Verify)
             if came.answer is not SAME:
                 self.answers[action.tier] = came.answer
-            self._read(action, came.confidence, cost)
+            self._read(action, came.confidence, cost, wrong)
         self._go_on()
 
     def routed(self) -> Routed:
@@ -368,7 +395,7 @@ class _Run:
     def broken_off(self) -> Routed:
         """How it ended where it was not let go on: what is pending may have been billed."""
         if self.pending is not None:
-            self._note(self.pending, NOTHING, self._charge(self.pending, None, failed=True), "cancelled")
+            self._note(self.pending, NOTHING, self._charge(self.pending, None, failed=True)[0], "interrupted")
             self.pending = None
         self._finish(None, "cancelled")
         return self.routed()
@@ -422,34 +449,37 @@ class _Run:
             if self._other is not None:
                 self._other = self._other.without(*self._episode.without)
 
-    def _read(self, action: Verify, confidence: Any, cost: float) -> None:
-        reason = ""
+    def _read(self, action: Verify, confidence: Any, cost: float, reason: str) -> None:
         try:
             self._episode.read(confidence)
-        except TypeError:
+        except Exception:  # whatever a caller tells, what was bought is charged and the request goes on
             confidence, reason = None, "invalid"
             self._episode.read(None)
         self._note(action, {action.reading: confidence}, cost, reason)
 
     def _readable(self, tier: str, given: Any) -> tuple[dict[str, Told], str]:
         """The readings that came with an answer, and "invalid" where one is none and is taken as missing."""
-        if not isinstance(given, Mapping):
+        try:
+            readings, reason = {**given}, ""
+        except Exception:  # it is no mapping, or none that can be read
             return {}, "invalid"
-        readings, reason = dict(given), ""
-        for name, value in given.items():
+        for name, value in readings.items():
             try:
                 (as_votes if (tier, name) in self._plan.votes else as_confidence)(value, tier, name)
-            except (TypeError, ValueError):
+            except Exception:
                 readings[name], reason = None, "invalid"
         return readings, reason
 
-    def _charge(self, action: Call | Verify, cost: float | None, *, failed: bool) -> float:
-        """What a purchase cost: as told, else by the policy's file; by its dearest price where it failed."""
-        if cost is None or not 0.0 <= cost < math.inf:
-            known = self._plan.dearest if failed or cost is not None else self._plan.listed
+    def _charge(self, action: Call | Verify, told: Any, *, failed: bool) -> tuple[float, str]:
+        """What a purchase cost: as told, else by the policy's file, by its dearest price where it failed or where what
+        was told is no amount, which is "invalid cost"."""
+        cost = as_cost(told)
+        wrong = "invalid cost" if cost is None and told is not None else ""
+        if cost is None:
+            known = self._plan.dearest if failed or wrong else self._plan.listed
             cost = known[_bought(action)]
         self._allowance.spent += cost
-        return cost
+        return cost, wrong
 
     def _compare(self, action: Action) -> None:
         """Whether the graph that was not drawn would do the same."""
@@ -510,22 +540,28 @@ def _as_failure(error: Exception) -> Failure:
     return Failure("timeout" if isinstance(error, TimeoutError) else "error")
 
 
-def _within(seconds: float, job: Callable[[], Any]) -> Any:
-    """What the job returns or raises, `TimeoutError` where it takes longer; it then goes on unheard."""
-    box: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            box.put((context.run(job), None))
-        except BaseException as error:
-            box.put((None, error))
-
-    threading.Thread(target=run, name="metaverify-call", daemon=True).start()
+def _tried(job: Callable[[], Any]) -> Any:
+    """What a job returns, or the `Failure` that what it raises is."""
     try:
-        value, error = box.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
-    return value
+        return job()
+    except Exception as error:
+        return _as_failure(error)
+
+
+def _why(failure: Failure) -> str:
+    """A failure's reason as a text that can be counted and written, and is not that of anything else."""
+    if failure is BUSY:
+        return "busy"
+    try:
+        reason = str(failure.reason or "").strip()[:LONGEST].encode(errors="backslashreplace").decode()
+    except Exception:
+        return "error"
+    return f"failed: {reason}" if reason in RESERVED else reason or "error"
+
+
+def _no_verifier(*_: Any) -> Failure:
+    return Failure("no verifier", 0.0)
+
+
+def _is_coroutine_function(job: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(job) or inspect.iscoroutinefunction(getattr(job, "__call__", None))  # noqa: B004

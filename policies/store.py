@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from metaverify.policies.exposition import counter, gauge
 from metaverify.policies.file import check_serial, load_policy, policy_id
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.policy import Policy
@@ -44,7 +45,8 @@ class Health:
 
     ``id`` and ``serial`` are the active policy's and ``age`` the seconds since it was taken up; ``reloads`` counts the
     policies that replaced another, ``refused`` the attempts that failed, ``failures`` those since the last good one,
-    and ``error`` is the last of these, None where the last attempt was good.
+    and ``error`` is the last of these, None where the last attempt was good.  ``expires`` is when the active policy is
+    not to be used any more, None where its file does not say, and ``expired`` whether that time has come.
     """
 
     id: str
@@ -54,6 +56,8 @@ class Health:
     refused: int
     failures: int
     error: str | None
+    expires: float | None
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +75,25 @@ class _State:
 class PolicyStore:
     """Watches a policy file, and always has a policy that loaded.
 
-    Everything that changes is one immutable value in one attribute, so no reader sees half of a reload and none
-    waits for one: while a thread reads the file, the others go on with the policy before.
+    Everything that changes is one immutable value in one attribute, so no reader sees half of a reload.  Who asks first
+    after the file changed reads it, and waits for ``load``; meanwhile the others go on with the policy before.  Where
+    not even one request may wait, pass ``every=None`` and call `reload` from a thread of your own.
 
     Args:
         path: the policy file; put the next one there in one step, as `save_policy` does.
         every: seconds between looks at the file (its time, inode and size), taken when the policy is asked for; None
             looks only when `reload` is called.
         load: reads the file, by default `load_policy`; turn the dial here, as in
-            ``load=lambda path: load_policy(path).at(budget=3.0)``.
+            ``load=lambda path: load_policy(path, now=time.time()).at(budget=3.0)``, and refuse what has expired.
         clock: seconds that only go up.
+        wall_clock: seconds since 1970, which `health` holds against the policy's end.
 
     A file that is refused, whatever the reason, changes nothing but `health`; it is read again when it changes, and
     otherwise after twice the time each time, up to a minute.  One whose serial is below that of the policy in use is
     refused as well (E_ROLLBACK); what a process may begin with is for ``load`` to say, by `load_policy`'s ``at_least``.
+
+    A policy that expires while it is in use stays in use, for it is the last that was good, and the service goes on;
+    `health` and `prometheus` say so from then on.
 
     Raises:
         PolicyFileError: the first file does not load, and so there is nothing to fall back on.
@@ -97,6 +106,7 @@ class PolicyStore:
         every: float | None = 1.0,
         load: Callable[[Path], Policy] = load_policy,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         if every is not None and not 0.0 <= every < float("inf"):
             raise ValueError(f"every is {every}; give seconds of at least 0, or None to look on call only")
@@ -104,6 +114,7 @@ class PolicyStore:
         self._every = every
         self._load = load
         self._clock = clock
+        self._wall_clock = wall_clock
         stamp, now = _stamp(self.path), clock()
         policy = load(self.path)
         self._state = _State(Snapshot(policy, policy_id(policy)), now, stamp, now, now)
@@ -142,7 +153,32 @@ class PolicyStore:
         state = self._state
         age = max(self._clock() - state.since, 0.0)
         active = state.snapshot
-        return Health(active.id, active.serial, age, active.number, state.refused, state.failures, state.error)
+        expires = active.policy.expires
+        return Health(
+            active.id,
+            active.serial,
+            age,
+            active.number,
+            state.refused,
+            state.failures,
+            state.error,
+            expires,
+            expires is not None and self._wall_clock() >= expires,
+        )
+
+    def prometheus(self) -> str:
+        """The store's health in Prometheus' text format."""
+        health = self.health()
+        return "".join(
+            [
+                gauge("policy_serial", "The edition of the policy in use.", health.serial),
+                gauge("policy_age_seconds", "For how long it has been in use.", round(health.age, 3)),
+                gauge("policy_expired", "Whether it is past its end.", int(health.expired)),
+                counter("policy_reloads_total", "Policies that replaced another.", health.reloads),
+                counter("policy_refused_total", "Attempts to read the file that failed.", health.refused),
+                gauge("policy_failures", "Those since the last good one.", health.failures),
+            ]
+        )
 
     def _look(self, now: float) -> None:
         state, stamp = self._state, _stamp(self.path)

@@ -92,7 +92,7 @@ def _rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, .
     read: set[str] = set()
     for step in steps:
         tier, reading = step["tier"], step["reading"]
-        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid", "explored"):
+        if step["action"] == "call" and step["reason"] in ("", "fallback", "invalid", "invalid cost", "explored"):
             costs[tier] = step["cost"]
             chance[tier, None] = step["propensity"]
             for name, confidence in step["confidence"].items():

@@ -16,6 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from metaverify.policies.document import PolicyFileError
+from metaverify.policies.storage import write_atomically
 from metaverify.simulators.log import LogError
 
 __all__ = [
@@ -90,17 +92,14 @@ def write_table(frame: pl.DataFrame, file: Path, metadata: Mapping[str, str] | N
     suffix = _suffix(file)
     raw = _encoded(file, frame, suffix, metadata)
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
-    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
-        spare.write_bytes(raw)
-        spare.replace(file)
+        write_atomically(file, raw)
+    except PolicyFileError as error:
+        raise LogError("E_FILE", f"{file.name} {error.message}") from error
     except OSError as error:
         raise LogError(
             "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
         ) from error
-    finally:
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
 
 
 def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> None:

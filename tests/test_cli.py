@@ -513,6 +513,38 @@ def test_a_reader_that_goes_away_is_no_error(shop: Shop) -> None:
     assert said == b""
 
 
+@pytest.mark.parametrize(
+    "readings",
+    ['{"tier1": 0.1, "tier1": 0.9}', '{"tier1": {"conf": 0.1, "conf": 0.9}}', '{"tier1": 0.1, "tier1": 0.1}'],
+)
+def test_readings_told_twice_are_refused(run: Run, shop: Shop, readings: str) -> None:
+    ran = run("decide", shop.policy, readings, "--key", "7")
+    twice = "conf" if "conf" in readings else "tier1"
+    assert (ran.code, ran.out) == (1, "")
+    wanted = f"E_DUPKEY: the readings are {readings}, with '{twice}' twice in one object; write it once\n"
+    assert ran.err == f"metaverify: {wanted}"
+
+
+@pytest.mark.parametrize("truth", ["true", '{"conf": false}'])
+def test_true_is_no_confidence(run: Run, shop: Shop, truth: str) -> None:
+    ran = run("decide", shop.policy, f'{{"tier1": {truth}}}', "--key", "7")
+    assert (ran.code, ran.out) == (1, "")
+    assert "of 'tier1' is " in ran.err
+    assert "not a number or None" in ran.err
+
+
+def test_what_is_typed_where_the_locale_knows_no_utf_8_is_what_was_typed(run: Run, shop: Shop) -> None:
+    for key in ("ü", "日本", "plain"):
+        typed = key.encode().decode("ascii", "surrogateescape")
+        assert run("decide", shop.policy, "{}", "--key", typed) == run("decide", shop.policy, "{}", "--key", key)
+    for wrong in (["{}", "--key", "\udcfc"], ["{}", "--key", "\ud800"], ['{"\udcfc": 0.5}', "--key", "7"]):
+        ran = run("decide", shop.policy, *wrong)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("metaverify: E_ENCODING: ")
+    place = run("decide", shop.full_policy, "{}", "--key", "7", "--context", "\udcfc").err
+    assert place.startswith(r"metaverify: E_ENCODING: --context '\udcfc' is not UTF-8; ")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("argv", [["show", "POLICY"], ["decide", "--help"]], ids=["show", "help"])
 def test_a_terminal_without_the_letters_for_it_gets_the_rest(argv: list[str], encoding: str, shop: Shop) -> None:
@@ -753,7 +785,7 @@ def test_a_policy_needs_no_options_to_be_replayed_on_its_log(run: Run, shop: Sho
     assert run("replay", shop.full_policy, shop.full_log).code == 0
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "o3, high", " spaced ", "a=b", "模型", "x|y", "-n"])
+@pytest.mark.parametrize("name", ["gpt-4o", "o3, high", "two words", "a=b", "模型", "x|y", "-n"])
 def test_a_tier_of_any_name_can_be_fitted_shown_and_replayed(name: str, run: Run, shop: Shop, tmp_path: Path) -> None:
     old = pl.read_csv(shop.log)
     log, file = tmp_path / "log.parquet", tmp_path / "policy.json"

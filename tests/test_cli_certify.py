@@ -148,7 +148,7 @@ def test_fit_certifies_what_it_learns(run: Run) -> None:
     assert (rough["level"], rough["rows"]) == ("approximate", 2000)
     assert json.loads(run(*fit, "--quality-floor", "0.6").out)["certificate"] is None
     floor = json.loads(run(*fit, "--quality-floor", "0.6", "--delta", "0.1").out)["certificate"]
-    assert (floor["promise"], floor["method"]) == ("expected quality", "clopper-pearson")
+    assert (floor["promise"], floor["level"], floor["limit"]) == ("expected quality", "finite-sample", 0.6)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from metaverify.arguments import parse_context, parse_readings
+from metaverify.arguments import parse_context, parse_readings, parse_text
 from metaverify.inputs import in_use, read_policy
 from metaverify.options import add_in_use, add_policy
 from metaverify.output import print_json
@@ -42,8 +42,9 @@ def run(options: argparse.Namespace) -> None:
 
     policy = in_use(read_policy(options), options)
     readings = parse_readings(options.readings)
-    known = {"context": parse_context(options.context, policy), "key": options.key}
-    if options.key is None and 0.0 < policy.point.share < 1.0:
+    key = None if options.key is None else parse_text(options.key, "--key")
+    known: dict[str, Any] = {"context": parse_context(options.context, policy), "key": key}
+    if key is None and 0.0 < policy.point.share < 1.0:
         raise ValueError("this policy mixes two decision graphs to meet its budget: give --key, the request's id")
     if options.explain:
         explanation = explain(policy, readings, **known)

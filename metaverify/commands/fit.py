@@ -49,8 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=("approximate", "finite-sample"),
         const="finite-sample",
         metavar="LEVEL",
-        help="certify the budget: finite-sample, on two thirds of the log that are held out, or approximate, on all of "
-        "it (default without a level: finite-sample)",
+        help="certify the budget: finite-sample, on three quarters of the log that are held out, or approximate, on "
+        "all of it (default without a level: finite-sample)",
     )
     add_promise(parser, delta=None)
     parser.add_argument("-o", "--out", help="the policy file")

@@ -1,6 +1,7 @@
 """Do budgets and floors hold?  Certificates, and what others do, in worlds whose truth is known.
 
-python -m tests.benchmarks.certify [--trials 500] [--rows 100,300,1000,5000] [--worlds token_prices-3] [--resume FILE]
+python -m tests.benchmarks.certify [--trials 500] [--rows 300,100,1000,5000] [--worlds token_prices-3] [--resume FILE]
+    [--minutes 60]
 
 In each trial a log of n labelled queries is drawn, and ten times as many without labels.  Policies are learnt at a
 budget 10, 20, 40, 60 or 80 % of the way from the cheapest tier to the dearest, in turn, and valued exactly: expected
@@ -9,8 +10,9 @@ quality below the true frontier's at the budget, in points.  Where nothing is ce
 never another policy in its place.  Prices by token are cut off at four times a tier's mean, as a limit on tokens does.
 
 Floors: 60 % of the way from the cheapest tier's quality to the dearest one's; a true quality below is a miss, and
-*lost* is the cost above the least that it takes, in per cent.  Last come 10 rows a prompt, with groups
-told and not told, and how many rows it is said to take where a budget is not certified.
+*lost* is the cost above the least that it takes, in per cent.  Then come 10 rows a prompt, with groups told and not
+told; how far what `fit` reports is above the truth, with the learner given and with its choice of all; and how many
+rows it is said to take where a budget is not certified.
 """
 
 from __future__ import annotations
@@ -18,28 +20,34 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import track
 from scipy.special import gammainc
+from scipy.stats import beta
+from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify import CertificateError, FloorError, LogError, Policy, ReplayLog, Terms, certify, fit
-from metaverify.fitting.certify import certify_quality
+from metaverify.fitting.certify import certify_crossed, certify_quality
+from metaverify.fitting.finish import finish
 from metaverify.fitting.fit import FITTED
 from metaverify.fitting.frontier import trace_frontier
+from metaverify.fitting.job import Job, Learnt
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.counts import Counts
 from metaverify.fitting.models.zoo import default_model
+from metaverify.fitting.select import Candidate
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import OperatingPoint, Vertex
@@ -51,7 +59,7 @@ from metaverify.simulators.worlds import WORLDS, World, tier_cost
 from tests.benchmarks.regret import LEVELS, SHARES, census
 
 WORLDS_TRIED = ("shared_difficulty-2", "shared_difficulty-3", "token_prices-3")
-ROWS = (100, 300, 1000, 5000)
+ROWS = (300, 100, 1000, 5000)
 DELTAS = (0.05, 0.1)
 TRAFFIC = 10  # queries without labels for each with
 CUT_OFF = 4.0  # times a tier's mean price
@@ -97,6 +105,11 @@ class Truth:
         cap = dict(zip(self.world.tiers, self.caps.tolist(), strict=True))
         return replace(log, tiers=tuple(replace(t, cost=np.minimum(t.cost, cap[t.name])) for t in log.tiers))
 
+    def luck(self, log: ReplayLog) -> list[float]:
+        """How far the log's means of each tier's cost and quality are above the truth."""
+        pairs = zip(log.tiers, self.log.tiers, strict=True)
+        return [log.mean(a) - self.log.mean(b) for t, u in pairs for a, b in ((t.cost, u.cost), (t.correct, u.correct))]
+
     def value(self, policy: Policy) -> tuple[float, float]:
         """What the policy really costs and earns."""
         point = policy.point
@@ -128,44 +141,67 @@ def cut_mean(price: np.ndarray, spread: float, caps: np.ndarray) -> np.ndarray:
 # One trial -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What `fit` learns of a log, so that several goals are had for one cross-fitting."""
+
+    job: Job
+
+    @classmethod
+    def of(cls, log: ReplayLog) -> Lesson:
+        folds = min(5, log.group_count)
+        return cls(Job(log.by_id(), folds, 0, (Candidate("chain", LEARNER),), False, (), lambda what, share: None))
+
+    def at(self, budget: float) -> tuple[Learnt, Policy]:
+        """The policy at this budget, as it is learnt and as it goes into its file."""
+        learnt = self.job.learn(self.job.tried[0], budget, None)
+        return learnt, finish(learnt, self.job)
+
+    def at_floor(self, floor: float) -> Policy:
+        """The policy at this quality."""
+        return self.at(self.job.budget_for(self.job.tried[0], floor))[1]
+
+
 def trial(name: str, n: int, seed: int, others: bool) -> Row:
-    """What every method came to: (cost, quality), or "refused"; ``others`` asks for Optuna and floors too."""
-    with threadpool_limits(1):
+    """What every method came to: (cost, quality), or "refused"; ``others`` asks for what takes longer too: Optuna, and
+    what `fit` reports where it has the choice of how to learn."""
+    with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
         true = truth(name)
         log, traffic = true.draw(n, 10_000 + seed), true.draw(TRAFFIC * n, 5_000_000 + seed)
-        budget, learner = true.budget(seed), LEARNER
-        whole = fit(log, budget=budget, learner=learner, compare=False).policy
-        part_log, held = log.split(FITTED)
-        part = fit(part_log, budget=budget, learner=learner, compare=False).policy
+        budget = true.budget(seed)
+        known, held = log.split(FITTED)
         held, traffic = fresh(held, f"h{seed}"), fresh(traffic, f"t{seed}")
-        found: Row = {"plug-in": true.value(whole)}
+        whole, part = Lesson.of(log), Lesson.of(known)
+        learnt, plain = whole.at(budget)
+        small = part.at(budget)[1]
+        found: Row = {
+            "plug-in": true.value(plain),
+            "floor plug-in": valued(true, lambda: whole.at_floor(true.floor)),
+        }
+        at_floor = cache(lambda: part.at_floor(true.floor))
         for delta in DELTAS:
             terms = Terms(delta=delta)
+            bentkus, looks = replace(terms, method="hoeffding-bentkus"), replace(terms, looks=True)
+            rough = replace(terms, level="approximate")
             ways: dict[str, Callable[[], Policy]] = {
-                "traffic": lambda terms=terms: certify(whole, traffic, budget=budget, terms=terms),
-                "split": lambda terms=terms: certify(part, held, budget=budget, terms=terms),
-                "split, bentkus": lambda terms=terms: certify(
-                    part, held, budget=budget, terms=replace(terms, method="hoeffding-bentkus")
-                ),
-                "split, e-process": lambda terms=terms: certify(
-                    part, held, budget=budget, terms=replace(terms, looks=True)
-                ),
-                "approximate": lambda delta=delta: (
-                    fit(
-                        log,
-                        budget=budget,
-                        learner=learner,
-                        compare=False,
-                        certify=Terms(delta=delta, level="approximate"),
-                    ).policy
+                "traffic": partial(certify, plain, traffic, budget=budget, terms=terms),
+                "split": partial(certify, small, held, budget=budget, terms=terms),
+                "split, bentkus": partial(certify, small, held, budget=budget, terms=bentkus),
+                "split, e-process": partial(certify, small, held, budget=budget, terms=looks),
+                "approximate": partial(certify_crossed, plain, learnt.rows, learnt.costs, budget=budget, terms=rough),
+                "floor": lambda delta=delta: certify_quality(
+                    at_floor(), held, floor=true.floor, delta=delta, binary=True
                 ),
             }
             for way, made in ways.items():
                 found[f"{way} {delta:g}"] = certified(true, made)
+        told = {"chain": (learnt.outcome, plain)}
         if others:
             found["optuna"] = best_feasible(true, log, budget, seed)
-            found |= floors(true, log, part_log, held)
-        return {"world": name, "n": n, "seed": seed, "found": found}
+            chosen = fit(log, budget=budget)
+            told["chosen"] = chosen.outcome, chosen.policy
+        reported = {way: (o.cost.mean, o.quality.mean, *true.value(p)) for way, (o, p) in told.items()}
+        return {"world": name, "n": n, "seed": seed, "found": found, "reported": reported, "luck": true.luck(log)}
 
 
 def fresh(log: ReplayLog, mark: str) -> ReplayLog:
@@ -176,36 +212,23 @@ def fresh(log: ReplayLog, mark: str) -> ReplayLog:
 
 def certified(true: Truth, made: Callable[[], Policy]) -> Any:
     """The value of a certified policy, or why there is none."""
-    try:
+
+    def sure() -> Policy:
         policy = made()
+        assert policy.certificate is not None, "a policy without a certificate was passed off as certified"
+        return policy
+
+    return valued(true, sure)
+
+
+def valued(true: Truth, made: Callable[[], Policy]) -> Any:
+    """The value of a policy, or why there is none."""
+    try:
+        return true.value(made())
     except (CertificateError, FloorError):
         return "refused"
     except LogError as error:
         return error.code
-    assert policy.certificate is not None, "a policy without a certificate was passed off as certified"
-    return true.value(policy)
-
-
-def floors(true: Truth, log: ReplayLog, known: ReplayLog, held: ReplayLog) -> Row:
-    """Policies that are to reach a quality at least cost."""
-    learner, floor = LEARNER, true.floor
-    found = {
-        "floor plug-in": certified_or_not(true, log, floor),
-    }
-    dearest = true.dearest
-    part = fit(known, budget=dearest, learner=learner, compare=False).policy
-    for delta in DELTAS:
-        found[f"floor {delta:g}"] = certified(
-            true, lambda delta=delta: certify_quality(part, held, floor=floor, delta=delta, binary=True)
-        )
-    return found
-
-
-def certified_or_not(true: Truth, log: ReplayLog, floor: float) -> Any:
-    try:
-        return true.value(fit(log, quality_floor=floor, learner=LEARNER, compare=False).policy)
-    except FloorError:
-        return "refused"
 
 
 def best_feasible(true: Truth, log: ReplayLog, budget: float, seed: int) -> tuple[float, float]:
@@ -322,29 +345,26 @@ def rows_of(draw: Draw, n: int, seed: int) -> ReplayLog:
 # All of it -----------------------------------------------------------------------------------------------------------
 
 
-def sweep(tasks: list[tuple[Any, ...]], resume: Path | None) -> list[Row]:
-    """The rows of all tasks; those that the file has are not made again, and each is added to it once made."""
-    done = (
-        {}
-        if resume is None or not resume.exists()
-        else {
-            (row["world"], row["n"], row["seed"]): row
-            for row in map(json.loads, resume.read_text("utf-8").splitlines())
-        }
-    )
+def sweep(tasks: list[tuple[Any, ...]], resume: Path | None, minutes: float = math.inf, jobs: int = 2) -> list[Row]:
+    """The rows of all tasks, as many as there are after so many minutes; those that the file has are not made again,
+    and each is added to it once made."""
+    end = time.monotonic() + 60 * minutes
+    lines = resume.read_text("utf-8").splitlines() if resume is not None and resume.exists() else []
+    done = {(row["world"], row["n"], row["seed"]): row for row in map(json.loads, lines)}
     todo = [task for task in tasks if task[:3] not in done]
-    jobs = (delayed(grouped)(seed) if name == "groups" else delayed(trial)(name, n, seed, others)
-            for name, n, seed, others in todo)  # fmt: skip
+    made = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(grouped)(seed) if name == "groups" else delayed(trial)(name, n, seed, others)
+        for name, n, seed, others in todo
+        if time.monotonic() < end
+    )
     console = Console(stderr=True)
-    with parallel_config(n_jobs=2):
-        made = Parallel(return_as="generator", batch_size=4)(jobs)
-        for row in track(made, "trials", total=len(todo), console=console, disable=not console.is_terminal):
-            row = json.loads(json.dumps(row))
-            done[row["world"], row["n"], row["seed"]] = row
-            if resume is not None:
-                with resume.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-    return [done[task[:3]] for task in tasks]
+    for row in track(made, "trials", total=len(todo), console=console, disable=not console.is_terminal):
+        row = json.loads(json.dumps(row))
+        done[row["world"], row["n"], row["seed"]] = row
+        if resume is not None:
+            with resume.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+    return [done[task[:3]] for task in tasks if task[:3] in done]
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,8 +382,6 @@ class Summary:
     @property
     def upper(self) -> float:
         """The upper 95 % limit of the share that is broken."""
-        from scipy.stats import beta
-
         return 1.0 if self.broken == self.tried else float(beta.ppf(0.95, self.broken + 1, self.tried - self.broken))
 
 
@@ -392,10 +410,11 @@ def main() -> None:
     """Print the tables."""
     options = _parser().parse_args()
     worlds, sizes = options.worlds.split(","), [int(n) for n in options.rows.split(",")]
-    tasks = [(w, n, seed, seed < options.others) for n, w, seed in product(sizes, worlds, range(options.trials))]
+    tasks = [(w, n, seed, seed < options.others) for n, seed, w in product(sizes, range(options.trials), worlds)]
     tasks += [("groups", 3000, seed, False) for seed in range(options.trials if options.groups else 0)]
-    rows = sweep(tasks, options.resume)
+    rows = sweep(tasks, options.resume, options.minutes, options.jobs)
     print_summaries(rows)
+    print_reported(rows)
     if options.needs:
         lines = []
         for costs, budget, ratio in NEEDS:
@@ -415,14 +434,41 @@ def print_summaries(rows: list[Row]) -> None:
     print(table(["world", "rows", "way", "trials", "refused", "broken", "at most", "lost"], lines))
 
 
+def print_reported(rows: list[Row]) -> None:
+    """How far what is reported of a policy is above what is true of it, in the mean, with its standard error.
+
+    Logs that were lucky with a tier make reports that are too high; that is no bias, and a regression takes it out.
+    """
+    cells: dict[tuple[str, int, str], list[tuple[list[float], list[float]]]] = {}
+    for row in rows:
+        for way, values in row.get("reported", {}).items():
+            cells.setdefault((row["world"], row["n"], way), []).append((values, row["luck"]))
+    lines = []
+    for (name, n, way), both in cells.items():
+        (cost, quality, true_cost, true_quality), luck = (np.array(part).T for part in zip(*both, strict=True))
+        above = [100.0 * (quality - true_quality), 100.0 * (cost / true_cost - 1.0)]
+        lines.append([name, f"{n:,}", way, str(len(both)), *(_intercept(values, luck) for values in above)])
+    print(table(["world", "rows", "learner", "trials", "quality above truth", "cost above truth, %"], lines))
+
+
+def _intercept(values: np.ndarray, luck: np.ndarray) -> str:
+    """The mean of ``values`` [trials] where ``luck`` [kinds, trials] is none, and its standard error."""
+    design = np.column_stack([np.ones(len(values)), luck[luck.std(axis=1) > 1e-12].T])
+    found = np.linalg.lstsq(design, values, rcond=None)[0]
+    error = np.linalg.pinv(design.T @ design)[0, 0] * np.sum((values - design @ found) ** 2)
+    return f"{found[0]:+.2f} ± {math.sqrt(error / max(len(values) - design.shape[1], 1)):.2f}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--others", type=int, default=400, help="trials in which Optuna and floors are tried too")
+    parser.add_argument("--others", type=int, default=100, help="trials in which Optuna and the whole of fit are tried")
     parser.add_argument("--rows", default=",".join(map(str, ROWS)))
     parser.add_argument("--worlds", default=",".join(WORLDS_TRIED))
     parser.add_argument("--no-groups", dest="groups", action="store_false")
     parser.add_argument("--no-needs", dest="needs", action="store_false")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no trial is begun")
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--resume", type=Path, metavar="FILE", help="trials that are done, one a line")
     return parser
 

@@ -36,6 +36,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "episode": ("episode",),
     "explain": ("explain", "fused"),
     "exploration": ("exploration",),
+    "exposition": ("exposition",),
     "file": ("file", "fused", "golden", "storage", "certificate", "outage"),
     "forks": ("store", "forks"),
     "graph": ("graph", "fused", "episode", "outage"),
@@ -47,6 +48,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "signatures": ("signatures",),
     "storage": ("storage", "file"),
     "store": ("store",),
+    "threads": ("threads", "router"),
     "tiers": ("fused",),
 }
 NO_TESTS = 33  # mutmut's word for a mutant that no test comes by

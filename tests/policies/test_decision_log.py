@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
+import uuid
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +226,11 @@ def test_readings_of_every_kind_are_plain_json() -> None:
     assert json.loads(json.dumps(list(decision_lines(routed, 0.0)), allow_nan=False))[0]["confidence"] == confidence
 
 
-@pytest.mark.parametrize("unwritable", [{"key": {1}}, {"key": 1, "context": math.nan}])
+@pytest.mark.parametrize("unwritable", [{"key": 1, "context": {1}}, {"key": 1, "context": math.nan}])
 def test_what_has_no_line_is_counted_as_lost_and_not_written(tmp_path: Path, unwritable: dict[str, Any]) -> None:
     with DecisionLog(tmp_path / "log.jsonl") as log:
         log.put(Routed(None, None, (Step(Abstain(), {}, 0.0, 0.0, None),), Snapshot(cascade(), "i"), 0, **unwritable))
-    assert log.dropped == 1
+    assert (log.dropped, log.drops["no line"]) == (1, 1)
     assert not (tmp_path / "log.jsonl").exists()
 
 
@@ -282,7 +288,7 @@ def test_a_batch_is_at_most_so_many_requests_and_the_end_may_stand_anywhere_in_i
     sizes: list[int] = []
     append = log._append
     monkeypatch.setattr(log, "_append", lambda batch: (sizes.append(len(batch)), append(batch))[1])
-    monkeypatch.setattr(log, "_start", lambda: None)
+    monkeypatch.setattr(log, "_start", lambda: True)
     routed = Router(cascade(), doubted).route("?")
     for _ in range(2 * BATCH + 10):
         assert log.put(routed)
@@ -297,7 +303,7 @@ def test_a_disk_that_takes_half_a_batch_counts_it_and_the_next_begins_on_a_line_
 ) -> None:
     path = tmp_path / "log.jsonl"
     log = DecisionLog(path)
-    monkeypatch.setattr(log, "_start", lambda: None)
+    monkeypatch.setattr(log, "_start", lambda: True)
     routed = Router(cascade(), doubted).route("?", key=1)
     whole = Path.open
 
@@ -335,3 +341,134 @@ def test_a_disk_that_takes_half_a_batch_counts_it_and_the_next_begins_on_a_line_
     first, second, *others = path.read_text().splitlines()
     assert (len(first), len(second)) == (10, 9)
     assert [json.loads(line)["step"] for line in others] == [0, 1, 2] * 2
+
+
+def test_a_request_that_has_no_line_takes_no_other_with_it(tmp_path: Path) -> None:
+    routed = [Router(cascade(), doubted).route("?", key=key) for key in range(200)]
+    spoilt = replace(routed[100], context={1})  # type: ignore[arg-type]
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        for one in [*routed[:100], spoilt, *routed[101:]]:
+            assert log.put(one)
+    assert log.drops == {"full": 0, "closed": 0, "no thread": 0, "no line": 1, "file": 0}
+    kept = [line["key"] for line in lines(tmp_path / "log.jsonl") if line["step"] == 0]
+    assert kept == [key for key in range(200) if key != 100]
+
+
+class Reason(enum.Enum):
+    RATE = "rate limit"
+
+
+@pytest.mark.parametrize("key", [uuid.UUID(int=7), np.int64(7), np.str_("7"), 7.5, ("a", 7), True, Reason.RATE])
+def test_keys_are_told_as_the_policy_draws_by_them(tmp_path: Path, key: Any) -> None:
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        router = Router(cascade(0.5, LOW, MIDDLE), doubted, lambda *_: Look(0.5), log=log)
+        vertex = router.route("?", key=key).vertex
+    assert log.dropped == 0
+    assert {line["key"] for line in lines(tmp_path / "log.jsonl")} == {str(key)}
+    assert router.route("?", key=str(key)).vertex == vertex
+
+
+@pytest.mark.parametrize("cost", [np.float32(1.5), Decimal("1.5"), Fraction(3, 2), np.array(1.5), 10**400, "1.5"])
+@pytest.mark.parametrize("reason", [Reason.RATE, 5, "\ud800"])
+def test_whatever_a_callable_tells_can_be_written(tmp_path: Path, cost: Any, reason: Any) -> None:
+    def call(tier: str, _: object) -> Reply:
+        if tier == "large":
+            raise Failure(reason, cost)
+        return Reply(tier, {"conf": 0.1}, cost)
+
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        routed = Router(cascade(), call, log=log).route("?", key=1)
+    assert log.dropped == 0
+    told = lines(tmp_path / "log.jsonl")
+    assert [line["cost"] for line in told] == [step.cost for step in routed.steps]
+    assert [line["reason"] for line in told] == [step.reason for step in routed.steps]
+
+
+def test_what_is_dropped_is_counted_by_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    routed = Router(cascade(), doubted).route("?", key=1)
+    log = DecisionLog(tmp_path / "none" / "log.jsonl", size=1)
+
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        assert not log.put(routed)
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "_start", lambda: True)
+        assert [log.put(routed) for _ in range(3)] == [True, False, False]
+    log._start()
+    log.close()
+    assert not log.put(routed)
+    assert log.drops == {"full": 2, "closed": 1, "no thread": 1, "no line": 0, "file": 1}
+    assert log.dropped == 5
+    assert (
+        log.prometheus()
+        == """\
+# HELP metaverify_decisions_dropped_total Requests that are not in the log.
+# TYPE metaverify_decisions_dropped_total counter
+metaverify_decisions_dropped_total{cause="full"} 2
+metaverify_decisions_dropped_total{cause="closed"} 1
+metaverify_decisions_dropped_total{cause="no thread"} 1
+metaverify_decisions_dropped_total{cause="no line"} 0
+metaverify_decisions_dropped_total{cause="file"} 1
+"""
+    )
+
+
+def test_a_line_that_another_process_is_just_writing_is_not_taken_for_a_torn_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, waits = tmp_path / "log.jsonl", list[float]()
+    path.write_text('{"ha')
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if seconds:
+            path.write_text('{"half": 1}\n')
+
+    monkeypatch.setattr("metaverify.policies.decision_log.time.sleep", sleep)
+    log = DecisionLog(path)
+    assert log._append([b'{"whole": 1}\n'])
+    assert (waits, path.read_text()) == ([0.0, 0.05], '{"half": 1}\n{"whole": 1}\n')
+
+
+def route_in_a_child(path: Path) -> None:
+    router = Router(cascade(), doubted, log=DecisionLog(path))
+    for key in range(500):
+        router.route("?", key=f"{os.getpid()} {key}")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_of_multiprocessing_writes_what_waits_though_nobody_closes_its_log(tmp_path: Path, method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"needs {method}")
+    children = [
+        multiprocessing.get_context(method).Process(target=route_in_a_child, args=(tmp_path / "log.jsonl",))
+        for _ in range(2)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert len({line["key"] for line in lines(tmp_path / "log.jsonl")}) == 1000
+
+
+def test_only_a_child_of_multiprocessing_has_its_end_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Any] = []
+    monkeypatch.setattr("multiprocessing.util.Finalize", lambda *told, **more: watched.append((*told, more)))
+    log = DecisionLog(tmp_path / "log.jsonl")
+    log._start()
+    assert watched == []
+    for loaded in (True, False):
+        child = DecisionLog(tmp_path / "log.jsonl")
+        with monkeypatch.context() as patched:
+            patched.setattr("multiprocessing.parent_process", object)
+            if not loaded:
+                patched.delitem(sys.modules, "multiprocessing")
+            child._start()
+        child.close()
+        assert watched == [(None, child._at_exit, {"exitpriority": 0})] if loaded else len(watched) == 1
+    log.close()

@@ -368,7 +368,7 @@ def test_a_file_without_fused_readings_has_no_word_of_them() -> None:
 
 
 def test_a_score_of_numbers_of_any_kind_is_that_of_floats() -> None:
-    for conf, votes in [(1, 0), (np.float32(0.5), np.int64(1)), (True, np.float64(0.25))]:
+    for conf, votes in [(1, 0), (np.float32(0.5), np.int64(1)), (1, np.float64(0.25))]:
         plain = fused_score((CONF, VOTES), [float(conf), float(votes)])
         (look,) = explain(by_hand(), {"small": {"conf": conf, "votes": votes}}).looks
         assert look.confidence == plain

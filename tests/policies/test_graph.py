@@ -6,6 +6,8 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -25,7 +27,9 @@ from metaverify.policies.graph import (
     Tally,
     Unread,
     all_votes,
+    as_number,
     as_votes,
+    bought_first,
     check_graph,
     come_to,
     compact,
@@ -169,12 +173,27 @@ def test_both_ends_of_the_unit_interval_are_confidences() -> None:
         Stop(Abstain()),
         Stop(Accept("large")),
     )
-    for zero in (0, 0.0, -0.0, False, 5e-324):
+    for zero in (0, 0.0, -0.0, np.int8(0), 5e-324):
         assert after({"small": zero}, nodes) == Call("large")
-    for one in (1, 1.0, True, np.float32(1)):
+    for one in (1, 1.0, np.float32(1)):
         assert after({"small": one}, nodes) == Verify("small", "judge")
     assert after({"small": math.nextafter(1.0, 0.0)}, nodes) == Accept("small")
     assert after({"small": math.nextafter(1.0, 2.0)}, nodes) == Abstain()
+    for truth in (True, False, np.True_, np.bool_(False)):  # which is no number, as in a file
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
+            after({"small": truth}, nodes)
+        with pytest.raises(TypeError, match=r"the reading 'conf' of 'small' is .*, not a number or None"):
+            after({"small": {"conf": truth}}, nodes)
+
+
+def test_what_is_a_number_is_so_whoever_made_it() -> None:
+    numbers = (Decimal("1.5"), Fraction(3, 2), np.float32(1.5), np.array(1.5), 1.5)
+    assert [as_number(number) for number in numbers] == [1.5] * 5
+    assert {type(as_number(number)) for number in numbers} == {float}
+    assert as_number(10**400) == math.inf
+    assert [as_number(none) for none in (True, np.True_, np.array(False), "1.5", b"1", None, [1.5], 1 + 0j)] == [
+        None
+    ] * 8
 
 
 @pytest.mark.parametrize("narrow", [np.float32, np.float16])
@@ -311,6 +330,42 @@ def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: P
     )
     everything = {t.name: {r.name: (0, r.votes) if r.votes else 0.5 for r in t.readings} for t in policy.tiers}
     assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
+
+
+def walks(nodes: Sequence[Node], at: int) -> list[frozenset[tuple[str, str | None]]]:
+    """What is bought on every way from a node to an end."""
+    node = nodes[at]
+    own: set[tuple[str, str | None]] = set()
+    if not isinstance(node, Stop):
+        own.add((node.tier, None if isinstance(node, Ask) else node.reading))
+    rest = [way for child in successors(node) for way in walks(nodes, child)] or [frozenset()]
+    return [frozenset(own) | way for way in rest]
+
+
+@examples(100)
+@given(policies(votes=True))
+def test_what_is_bought_first_is_bought_on_every_way(policy: Policy) -> None:
+    for vertex in policy.vertices:
+        for root in vertex.roots:
+            first, ways = bought_first(policy.nodes, root), walks(policy.nodes, root)
+            assert first <= frozenset.intersection(*ways)
+
+
+def test_what_is_bought_first_ends_where_ways_part() -> None:
+    nodes: tuple[Node, ...] = (
+        Ask("a", 1),
+        Read("a", "free", (0.5,), (2, 2), 2),  # goes on the same whatever it is
+        Ask("b", 3),
+        Read("b", "conf", (0.5,), (4, 5), 4),
+        Ask("c", 6),
+        Stop(Accept("b")),
+        Stop(Accept("c")),
+    )
+    assert bought_first(nodes, 0) == {("a", None), ("a", "free"), ("b", None), ("b", "conf")}
+    assert bought_first(nodes, 3) == {("b", "conf")}
+    assert bought_first(nodes, 4) == {("c", None)}
+    assert bought_first(nodes, 5) == frozenset()
+    assert bought_first((replace(nodes[1], missing=3), *nodes[1:]), 0) == {("a", "free")}
 
 
 def read(cuts: tuple[float, ...], then: tuple[int, ...] = (2, 2), missing: int = 2) -> tuple[Node, ...]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.file import load_policy
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
-from metaverify.policies.guards import Allowance, Guard, TokenBucket, dearest_path, dearest_prices
+from metaverify.policies.guards import Allowance, Guard, TokenBucket, as_cost, dearest_path, dearest_prices
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.tiers import Points, Reading, Tier
@@ -124,6 +124,32 @@ def test_time_that_goes_back_pays_nothing_twice() -> None:
     for now, level in ((4.0, 4.0), (0.0, 4.0), (4.0, 4.0), (5.0, 5.0)):
         clock.now = now
         assert bucket.level == level
+
+
+def test_a_debt_is_kept_however_large_until_it_is_forgiven() -> None:
+    clock = Clock()
+    bucket = TokenBucket(100.0, 500.0, clock)
+    costs = iter([1e15])
+    policy = cascade(low=LOW, high=LOW)
+    router = Router(policy, lambda tier, _: Reply(tier, {}, next(costs, None)), guard=Guard(bucket=bucket))
+    assert router.route("?").cost == 1e15  # for all that is known it was spent
+    clock.now = 30 * 86400.0
+    assert bucket.level == 500.0 - 1e15 + 30 * 86400 * 100
+    assert router.route("?").reasons == ("budget",)
+    bucket.reset()
+    assert bucket.level == 500.0
+    assert router.route("?").answer == "small"
+    clock.now = 0.0
+    bucket.reset()
+    assert bucket.level == 500.0
+    assert bucket.take(500.0)
+    clock.now = 30 * 86400.0 + 1.0
+    assert bucket.level == 100.0  # nothing flowed in while the clock was back
+
+
+def test_an_amount_is_a_finite_number_that_can_be_reckoned_with() -> None:
+    assert [as_cost(told) for told in (0, 1e100, 0.5, 7)] == [0.0, 1e100, 0.5, 7.0]
+    assert [as_cost(told) for told in (None, -5e-324, math.nextafter(1e100, math.inf), math.inf)] == [None] * 4
 
 
 def test_bounds_of_nothing_are_bounds_where_they_make_sense() -> None:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
 import math
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
+from metaverify.policies.episode import Episode
+from metaverify.policies.exposition import _escaped
 from metaverify.policies.file import load_policy, save_policy
 from metaverify.policies.guards import Guard, TokenBucket
+from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import Policy
 from metaverify.policies.routed import Routed, Step
 from metaverify.policies.router import Failure, Look, Reply, Router
@@ -31,6 +41,15 @@ from .test_store import Clock, revision
 
 World = Mapping[str, Mapping[str, Any]]  # tier -> reading -> confidence, of votes a list of them
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "policy.json"
+
+
+class Refusing:
+    """Raises whatever is done with it."""
+
+    def __float__(self) -> float:
+        raise ZeroDivisionError
+
+    __str__ = __bool__ = __float__  # type: ignore[assignment]
 
 
 class Callables:
@@ -209,11 +228,127 @@ def test_a_cost_that_is_none_is_the_dearest(cost: float) -> None:
 
 
 def test_what_is_no_reply_is_an_error_of_the_caller_and_is_charged() -> None:
-    bucket = TokenBucket(1.0, 100.0, Clock())
-    router = Router(cascade(), lambda *_: "an answer", guard=Guard(bucket=bucket))
+    bucket, ends = TokenBucket(1.0, 100.0, Clock()), Ends()
+    router = Router(cascade(), lambda *_: "an answer", guard=Guard(bucket=bucket), monitor=ends)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="'an answer', not as a Reply"):
         router.route("?")
     assert bucket.level == 99.0
+    assert [step.reason for step in ends.routed[0].steps] == ["interrupted", "cancelled"]
+
+
+class Reason(enum.Enum):
+    RATE = "rate limit"
+
+
+class Down(Failure):
+    def __init__(self) -> None:
+        pass
+
+
+REASONS = {
+    5: "5",
+    Reason.RATE: "Reason.RATE",
+    "": "error",
+    "  ": "error",
+    None: "error",
+    "\ud800": "\\ud800",
+    "x" * 200: "x" * 80,
+    "explored": "failed: explored",
+    "cap": "failed: cap",
+    "busy": "failed: busy",
+    Refusing(): "error",
+}
+
+
+@pytest.mark.parametrize(
+    "reason", REASONS, ids=lambda reason: "refusing" if isinstance(reason, Refusing) else ascii(reason)
+)
+def test_a_reason_is_a_text_that_says_that_it_failed(reason: Any) -> None:
+    def call(tier: str, _: object) -> Reply:
+        if tier == "large":
+            raise Failure(reason, 0.0)
+        return Reply(tier, {"conf": 0.1})
+
+    monitor = Monitor()
+    routed = Router(cascade(), call, monitor=monitor).route("?")
+    assert (routed.answer, routed.reasons) == ("small", (REASONS[reason], "unanswered"))
+    assert monitor.report()["reasons"] == {REASONS[reason]: 1, "unanswered": 1}
+    assert f'reason="{_escaped(REASONS[reason])}"}} 1\n'.encode() in monitor.prometheus().encode()
+
+
+def test_a_failure_that_says_nothing_at_all_is_an_error() -> None:
+    def call(*_: object) -> Reply:
+        raise Down
+
+    assert Router(cascade(low=LOW, high=LOW), call).route("?").reasons == ("error", "error", "unanswered")
+
+
+NO_COSTS = [math.nan, math.inf, -1.0, 1.1e100, 10**400, "3", b"3", True, np.True_, [1], 1 + 0j, object()]
+
+
+@pytest.mark.parametrize("cost", [*NO_COSTS, Refusing()])
+def test_what_is_told_as_a_cost_and_is_none_is_charged_as_the_dearest_and_the_answer_kept(cost: Any) -> None:
+    bucket, monitor = TokenBucket(0.0, 10.0, Clock()), Monitor()
+    guard = Guard(bucket=bucket, dearest={"small": 2.0, ("small", "judge"): 1.5})
+    policy = cascade(low=MIDDLE, high=MIDDLE)
+
+    def call(tier: str, _: object) -> Reply:
+        return Reply(tier, {"conf": 0.1}, cost)
+
+    def verify(*_: object) -> Look:
+        return Look(0.9, cost)
+
+    router = Router(policy, call, verify, guard=replace(guard, bucket=None), monitor=monitor)
+    routed = router.route("?")
+    assert (routed.answer, routed.cost, routed.reasons) == ("small", 3.5, ("invalid cost", "invalid cost"))
+    assert monitor.report()["reasons"] == {"invalid cost": 2}
+    low = Router(cascade(low=LOW, high=LOW), call, guard=guard)
+    answers = [low.route("?").answer for _ in range(500)]
+    assert answers == ["small"] * 5 + [None] * 495
+    assert bucket.level == 0.0
+
+    def fail(*_: object) -> Reply:
+        raise Failure("down", cost)
+
+    failed = Router(cascade(low=LOW, high=LOW), fail, guard=Guard(dearest={"large": 30.0})).route("?")
+    assert (failed.cost, failed.reasons) == (31.0, ("down", "down", "unanswered"))
+
+
+@pytest.mark.parametrize("cost", [Decimal("1.5"), Fraction(3, 2), np.float32(1.5), np.array(1.5), 1.5])
+def test_what_converts_to_an_amount_is_that_amount(cost: Any) -> None:
+    bucket = TokenBucket(0.0, 10.0, Clock())
+    router = Router(cascade(), lambda tier, _: Reply(tier, {"conf": 0.9}, cost), guard=Guard(bucket=bucket))
+    routed = router.route("?")
+    assert (routed.cost, routed.reasons, bucket.level) == (1.5, (), 8.5)
+    assert {type(routed.cost), type(bucket.level)} == {float}
+
+
+def test_a_reading_that_is_none_goes_before_a_cost_that_is_none() -> None:
+    routed = Router(cascade(), lambda tier, _: Reply(tier, {"conf": True}, "1")).route("?")
+    assert routed.reasons == ("invalid", "invalid")
+    bought = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, lambda *_: Look(Refusing(), "1")).route("?")  # type: ignore[arg-type]
+    assert (bought.answer, bought.reasons) == ("small", ("invalid",))
+
+
+@pytest.mark.parametrize("nonsense", [True, np.False_, Refusing(), np.array([0.1, 0.9])])
+def test_a_reading_of_no_kind_never_keeps_an_answer_that_was_paid_for(nonsense: Any) -> None:
+    routed = Router(cascade(), lambda tier, _: Reply(tier, {"conf": nonsense} if tier == "small" else {})).route("?")
+    assert (routed.answer, routed.reasons, dict(routed.steps[0].readings)) == ("large", ("invalid",), {"conf": None})
+    policy = load_policy(GOLDEN.with_name("votes.json"))
+    voted = Router(policy, lambda tier, _: Reply(tier), lambda *_: Look(nonsense)).route("?", key=1)
+    assert voted.tier is not None
+
+
+class Unreadable(Mapping[str, float]):
+    def __iter__(self) -> Any:
+        raise ZeroDivisionError
+
+    __len__ = __getitem__ = __iter__  # type: ignore[assignment]
+
+
+def test_readings_that_cannot_be_read_are_none() -> None:
+    routed = Router(cascade(), lambda tier, _: Reply(tier, Unreadable())).route("?")
+    assert (routed.answer, routed.reasons) == ("large", ("invalid", "no verifier", "invalid"))
 
 
 def test_a_sample_changes_the_answer() -> None:
@@ -325,7 +460,7 @@ def test_a_cancelled_request_is_charged_settled_and_told() -> None:
 
     asyncio.run(main())
     (routed,) = ends.routed
-    assert (routed.action, routed.cost, routed.reasons) == (Abstain(), 11.0, ("cancelled", "cancelled"))
+    assert (routed.action, routed.cost, routed.reasons) == (Abstain(), 11.0, ("interrupted", "cancelled"))
     assert bucket.level == 100.0 - 11.0
 
 
@@ -339,6 +474,23 @@ def test_an_interrupt_goes_on_to_the_caller() -> None:
     with pytest.raises(KeyboardInterrupt):
         router.route("?")
     assert (ends.routed[0].cost, bucket.level) == (1.0, 99.0)
+
+
+def test_an_interrupt_between_two_purchases_charges_what_was_bought_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends, bucket = Ends(), TokenBucket(1.0, 100.0, Clock())
+
+    def interrupted(*_: object) -> Action:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Episode, "answered", interrupted)
+    router = Router(cascade(), doubted, guard=Guard(bucket=bucket), monitor=ends)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        router.route("?")
+    (routed,) = ends.routed
+    assert (routed.cost, bucket.level, routed.reasons) == (1.0, 99.0, ("cancelled",))
+    assert [step.action for step in routed.steps] == [Call("small"), Abstain()]
 
 
 def test_many_requests_at_once_in_asyncio_keep_to_themselves() -> None:
@@ -514,3 +666,133 @@ def test_the_propensity_is_that_of_the_graphs_of_the_request_s_own_context() -> 
         assert [step.propensity for step in same.steps] == [1.0, 1.0, 1.0]
         apart = Router(policy, doubted).route("?", key=key, context="y")
         assert apart.steps[-1].propensity == (0.25 if apart.vertex == HIGH else 0.75)
+
+
+# Threads ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """What calls may wait for; set in the end, so that no thread outlives its test for long."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def calls_alive() -> int:
+    return sum(thread.name == "metaverify-call" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_calls_that_hang_take_no_more_threads_than_they_may_and_then_none_is_made(
+    hanging: threading.Event, asynchronous: bool
+) -> None:
+    made, before = list[str](), calls_alive()
+
+    def call(tier: str, _: object) -> Reply:
+        made.append(tier)
+        assert hanging.wait(30)
+        return Reply(tier)
+
+    bucket = TokenBucket(0.0, 1000.0, Clock())
+    policy, timeouts = cascade(low=LOW, high=LOW), {"small": 0.005, "large": 0.005}
+    router = Router(policy, call, timeouts=timeouts, guard=Guard(bucket=bucket), threads=3)
+    route = partial(_at_once, router) if asynchronous else router.route
+    routed = [route("?") for _ in range(20)]
+    while len(made) < 3:
+        time.sleep(1e-3)
+    assert calls_alive() - before == len(made) == 3
+    steps = [step for one in routed for step in one.steps[:-1]]
+    assert sorted(step.action.tier for step in steps if step.reason == "timeout") == sorted(made)
+    assert {step.reason for step in steps} == {"timeout", "busy"}
+    assert {step.cost for step in steps if step.reason == "busy"} == {0.0}  # what was not made is not charged
+    assert bucket.level == 1000.0 - sum({"small": 1.0, "large": 10.0}[tier] for tier in made)
+    assert router._threads._waiting == {}
+    hanging.set()
+    while calls_alive() > before:
+        time.sleep(1e-3)
+    router._timeouts["small"] = 30.0
+    assert route("?").answer == "small"
+    assert len(made) == 4
+
+
+def _at_once(router: Router, request: object) -> Routed:
+    return asyncio.run(router.aroute(request))
+
+
+def test_plain_callables_hold_up_no_event_loop_and_come_to_their_timeouts(hanging: threading.Event) -> None:
+    threads = set()
+
+    def call(tier: str, request: Any) -> Reply:
+        threads.add(threading.current_thread().name)
+        if request == "slow":
+            assert hanging.wait(30)
+        return Reply(tier, {"conf": 0.9})
+
+    async def main() -> tuple[Routed, Routed, Routed]:
+        router = Router(cascade(low=LOW, high=LOW), call, timeouts={"small": 0.2, "large": 0.01})
+        slow = asyncio.create_task(router.aroute("slow"))
+        await asyncio.sleep(0)
+        quick = await router.aroute("quick")
+        assert not slow.done()
+        untimed = await Router(cascade(low=LOW, high=LOW), call).aroute("quick")
+        return await slow, quick, untimed
+
+    slow, quick, untimed = asyncio.run(main())
+    assert (quick.answer, untimed.answer, threads) == ("small", "small", {"metaverify-call"})
+    assert (slow.answer, slow.reasons) == (None, ("timeout", "timeout", "unanswered"))
+
+
+class Client:
+    async def __call__(self, tier: str, _: object) -> Reply:
+        return Reply(threading.current_thread().name, {"conf": 0.9})
+
+
+@pytest.mark.parametrize("kind", ["object", "method", "partial", "lambda"])
+def test_whatever_can_be_awaited_is_and_coroutine_functions_are_not_sent_to_a_thread(kind: str) -> None:
+    client = Client()
+    call = {
+        "object": client,
+        "method": client.__call__,
+        "partial": partial(client.__call__),
+        "lambda": lambda tier, request: client(tier, request),
+    }[kind]
+    routed = asyncio.run(Router(cascade(), call).aroute("?"))
+    assert routed.answer == "MainThread"  # where coroutines run, whoever made them
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, StopIteration, asyncio.CancelledError])
+def test_what_a_call_raises_in_a_thread_is_what_it_raises_without(error: type[BaseException]) -> None:
+    def call(*_: object) -> Reply:
+        raise error
+
+    def told(route: Any) -> object:
+        try:
+            return route("?").reasons
+        except BaseException as raised:
+            return type(raised)
+
+    plain, threaded = Router(cascade(), call), Router(cascade(), call, timeouts={"small": 30.0, "large": 30.0})
+    assert told(plain.route) == told(threaded.route)
+    if error in (StopIteration, asyncio.CancelledError):  # the others end the event loop as well
+        assert told(plain.route) == told(partial(_at_once, plain))
+
+
+def test_a_request_that_is_interrupted_while_it_waits_for_a_thread_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router = Router(cascade(), doubted, timeouts={"small": 30.0})
+
+    def interrupted(self: Future[Any], timeout: float | None = None) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupted)
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    with pytest.raises(KeyboardInterrupt):
+        router.route("?")
+    assert router._threads._waiting == {}
+
+
+def test_a_router_without_threads_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^threads is 0; at least one call must be able to run$"):
+        Router(cascade(), doubted, threads=0)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,59 @@ def test_the_first_file_must_load(tmp_path: Path) -> None:
 def test_times_between_looks_that_are_none_are_refused(path: Path, every: float) -> None:
     with pytest.raises(ValueError, match="every is"):
         PolicyStore(path, every=every)
+
+
+def test_a_policy_that_expires_in_use_stays_and_is_said_to_have_expired(path: Path) -> None:
+    clock, calendar = Clock(), Clock()
+    save_policy(replace(revision(0), expires=100.0, serial=3), path)
+    store = PolicyStore(
+        path, every=1.0, load=lambda file: load_policy(file, now=calendar.now), clock=clock, wall_clock=calendar
+    )
+    for calendar.now, expired in ((0.0, False), (99.9, False), (100.0, True), (1e9, True)):
+        clock.now += 1.0
+        assert store.policy.serial == 3
+        assert (store.health().expires, store.health().expired) == (100.0, expired)
+        assert f"\nmetaverify_policy_expired {int(expired)}\n" in store.prometheus()
+    assert store.health().error is None
+    assert "E_EXPIRED" in str(store.reload().error)
+    save_policy(replace(revision(1), serial=4), path)
+    clock.now += 1.0
+    assert store.policy.serial == 4
+    assert (store.health().expires, store.health().expired) == (None, False)
+
+
+def test_the_health_is_told_as_prometheus_wants_it(path: Path) -> None:
+    clock = Clock()
+    store = PolicyStore(path, every=None, clock=clock)
+    save_policy(replace(revision(1), serial=7), path)
+    store.reload()
+    path.write_bytes(b"{")
+    for _ in range(2):
+        store.reload()
+    clock.now = 2.5
+    assert (
+        store.prometheus()
+        == """\
+# HELP metaverify_policy_serial The edition of the policy in use.
+# TYPE metaverify_policy_serial gauge
+metaverify_policy_serial 7
+# HELP metaverify_policy_age_seconds For how long it has been in use.
+# TYPE metaverify_policy_age_seconds gauge
+metaverify_policy_age_seconds 2.5
+# HELP metaverify_policy_expired Whether it is past its end.
+# TYPE metaverify_policy_expired gauge
+metaverify_policy_expired 0
+# HELP metaverify_policy_reloads_total Policies that replaced another.
+# TYPE metaverify_policy_reloads_total counter
+metaverify_policy_reloads_total 1
+# HELP metaverify_policy_refused_total Attempts to read the file that failed.
+# TYPE metaverify_policy_refused_total counter
+metaverify_policy_refused_total 2
+# HELP metaverify_policy_failures Those since the last good one.
+# TYPE metaverify_policy_failures gauge
+metaverify_policy_failures 2
+"""
+    )
 
 
 def test_a_bad_file_that_stays_is_read_again_less_and_less_often(path: Path) -> None:
