@@ -9,7 +9,7 @@ SHARE ?= 1
 SEED ?= 1
 MINUTES ?= 120
 
-.PHONY: demo test test-slow lint format coverage mutation fuzz bench bench-certify docs-check links clean
+.PHONY: demo test test-slow lint format coverage mutation fuzz bench bench-certify bench-count docs-check links clean
 
 demo: $(STAMP)
 	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
@@ -49,6 +49,10 @@ bench: $(STAMP)
 bench-certify: $(STAMP)
 	@mkdir -p build
 	$(BIN)/python -m tests.benchmarks.certify --resume build/certify.jsonl
+
+# Draws 50 million queries into build/counting first, 1.5 GB.
+bench-count: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.counting
 
 docs-check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.bounds import TESTS, least, mean_kept_by_the_next, units_needed
-from metaverify.policies.certificate import Certificate, Level, Promise
+from metaverify.policies.certificate import BEYOND, Certificate, Level, Promise
 from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_budget
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
@@ -31,11 +31,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FEWEST_GROUPS = 300
+FEWEST_BATCHES = 30  # of a counted log
 """Below which what holds in large samples is not relied on."""
 
 POINTS = 200  # of the dial, beside its vertices
-NEAR = (0.6, 1.1)  # of the budget: where most of them lie
-BEYOND = 1.25  # of the budget: how far the dial is tried, as far as expectations can be wrong
+NEAR = (0.6, 1.1)  # of the budget: where most of them lie; the dial is tried to `BEYOND`, as far as expectations err
 MARGIN = 2.0
 """How many times the largest price on the fitting rows no price is taken to exceed, where no cap is given; half of all
 samples have a larger one than another of their size."""
@@ -122,6 +122,7 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
     for log in logs:
         check_match(policy, log)
         _check_unseen(policy, log)
+        _check_rows(log, terms)
     walks = _walks(policy, terms.dearest)
     ranges = tuple(_range(walks, vertex) for vertex in policy.vertices)
     path = _upwards(policy.vertices, budget)
@@ -160,6 +161,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     check_match(policy, log)
     _check_unseen(policy, log)
     terms = Terms(delta=delta)
+    _check_rows(log, terms)
     path = _points(policy.vertices, np.linspace(0.0, policy.vertices[-1].cost, 2 * POINTS))[::-1]
     rows = _Rows.of([log])
     missed = {at: 1.0 - route(policy, log, at).quality for at in range(len(policy.vertices))}
@@ -243,6 +245,8 @@ class _Rows:
     sizes: Floats  # [groups], summed weights
     draws: Floats  # [n], uniform, for the draw between two graphs
     alone: bool  # whether every query is a group of its own, and counts once
+    count: int  # queries
+    batches: int  # of counted logs; 0 where rows are queries
 
     @classmethod
     def of(cls, logs: Sequence[ReplayLog]) -> _Rows:
@@ -262,11 +266,15 @@ class _Rows:
             np.asarray(np.bincount(member, weights=weights), dtype=np.float64),
             np.concatenate([log.group_draws("graph", 0) for log in logs]),
             len(first) == len(weights) and bool((weights == 1.0).all()),
+            sum(log.queries for log in logs),
+            min(0 if log.counted is None else log.counted.batches for log in logs),
         )
 
     @property
-    def count(self) -> int:
-        return len(self.weights)
+    def many(self) -> bool:
+        """Whether there are groups enough for Student's test: so many, or batches of them (a mean of many groups is
+        near normal by itself), none of which is empty, as some of 32 would be with fewer than a hundred groups."""
+        return self.groups >= FEWEST_GROUPS or self.groups >= self.batches >= FEWEST_BATCHES
 
     @property
     def groups(self) -> int:
@@ -417,7 +425,7 @@ def _cost_certificate(
     policy: Policy, trial: _Trial, path: Sequence[OperatingPoint], budget: float, source: str
 ) -> Policy:
     terms, rows = trial.terms, trial.rows
-    if terms.level == "approximate" and rows.groups < FEWEST_GROUPS:
+    if terms.level == "approximate" and not rows.many:
         raise LogError(
             "E_FEW",
             f"the log has {rows.groups} groups; below {FEWEST_GROUPS} an approximate certificate is wrong too often: "
@@ -541,6 +549,16 @@ def _check_two(trial: _Trial, path: Sequence[OperatingPoint]) -> None:
         "method 'clopper-pearson' is for rows without groups and weights, on a dial whose points cost one of two "
         "amounts (two tiers at fixed prices); leave it out"
     )
+
+
+def _check_rows(log: ReplayLog, terms: Terms) -> None:
+    """Make sure that a finite-sample certificate, which bounds what single queries cost, has them."""
+    if log.counted is not None and terms.level == "finite-sample":
+        raise LogError(
+            "E_OPTION",
+            "a counted log does not hold what single queries cost, which a finite-sample certificate needs: certify on "
+            "rows, or at the approximate level",
+        )
 
 
 def _check_unseen(policy: Policy, log: ReplayLog) -> None:

@@ -26,7 +26,6 @@ from metaverify.fitting.table import JointTable, back_off
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog
 
 __all__ = [
@@ -147,7 +146,7 @@ def _ladder(log: ReplayLog, tier: LoggedTier, bins: int) -> Ladder:
     if not tier.readings:
         return Ladder(tier.name, (Rung(None),))
     first = tier.readings[0]
-    rung = Rung(first.name, balanced_cuts(first.confidence, log.weights, bins))
+    rung = Rung(first.name, first.cuts(log.weights, bins))
     return Ladder(tier.name, (rung,) if first.free else (Rung(None), rung))
 
 

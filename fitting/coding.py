@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.fitting.ladders import Ladder, Place, Rung, in_hand, leaf_shape, vote_rung
-from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LoggedSignal, LoggedTier, ReplayLog
+from metaverify.simulators.log import LoggedReading, LoggedSignal, LoggedTier, ReplayLog
 from metaverify.simulators.partial import PartialLog
 
 __all__ = ["UNKNOWN", "CodedLog", "code_log", "code_partial", "ladders_of"]
@@ -73,12 +72,12 @@ class CodedLog:
         return math.prod(leaf_shape(self.ladders))
 
 
-Cutter = Callable[[Floats, Floats, int], tuple[float, ...]]
-"""From confidences [n], weights [n] and the most bins to cuts."""
+Cutter = Callable[[LoggedReading, Floats, int], tuple[float, ...]]
+"""From a reading, weights [n] and the most bins to cuts."""
 
 
 def ladders_of(
-    log: ReplayLog, bins: int | Mapping[tuple[str, str], int], *, cut: Cutter = balanced_cuts
+    log: ReplayLog, bins: int | Mapping[tuple[str, str], int], *, cut: Cutter = LoggedReading.cuts
 ) -> tuple[Ladder, ...]:
     """A ladder a tier: the call together with the reading that comes free with it, then the other readings in order.
     After them a ladder a signal: its readings in order.
@@ -112,7 +111,7 @@ def _rungs(
         if most > 0 and reading is polled and finest and reading.price.any():
             last.append(vote_rung(reading.name, reading.votes))
         elif most > 0:
-            rungs.append(Rung(reading.name, cut(reading.confidence, log.weights, most)))
+            rungs.append(Rung(reading.name, cut(reading, log.weights, most)))
     return (*rungs, *last)
 
 

@@ -27,7 +27,6 @@ from metaverify.fitting.comparison import (
 from metaverify.fitting.methods import BY_CONTEXT, USUAL, Method, Way, named_methods
 from metaverify.fitting.trial import Failed, Fold, Trial, run_trial
 from metaverify.policies.policy import BudgetError
-from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.bootstrap import RESAMPLES, estimate, group_members, holm, p_value, resample
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
@@ -120,7 +119,7 @@ def compare(
     return Comparison(
         fingerprint=mark,
         queries=fingerprint_queries(rows),
-        rows=len(rows),
+        rows=rows.queries,
         groups=sums.groups,
         context=rows.context_names,
         tiers=drawn.fixed_tiers(),
@@ -371,7 +370,7 @@ def _calibration(log: ReplayLog) -> tuple[ReadingCalibration, ...]:
         if reading.correct is not None:
             correct = np.where(np.isnan(reading.correct), correct, reading.correct)
         read = log.weights * ~np.isnan(reading.confidence)
-        cuts = balanced_cuts(reading.confidence, log.weights, BINS)
+        cuts = reading.cuts(log.weights, BINS)
         place = np.searchsorted(cuts, reading.confidence, side="right")
         bins = []
         for at, (low, high) in enumerate(pairwise((0.0, *cuts, 1.0))):

@@ -109,6 +109,9 @@ def _dearest(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
         source = log.source(tier.name)
         bought += [(tier.name, None, source.cost)] if isinstance(source, LoggedTier) else []
         bought += [(tier.name, r.name, r.price) for r in source.readings]
+    if log.counted is not None:
+        most = log.counted.dearest
+        return [[tier, name, _nine(most[tier, name])] for tier, name, _ in bought if (tier, name) in most]
     return [[tier, name, _nine(float(price.max()))] for tier, name, price in bought if (price != price[0]).any()]
 
 

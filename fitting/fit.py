@@ -39,6 +39,8 @@ from metaverify.fitting.select import (
 )
 from metaverify.policies.file import policy_id
 from metaverify.policies.policy import BudgetError, Policy
+from metaverify.simulators.counting import as_log
+from metaverify.simulators.frames import Source
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.outcome import Estimate, Outcome, mean_with_interval
 from metaverify.simulators.references import fixed_tiers, no_information_hull, oracle
@@ -86,7 +88,7 @@ class Fit:
 
 
 def fit(
-    log: ReplayLog,
+    log: ReplayLog | Source,
     *,
     budget: float | None = None,
     price: float | None = None,
@@ -110,7 +112,8 @@ def fit(
     Everything reported is cross-fitted: each query is routed by a policy that was learnt without its fold.
 
     Args:
-        log: what to learn from; row order does not matter.
+        log: what to learn from; row order does not matter.  A path is read, and counts, a glob, several paths and a
+            lazy frame are counted (see `count`).
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
         quality_floor: mean quality, instead of a budget.
@@ -148,6 +151,7 @@ def fit(
         True
     """
     _check_goal(budget, price, quality_floor, certify)
+    log = as_log(log)
     if folds < 2 or seed < 0:
         raise ValueError(f"folds is {folds} and seed is {seed}; give at least 2 and at least 0")
     if readings is not None:

@@ -19,7 +19,6 @@ from metaverify.fitting.export import reading_of
 from metaverify.fitting.ladders import Rung
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Points, Tier
-from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import FUSED, LoggedReading, ReplayLog, fuse
 
 __all__ = ["Cards", "cross_fused", "fuse_log", "with_inputs"]
@@ -70,17 +69,27 @@ def fuse_log(log: ReplayLog, cards: Cards) -> ReplayLog:
 
 
 def with_inputs(policy: Policy, log: ReplayLog, cards: Cards) -> Policy:
-    """The policy with the readings that its fused scores are made of listed before them, as they were on the log."""
+    """The policy with the readings that its fused scores are made of listed before them, as they were on the log.
+
+    The scores' histograms become those of the cards themselves, which is what a router reads: the scores that were
+    learnt from come of several cards, each on a scale of its own.
+    """
     if not cards:
         return policy
     return replace(policy, tiers=tuple(_with_inputs(tier, log, cards) for tier in policy.tiers))
 
 
 def _with_inputs(tier: Tier, log: ReplayLog, cards: Cards) -> Tier:
-    parts = {part.reading: part for part in cards.get(tier.name, ())}
-    columns = [column for column in log.tier(tier.name).readings if column.name in parts]
-    inputs = (reading_of(log, column, Rung(column.name, parts[column.name].cuts)) for column in columns)
-    return replace(tier, readings=(*inputs, *tier.readings))
+    if tier.name not in cards:
+        return tier
+    columns = log.fused(cards).tier(tier.name).readings
+    parts = {part.reading: part for part in cards[tier.name]}
+    inputs = (reading_of(log, c, Rung(c.name, parts[c.name].cuts)) for c in columns if c.name in parts)
+    score = next(c for c in columns if c.parts)
+    listed = (
+        replace(r, counts=reading_of(log, score, Rung(r.name, r.cuts)).counts) if r.parts else r for r in tier.readings
+    )
+    return replace(tier, readings=(*inputs, *listed))
 
 
 def _scores_only(log: ReplayLog) -> ReplayLog:
@@ -152,7 +161,7 @@ class _Scale:
 
     def __init__(self, reading: LoggedReading, weights: Floats) -> None:
         self.name = reading.name
-        self.cuts = balanced_cuts(reading.confidence, weights, FINE)
+        self.cuts = reading.cuts(weights, FINE)
         rung = Rung(reading.name, self.cuts)
         self.codes = rung.code(reading.confidence)
         bins = rung.size - 1

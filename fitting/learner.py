@@ -313,7 +313,7 @@ def _finest(reading: LoggedReading, bins: int) -> int:
     return max(bins, reading.votes + 1 if reading.votes else 0)
 
 
-def _sketch(confidence: Floats, weights: Floats, bins: int) -> tuple[float, ...]:
+def _sketch(reading: LoggedReading, weights: Floats, bins: int) -> tuple[float, ...]:
     """As many cuts as there may be, not worked out."""
-    del confidence, weights
+    del reading, weights
     return (0.5,) * (bins - 1)

@@ -27,9 +27,12 @@ def scattered(log: ReplayLog) -> list[str]:
     values = [split_label(label, len(log.context_names)) for label in labels]
     if any(len(parts) != len(log.context_names) for parts in values):
         return []  # labels made by hand
+    counts = [1] * len(labels) if log.counted is None else log.counted.queries.tolist()
     notes = []
     for name, column in zip(log.context_names, zip(*values, strict=True), strict=False):
-        rows = Counter(column)
+        rows: Counter[str] = Counter()
+        for value, count in zip(column, counts, strict=True):
+            rows[value] += count
         rare = sum(count < FEWEST for count in rows.values())
         if len(rows) < MANY_VALUES or rare <= len(rows) / 2:
             continue

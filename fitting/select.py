@@ -89,7 +89,7 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """The ways of learning that are worth a try on a log, the safest first."""
     several = any(sum(r.free and not r.votes for r in tier.readings) > 1 for tier in log.tiers)
-    fuse = None if len(log) < FEW or not several else round(len(log) / (len(log) + HALFWAY), 3)
+    fuse = None if log.queries < FEW or not several else round(log.queries / (log.queries + HALFWAY), 3)
     lattice = TableLearner(
         model or default_model(),
         bins=bins or 8,
@@ -100,7 +100,7 @@ def candidates(
         abstain=abstain,
         budget=budget,
     )
-    freer = 1.0 if len(log) >= MANY else 2.0
+    freer = 1.0 if log.queries >= MANY else 2.0
     found = [Candidate("lattice", lattice, freer)]
     if abstain is None:
         found.insert(0, Candidate("chain", replace(lattice, policies="chain")))
@@ -113,8 +113,8 @@ def candidates(
         found.append(Candidate(f"{safest.name}, first readings", replace(safest.learner, fuse=None, first=True)))
     if log.contexts is not None:
         found.append(Candidate(f"{safest.name}, no context", replace(safest.learner, context=False)))
-    elif model is None and len(log) >= FEWEST_ODD:
-        odd = Average((lattice.model, LatentClasses(starts=1)), (1.0, round(len(log) / ODD, 3)))
+    elif model is None and log.queries >= FEWEST_ODD:
+        odd = Average((lattice.model, LatentClasses(starts=1)), (1.0, round(log.queries / ODD, 3)))
         found.append(Candidate("lattice, latent classes", replace(lattice, model=odd), freer))
     return tuple(found)
 

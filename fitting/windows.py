@@ -21,7 +21,7 @@ from metaverify.fitting.export import salt_of, tiers_of
 from metaverify.fitting.frontier import complete_near, concave_hull, trace_frontier
 from metaverify.policies.graph import Node
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.simulators.bins import shortest_between
+from metaverify.simulators.bins import cut_between
 from metaverify.simulators.log import ReplayLog
 
 __all__ = ["ChainLog", "TierRows", "Valued", "Window", "WindowChain", "policy_of_chains"]
@@ -63,6 +63,7 @@ class TierRows:
     read_price: Floats  # of the call and the reading
     read_answer: Floats  # quality once it was read
     confidence: Floats  # NaN where missing
+    edges: tuple[float, ...] | None  # the only places for a cut; None for anywhere
 
     @cached_property
     def values(self) -> Floats:
@@ -78,7 +79,11 @@ class TierRows:
         """A short number between the readings before ``place`` and those from there on."""
         if place == 0:
             return 0.0
-        return math.inf if place == len(self.values) else shortest_between(*self.values[place - 1 : place + 1].tolist())
+        return math.inf if place == len(self.values) else self._between(place)
+
+    def _between(self, place: int) -> float:
+        low, high = self.values[place - 1 : place + 1].tolist()
+        return cut_between(low, high, self.edges)
 
     def place(self, edge: float) -> int:
         """How many of the distinct readings lie below an edge."""
@@ -99,10 +104,16 @@ class ChainLog:
         self.tiers: dict[str, TierRows] = {}
         for at, tier in enumerate(log.tiers):
             rungs = len(coded.ladders[at].rungs)
-            confidence = tier.readings[0].confidence if tier.readings else np.full(len(log), np.nan)
+            first = tier.readings[0] if tier.readings else None
             price = coded.price[at]
             self.tiers[tier.name] = TierRows(
-                tier.name, price[0], coded.answer(at, 1), sum(price[1:], price[0]), coded.answer(at, rungs), confidence
+                tier.name,
+                price[0],
+                coded.answer(at, 1),
+                sum(price[1:], price[0]),
+                coded.answer(at, rungs),
+                np.full(len(log), np.nan) if first is None else first.confidence,
+                None if first is None else first.edges,
             )
 
     def value(self, chain: WindowChain) -> Valued:

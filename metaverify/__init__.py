@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Reply as Reply
     from metaverify.policies.router import Router as Router
     from metaverify.policies.store import PolicyStore as PolicyStore
+    from metaverify.simulators.counting import count as count
+    from metaverify.simulators.counting import sketch as sketch
+    from metaverify.simulators.counts import Counts as Counts
     from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
     from metaverify.simulators.decisions import read_labels as read_labels
@@ -76,6 +79,8 @@ _HOMES = {
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.store": ("PolicyStore",),
+    "simulators.counting": ("count", "sketch"),
+    "simulators.counts": ("Counts",),
     "simulators.decisions": ("join_labels", "read_decisions", "read_labels"),
     "simulators.digits": ("load_digits_log",),
     "simulators.exploration_plan": ("plan_exploration",),

@@ -11,11 +11,14 @@ from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
+from metaverify.output import spare_inputs
+
 __all__ = ["COMMANDS", "main", "module_name"]
 
 COMMANDS = {
     "demo": "the whole road on a log that ships with the package",
     "inspect": "what is in a log, and what is wrong with it",
+    "count": "count logs of any size into one small file, from which to fit",
     "fit": "learn a policy from a log",
     "compare": "methods side by side on queries that none of them learnt from",
     "pomdp": "write the cascade as a POMDP that solvers outside read",
@@ -41,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets the rest
     try:
         options = _parser().parse_args(argv)
+        spare_inputs(options)
         options.run(options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import pathlib
 import stat
 from collections.abc import Callable
 from functools import partial
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from metaverify.arguments import parse_costs, parse_names, parse_signals, parse_votes
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from metaverify.policies.policy import Policy
 
 __all__ = ["in_use", "read", "read_columns", "read_for", "read_policy", "signing_key"]
+
+KEY_LIMIT = 1 << 16  # bytes
 
 
 def read(options: argparse.Namespace, **known: Any) -> Any:
@@ -26,6 +29,8 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
     read_from: Callable[..., Any] = read_log
     if getattr(options, "partial", False):
         read_from = partial(read_partial_log, logged_by=_logged_by(options), epsilon=options.epsilon)
+    if "*" in options.log or "?" in options.log:
+        read_from = _counted
     said = {
         "tiers": parse_names(options.tiers),
         "costs": parse_costs(options.cost),
@@ -36,11 +41,19 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
     return read_from(options.log, **said | known)
 
 
+def _counted(path: str, **said: Any) -> Any:
+    """The log in all the files of a glob, counted."""
+    from metaverify.simulators.counting import count
+
+    return count(path, **said).log()
+
+
 def read_columns(options: argparse.Namespace, **known: Any) -> Any:
     """Which columns of the log are used and for what, without the log itself."""
     from metaverify.simulators.reader import log_columns
 
-    return log_columns(options.log, **_columns(options) | known)
+    path = next(iter(sorted(glob(options.log))), options.log)  # noqa: PTH207
+    return log_columns(path, **_columns(options) | known)
 
 
 def read_for(policy: Policy, options: argparse.Namespace, *, beside: Policy | None = None) -> Any:
@@ -116,14 +129,17 @@ def _key(options: argparse.Namespace) -> bytes | None:
     """What is in the key file, None where none is named.
 
     Raises:
-        ValueError: it is a secret that anybody can read.
+        ValueError: it is larger than any key, or a secret that anybody can read.
     """
     from metaverify.policies.signatures import is_secret
 
     if options.key_file is None:
         return None
     path = pathlib.Path(options.key_file)
-    key = path.read_bytes()
+    with path.open("rb") as file:
+        key = file.read(KEY_LIMIT + 1)
+    if len(key) > KEY_LIMIT:
+        raise ValueError(f"{path} is larger than {KEY_LIMIT:,} bytes; no key is")
     if os.name == "posix" and is_secret(key) and path.stat().st_mode & stat.S_IROTH:
         raise ValueError(f"{path} is a secret that everybody on this machine can read: chmod o-rwx {path}")
     return key

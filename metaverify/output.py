@@ -7,13 +7,14 @@ import json
 import os
 import pathlib
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaverify.simulators.log import LogWarning
 
-__all__ = ["Tell", "check_out", "json_text", "print_json", "print_warnings", "progress"]
+__all__ = ["Tell", "check_out", "json_text", "print_json", "print_warnings", "progress", "spare_inputs"]
 
 CASES = 3  # of a warning, that are named
 
@@ -30,12 +31,40 @@ def check_out(path: str | None) -> None:
     if path is None:
         return
     target = pathlib.Path(path)
+    if target.is_symlink():
+        target = pathlib.Path(os.path.realpath(target))
     if target.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path} is there already, and is no file; name a file")
     if not target.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
     if not os.access(target.parent, os.W_OK):
         raise ValueError(f"{path}: Permission to write in {str(target.parent)!r} is missing")
+
+
+def spare_inputs(options: Namespace) -> None:
+    """Make sure, whatever the command, that the file to be written is none that is read.
+
+    ``options.in_place`` names what a command may write over.
+
+    Raises:
+        ValueError: it would be replaced.
+    """
+    out = getattr(options, "out", None)
+    if out is None:
+        return
+    for name, value in vars(options).items():
+        if isinstance(value, str) and name not in ("out", getattr(options, "in_place", "")):
+            for written in (out, f"{out}.sig"):
+                if _same_file(value, written):
+                    raise ValueError(f"-o {out} would replace {value}, which is read; name another file")
+
+
+def _same_file(one: str, other: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # not there, or no path at all
+        return pathlib.Path(one).samefile(other)
+    return False
 
 
 def print_json(value: object) -> None:

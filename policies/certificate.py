@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LEVELS", "METHODS", "PROMISES", "SOURCES", "Certificate", "Level", "Promise", "certificate_text"]
+__all__ = ["BEYOND", "LEVELS", "METHODS", "PROMISES", "SOURCES", "Certificate", "Level", "Promise", "certificate_text"]
 
 Promise = Literal["expected cost", "realised cost", "expected quality"]
 Level = Literal["approximate", "finite-sample"]
@@ -14,6 +14,8 @@ PROMISES: tuple[Promise, ...] = ("expected cost", "realised cost", "expected qua
 LEVELS: tuple[Level, ...] = ("approximate", "finite-sample")
 METHODS = ("clopper-pearson", "hoeffding-bentkus", "betting", "e-process", "student")
 SOURCES = ("prices", "cap", "fitting rows")
+LOOSE = 1e-6  # what a bound that was searched for is off by, at the most
+BEYOND = 1.25  # times a limit of cost: the dearest point of the dial that is tested, but for the cheapest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,19 @@ class Certificate:
         if self.promise == "expected quality":
             return cost >= self.cost * (1 - 1e-9)
         return cost <= self.cost * (1 + 1e-9)
+
+    def fault(self, cheapest: float) -> tuple[str, str] | None:
+        """Which field makes no sense beside the others, and why, on a dial whose cheapest point costs ``cheapest``."""
+        if self.delta == 0.0:
+            return "delta", "is 0, but nothing is certain"
+        quality = self.promise == "expected quality"
+        loose = LOOSE if quality else LOOSE * self.limit
+        if self.bound < self.limit - loose if quality else self.bound > self.limit + loose:
+            side = "below" if quality else "above"
+            return "bound", f"is {self.bound}, {side} the limit {self.limit}: the rows do not show it"
+        if not quality and self.cost > max(self.limit * BEYOND, cheapest) * (1 + LOOSE):
+            return "cost", f"is {self.cost}, far above the limit {self.limit}: no such point is tested"
+        return None
 
     def __str__(self) -> str:
         """In a line or two."""

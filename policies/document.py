@@ -15,8 +15,14 @@ __all__ = ["Fields", "PolicyFileError", "check_number", "parse_document"]
 DEPTH_LIMIT = 12
 WHOLE_LIMIT = 1 << 63
 LONGEST = 300  # letters of a message
-QUOTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+OBJECTS_LIMIT = 1 << 16  # one in sixteen bytes of the largest file: none can hold more that say something
+ARRAYS_LIMIT = 1 << 17
+KEYS_LIMIT = 100  # of an object that is looked through for the key that was meant
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+SQUARE = bytes.maketrans(b"{}", b"[]")
+NINES = bytes.maketrans(b"012345678", b"9" * 9)
+LONG_WHOLE = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?!\.\d|[eE][+-]?\d)")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class PolicyFileError(ValueError):
@@ -42,17 +48,15 @@ def parse_document(data: bytes) -> dict[str, Any]:
         raise PolicyFileError("E_ENCODING", f"byte {error.start}", "is not UTF-8") from None
     if text.startswith("\ufeff"):
         raise PolicyFileError("E_ENCODING", "byte 0", "is a byte-order mark; save the file without one")
-    _check_depth(data)
+    _check_outline(data)
     try:
-        document = json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite, parse_int=_whole
-        )
+        document = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise PolicyFileError("E_SYNTAX", place, f"{error.msg}; truncated? write the file again") from None
     if not isinstance(document, dict):
         raise PolicyFileError("E_SCHEMA", "document", "is not a JSON object: not a policy file")
-    if "\\u" in text:  # only an escape can bring one in
+    if SURROGATE.search(text):  # only an escape can bring one in
         _no_lone_surrogate(document)
     return document
 
@@ -65,20 +69,31 @@ def _no_lone_surrogate(document: dict[str, Any]) -> None:
         raise PolicyFileError("E_ENCODING", repr(text), "has a lone surrogate") from None
 
 
-def _check_depth(data: bytes) -> None:
-    depth = 0
-    for bracket in QUOTED.sub(b"", data).translate(None, NO_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEPTH_LIMIT:
-            raise PolicyFileError("E_DEPTH", "", f"nested deeper than {DEPTH_LIMIT} levels")
+def _check_outline(data: bytes) -> None:
+    """Refuse, before anything is built, what would take long to: nothing here runs once a value in Python."""
+    outline = b" ".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])  # without texts
+    brackets = outline.translate(SQUARE, NO_BRACKETS)
+    for bracket, limit, kind in ((b"{", OBJECTS_LIMIT, "objects"), (b"[", ARRAYS_LIMIT, "arrays")):
+        if outline.count(bracket) > limit:
+            raise PolicyFileError("E_SIZE", "", f"has more than {limit:,} {kind}; no policy has")
+    for _ in range(DEPTH_LIMIT):
+        if b"[]" not in brackets:
+            break
+        brackets = brackets.replace(b"[]", b"")
+    if b"[]" in brackets or brackets.count(b"[") > DEPTH_LIMIT:
+        raise PolicyFileError("E_DEPTH", "", f"nested deeper than {DEPTH_LIMIT} levels")
+    for whole in LONG_WHOLE.findall(outline) if b"9" * 19 in outline.translate(NINES) else ():
+        if not -WHOLE_LIMIT <= int(whole[:21]) < WHOLE_LIMIT:  # 20 letters are beyond 64 bits, or all of it
+            message = "is a whole number that does not fit into 64 bits"
+            raise PolicyFileError("E_NUMBER", whole[:24].decode(), message)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise PolicyFileError("E_DUPKEY", shown(key), "stands twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise PolicyFileError("E_DUPKEY", shown(twice), "stands twice in one object")
     return found
 
 
@@ -90,13 +105,6 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         _no_constants(text)
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text[:21])  # 20 letters are beyond 64 bits, or all of it
-    if not -WHOLE_LIMIT <= value < WHOLE_LIMIT:
-        raise PolicyFileError("E_NUMBER", text[:24], "is a whole number that does not fit into 64 bits")
     return value
 
 
@@ -128,7 +136,8 @@ class Fields:
         """What stands at ``key``, which must be there."""
         self._known.add(key)
         if key not in self.value:
-            near = did_you_mean(key, (other for other in self.value.keys() - self._known if len(other) < 40))
+            few = self.value.keys() - self._known if len(self.value) <= KEYS_LIMIT else ()
+            near = did_you_mean(key, (other for other in few if len(other) < 40))
             self.fail("E_SCHEMA", key, f"is missing{near}")
         return self.value[key]
 

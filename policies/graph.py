@@ -32,6 +32,7 @@ __all__ = [
     "as_confidence",
     "as_number",
     "as_votes",
+    "bought_first",
     "check_graph",
     "come_to",
     "compact",
@@ -115,6 +116,21 @@ class Stop:
 
 Node = Ask | Read | Poll | Stop
 Graph = tuple[Node, ...]
+
+
+def bought_first(nodes: Graph, root: int) -> frozenset[tuple[str, str | None]]:
+    """What is bought from a root on before anything depends on it: (tier, None) for an answer, (tier, reading)."""
+    found: set[tuple[str, str | None]] = set()
+    while isinstance(node := nodes[root], Ask | Read):
+        if isinstance(node, Ask):
+            found.add((node.tier, None))
+            root = node.then
+            continue
+        found.add((node.tier, node.reading))
+        if {*node.then} != {node.missing}:
+            break
+        root = node.missing
+    return frozenset(found)
 
 
 def successors(node: Node) -> tuple[int, ...]:

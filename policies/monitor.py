@@ -15,7 +15,7 @@ from metaverify.policies.actions import Call, Verify
 from metaverify.policies.episode import Told
 from metaverify.policies.exposition import counter, gauge
 from metaverify.policies.forks import renew_in_children
-from metaverify.policies.graph import Ask, Read, Unread, as_confidence, reading_in_hand
+from metaverify.policies.graph import Unread, as_confidence, bought_first, reading_in_hand
 from metaverify.policies.guards import Prices, dearest_prices
 from metaverify.policies.policy import Policy
 from metaverify.policies.routed import RESERVED, UNBOUGHT, Routed, Step
@@ -323,18 +323,10 @@ def unconditional_readings(policy: Policy, vertex: int) -> frozenset[tuple[str, 
     of = policy.vertices[vertex]
 
     def of_root(at: int) -> frozenset[tuple[str, str]]:
-        found: set[tuple[str, str]] = set()
-        while isinstance(node := policy.nodes[at], Ask | Read):
-            if isinstance(node, Ask):
-                free = [r for r in tiers[node.tier].readings if r.price == 0.0 and not r.sample]
-                found |= {(node.tier, reading.name) for reading in free}
-                at = node.then
-                continue
-            found.add((node.tier, node.reading))
-            if {*node.then} != {node.missing}:
-                break
-            at = node.missing
-        return frozenset(found)
+        bought = bought_first(policy.nodes, at)
+        calls = [tiers[name] for name, reading in bought if reading is None]
+        free = {(tier.name, r.name) for tier in calls for r in tier.readings if r.price == 0.0 and not r.sample}
+        return frozenset(free | {(name, reading) for name, reading in bought if reading is not None})
 
     return frozenset.intersection(*map(of_root, {of.root, *of.context_roots.values()}))
 

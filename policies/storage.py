@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from metaverify.policies.document import PolicyFileError
 from metaverify.policies.signatures import is_signed, sign
 
-__all__ = ["check_signature", "read_at_most", "signature_path", "write_atomically", "write_signature"]
+__all__ = ["SIZE_LIMIT", "read_at_most", "read_signed", "replacing", "signature_path", "write_atomically"]
 
+SIZE_LIMIT = 1 << 20
 SIGNATURES_LIMIT = 1 << 12
+READS = 3  # of a file and its signatures, while they change
 POSIX = os.name == "posix"
 _BINARY = getattr(os, "O_BINARY", 0)
 _TO_READ = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
@@ -49,17 +54,69 @@ def _read(path: str | os.PathLike[str], most: int) -> bytes | None:
         os.close(handle)
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, key: bytes | None = None) -> None:
     """Put ``data`` at ``path`` in one step: a synced temporary file beside it, renamed over it.
 
-    What killed writers of the same file left is removed first.
+    A link is followed.  What is replaced keeps its mode and, as far as that is allowed, its owner.  What killed writers
+    of the same file left is removed first.
+
+    With a key the signature is put beside it before, and one of what stands there now is kept there too, so that a
+    reader finds one for what it has read at every moment of the exchange; other exports into the folder wait for that.
+
+    Raises:
+        OSError: it cannot be written.
+        PolicyFileError: E_NOTFILE, there is a pipe, a device or a folder.
     """
+    target = _target(path)
+    if key is None:
+        _exchange(target, data)
+        return
+    line, beside = sign(data, key), _target(signature_path(path))
+    with _alone(target.parent):
+        lines = [line, *_signed_before(path, key)]
+        _exchange(beside, "".join(f"{line}\n" for line in lines).encode())
+        _exchange(target, data)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The file that is to be written: where a link leads to."""
     target = Path(path)
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
+    found = _found(target)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise PolicyFileError("E_NOTFILE", str(path), "is there already, and is no file; name a file")
+    return target
+
+
+def _found(target: Path) -> os.stat_result | None:
+    try:
+        return target.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _exchange(target: Path, data: bytes) -> None:
+    with _replacing(target) as (file, _):
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, Path]]:
+    """A temporary file and its name, to be filled, which then takes the place of ``path``; see `write_atomically`."""
+    with _replacing(_target(path)) as opened:
+        yield opened
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     _remove_stale(target)
     handle, temporary = _make_temporary(target)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            if POSIX and (found := _found(target)):
+                _keep_owner_and_mode(handle, found)
+            yield file, temporary
             file.flush()
             os.fsync(handle)
             if not POSIX:
@@ -69,6 +126,28 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def _keep_owner_and_mode(handle: int, found: os.stat_result) -> None:
+    for owner, group in ((-1, found.st_gid), (found.st_uid, -1)):
+        with suppress(PermissionError):  # only root gives files away
+            os.fchown(handle, owner, group)
+    with suppress(PermissionError):  # some file systems have one mode for all
+        os.fchmod(handle, stat.S_IMODE(found.st_mode) & 0o777)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Other signed exports into this folder wait, where there are locks."""
+    if not POSIX:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make_temporary(target: Path) -> tuple[int, Path]:
@@ -131,34 +210,40 @@ def signature_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.sig")
 
 
-def write_signature(path: str | os.PathLike[str], data: bytes, key: bytes) -> None:
-    """Sign ``data``, which is about to be put at ``path``.
-
-    A signature of what stands there now is kept beside the new one, so that a reader finds one for what it has read
-    at every moment of the exchange.
-    """
-    lines = [sign(data, key)]
+def _signed_before(path: str | os.PathLike[str], key: bytes) -> list[str]:
+    """The signature of what stands at ``path`` now, if it has one."""
     try:
-        there = sign(Path(path).read_bytes(), key)
-        if there in signature_path(path).read_text("ascii").split():
-            lines.append(there)
-    except (OSError, UnicodeDecodeError):
-        pass  # nothing there, or nothing that was signed
-    write_atomically(signature_path(path), "".join(f"{line}\n" for line in lines).encode())
+        there = sign(read_at_most(path, SIZE_LIMIT, ""), key)
+    except PolicyFileError:
+        return []
+    return [there] if there.encode() in _signatures(path) else []
 
 
-def check_signature(path: str | os.PathLike[str], data: bytes, key: bytes) -> None:
-    """Make sure that a signature beside ``path`` is that of ``data`` under this key.
+def read_signed(path: str | os.PathLike[str], limit: int, way_out: str, key: bytes) -> bytes:
+    """What is in a file, up to one byte above the limit, if a signature beside it is its own under this key.
+
+    Both are read again where they changed meanwhile: an export may be under way.
 
     Raises:
-        PolicyFileError: E_SIGNATURE, there is none.
+        PolicyFileError: E_NOTFILE, with the way out, or E_SIGNATURE, there is no such signature.
         ValueError: the key is none.
     """
-    beside = signature_path(path)
+    data, lines = read_at_most(path, limit, way_out), _signatures(path)
+    for _ in range(READS):
+        if is_signed(data, lines, key):
+            return data
+        before = data, lines
+        data, lines = read_at_most(path, limit, way_out), _signatures(path)
+        if (data, lines) == before:
+            break
+    name = signature_path(path).name
+    message = f"has no signature by this key in {name}: it was changed, or signed with another key or none"
+    raise PolicyFileError("E_SIGNATURE", "", f"{message}; export it again with the key")
+
+
+def _signatures(path: str | os.PathLike[str]) -> list[bytes]:
+    """The lines of the file of signatures, none where it cannot be read."""
     try:
-        lines = read_at_most(beside, SIGNATURES_LIMIT, "").split()
+        return read_at_most(signature_path(path), SIGNATURES_LIMIT, "").split()
     except PolicyFileError:
-        lines = []
-    if not is_signed(data, lines, key):
-        message = f"has no signature by this key in {beside.name}: it was changed, or signed with another key or none"
-        raise PolicyFileError("E_SIGNATURE", "", f"{message}; export it again with the key")
+        return []

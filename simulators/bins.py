@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_right
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["balanced_cuts"]
+__all__ = ["balanced_cuts", "balanced_cuts_of", "cut_between", "nearest_edges"]
 
 Floats = NDArray[np.float64]
 
 CANDIDATES = 256  # places considered for a cut; finer than any sensible number of bins
 
 
-def balanced_cuts(numbers: Floats, weights: Floats, bins: int) -> tuple[float, ...]:
+def balanced_cuts(
+    numbers: Floats, weights: Floats, bins: int, edges: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
     """At most ``bins - 1`` rising cuts that make the sum of squared bin shares least.
 
     Without ties these are the quantiles; a value that holds more than its share of the log gets a bin of its own,
@@ -26,17 +30,23 @@ def balanced_cuts(numbers: Floats, weights: Floats, bins: int) -> tuple[float, .
         numbers: [n], finite or NaN: a confidence, or what is known of a query before any call.
         weights: [n], how many queries each row stands for.
         bins: the most bins that are wanted, >= 1.
+        edges: the only places for a cut, rising, where the numbers stand for what lies between them (a counted log).
     """
     seen = ~np.isnan(numbers)
     values, member = np.unique(numbers[seen], return_inverse=True)
-    if len(values) < 2 or bins < 2:
+    return balanced_cuts_of(values, values, np.bincount(member, weights[seen]).astype(np.float64), bins, edges)
+
+
+def balanced_cuts_of(
+    low: Floats, high: Floats, weights: Floats, bins: int, edges: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
+    """The cuts of numbers in [m] rising intervals from ``low`` to ``high``, none of which is divided."""
+    if len(low) < 2 or bins < 2:
         return ()
-    edge: Floats = np.cumsum(
-        np.bincount(member, weights=weights[seen]), dtype=np.float64
-    )  # weight up to and with each value
+    edge: Floats = np.cumsum(weights, dtype=np.float64)  # weight up to and with each interval
     ends = _candidates(edge)
     chosen = _least_squares(edge[ends] / edge[-1], min(bins, len(ends)))
-    return tuple(shortest_between(float(values[ends[c]]), float(values[ends[c] + 1])) for c in chosen)
+    return tuple(cut_between(float(high[ends[c]]), float(low[ends[c] + 1]), edges) for c in chosen)
 
 
 def _candidates(edge: Floats) -> NDArray[np.int64]:
@@ -68,6 +78,30 @@ def _least_squares(share: Floats, bins: int) -> list[int]:
         at = int(choice[at]) - 1
         ends.append(at)
     return ends[::-1]
+
+
+def cut_between(low: float, high: float, edges: tuple[float, ...] | None = None) -> float:
+    """A cut between two neighbouring values: a short decimal number or, where there are ``edges``, one of those that
+    lie above ``low`` and not above ``high``, the middle one.
+
+    Example:
+        >>> cut_between(0.2, 0.6), cut_between(0.2, 0.6, (0.1, 0.31, 0.7))
+        (0.4, 0.31)
+    """
+    if edges is None:
+        return shortest_between(low, high)
+    first, last = bisect_right(edges, low), bisect_right(edges, high)
+    return edges[(first + last - 1) // 2]
+
+
+def nearest_edges(cuts: Iterable[float], edges: tuple[float, ...]) -> tuple[float, ...]:
+    """The edges that lie nearest to some cuts, each once.
+
+    Example:
+        >>> nearest_edges((0.2, 0.3, 0.8), (0.1, 0.25, 0.7))
+        (0.25, 0.7)
+    """
+    return tuple(sorted({min(edges, key=lambda edge: abs(edge - cut)) for cut in cuts})) if edges else ()
 
 
 def shortest_between(low: float, high: float) -> float:

@@ -34,7 +34,7 @@ def group_members(log: ReplayLog) -> Ints:
     """The group (0, 1, .. in the order of their ids) of each query, [n]."""
     if log.ungrouped:
         return np.argsort(np.argsort(log.query_ids, kind="stable"), kind="stable")
-    return np.unique(log.group_ids, return_inverse=True)[1].astype(np.int64)
+    return log.groups[1]
 
 
 def resample(sums: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:

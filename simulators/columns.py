@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from metaverify.policies.names import name_fault
 from metaverify.simulators.log import LogError
 
 __all__ = [
@@ -36,7 +36,6 @@ Signals = Mapping[str, Sequence[str]]
 NO_SIGNALS: Signals = MappingProxyType({})
 
 _CORRECT = "correct_"
-_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _MISSPELT = 0.85  # of difflib's ratio
 _MOST_BINS = 100  # of a context column: far more than can be learnt apart
 _LONG = ("tier", "reading", "confidence", "correct", "cost", "verify_cost")
@@ -239,14 +238,14 @@ def check_signals(file: str, signals: Signals, tiers: Sequence[str]) -> None:
 
 
 def check_names(file: str, names: Sequence[str]) -> None:
-    """Make sure that names can be shown: none has a control character, or one that turns the writing around.
+    """Make sure that names can be told from what is shown of them: none has a letter that cannot be seen.
 
     Raises:
         LogError: naming it, escaped.
     """
-    for name in names:
-        if hidden := [c for c in name if unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _BIDI]:
-            raise LogError("E_NAME", f"{file}: the name {name!a} has the hidden character {hidden[0]!a}; rename it")
+    for name in filter(None, names):
+        if fault := name_fault([name]):
+            raise LogError("E_NAME", f"{file}: a name {fault[1]}; rename it")
 
 
 def reading_column(kind: str, reading: str, tier: str) -> str:

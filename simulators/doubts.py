@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from metaverify.policies.names import look_of
 from metaverify.simulators.columns import LogColumns
 from metaverify.simulators.log import LogWarning
 
@@ -19,8 +19,6 @@ _PROMPTS = frozenset(
     for end in ("", "_id", "_text", "_hash")
 )
 _CLOSE = 0.75  # of difflib's ratio: confidence_small is conf_small, tokens_small is not cost_small
-_TWINS = str.maketrans("асеіјорухѕԁαενορτυχ", "aceijopyxsdaevoptux")
-"""Cyrillic and Greek letters that look like Latin ones."""
 
 
 def doubts(columns: LogColumns, frame: pl.DataFrame, *, queries: int, cut_off: bool) -> tuple[LogWarning, ...]:
@@ -39,18 +37,13 @@ def doubts(columns: LogColumns, frame: pl.DataFrame, *, queries: int, cut_off: b
 
 def prompt_columns(columns: LogColumns) -> list[str]:
     """The ignored columns that by their names hold what was asked, where no column says what belongs together."""
-    return [] if columns.keys.group else [name for name in columns.ignored if _skeleton(name) in _PROMPTS]
-
-
-def _skeleton(name: str) -> str:
-    """What a reader takes a name for: without case, accents' encoding, spaces around it, or borrowed letters."""
-    return unicodedata.normalize("NFKC", name).strip().casefold().translate(_TWINS)
+    return [] if columns.keys.group else [name for name in columns.ignored if look_of(name) in _PROMPTS]
 
 
 def _lookalikes(names: Sequence[str]) -> Iterator[LogWarning]:
     by_look: dict[str, list[str]] = {}
     for name in names:
-        by_look.setdefault(_skeleton(name), []).append(name)
+        by_look.setdefault(look_of(name), []).append(name)
     if twins := tuple(", ".join(map(ascii, same)) for same in by_look.values() if len(same) > 1):
         yield LogWarning("look-alike-columns", "columns whose names look alike are taken for different ones", twins)
 
@@ -60,12 +53,12 @@ def _unused(columns: LogColumns) -> Iterator[LogWarning]:
     known = {f"{kind}_{name}" for name in sources for kind in ("correct", "conf", "cost", "verify_cost")}
     known |= {"tier", "reading", "confidence", "correct", "cost", "verify_cost"} if columns.form == "long" else set()
     known |= {"query_id", "group_id", "weight"}
-    by_look = {_skeleton(name): name for name in (*known, *columns.used)}
+    by_look = {look_of(name): name for name in (*known, *columns.used)}
     absent = sorted(known.difference(columns.used))
     cases = []
     for name in columns.ignored:
-        close = difflib.get_close_matches(_skeleton(name), absent, n=1, cutoff=_CLOSE)
-        if meant := by_look.get(_skeleton(name)) or next(iter(close), None):
+        close = difflib.get_close_matches(look_of(name), absent, n=1, cutoff=_CLOSE)
+        if meant := by_look.get(look_of(name)) or next(iter(close), None):
             cases.append(f"{name!a}: is it {meant}?")
     if cases:
         yield LogWarning(

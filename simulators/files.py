@@ -7,18 +7,27 @@ import gzip
 import io
 import json
 import math
-import secrets
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from metaverify.policies.document import PolicyFileError
+from metaverify.policies.storage import replacing, write_atomically
 from metaverify.simulators.log import LogError
 
-__all__ = ["check_suffix", "ends_amid_a_line", "scan_table", "told_as_log_errors", "write_pieces", "write_table"]
+__all__ = [
+    "check_suffix",
+    "ends_amid_a_line",
+    "metadata_of",
+    "scan_table",
+    "told_as_log_errors",
+    "write_pieces",
+    "write_table",
+]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -70,28 +79,32 @@ def ends_amid_a_line(file: Path) -> bool:
     return suffix.startswith(".csv") and not _text_bytes(file, suffix).endswith((b"\n", b"\r"))
 
 
-def write_table(frame: pl.DataFrame, file: Path) -> None:
+def write_table(frame: pl.DataFrame, file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a table in the format of the suffix, whole or not at all; the same table gives the same bytes.
 
     In CSV a text that a spreadsheet would run as a formula has a single quote before it, which `scan_table` takes off.
+    In Parquet the file says ``metadata`` of itself.
 
     Raises:
         LogError: an unknown suffix, a file that cannot be written, or a text that CSV cannot hold.
     """
     suffix = _suffix(file)
-    raw = _encoded(file, frame, suffix)
+    raw = _encoded(file, frame, suffix, metadata)
     raw = gzip.compress(raw, mtime=0) if suffix.endswith(".gz") else raw
-    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    with _told_of_writing(file):
+        write_atomically(file, raw)
+
+
+@contextmanager
+def _told_of_writing(file: Path) -> Iterator[None]:
     try:
-        spare.write_bytes(raw)
-        spare.replace(file)
+        yield
+    except PolicyFileError as error:
+        raise LogError("E_FILE", f"{file.name} {error.message}") from error
     except OSError as error:
         raise LogError(
-            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror}"
+            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror or error}"
         ) from error
-    finally:
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
 
 
 def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> None:
@@ -103,9 +116,8 @@ def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> No
         LogError: as `write_table`.
     """
     suffix = _suffix(file)
-    spare = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     folder.mkdir()
-    try:
+    with _told_of_writing(file), replacing(file) as (raw, spare):
         if suffix == ".parquet":
             parts: list[Path] = []
             for piece in _of_rows(pieces, _ROW_GROUP):
@@ -114,17 +126,9 @@ def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> No
             table = pl.concat([pl.scan_parquet(part, glob=False) for part in parts])
             table.sink_parquet(spare, row_group_size=_ROW_GROUP, maintain_order=True)
         else:
-            with spare.open("wb") as raw, _packed(raw, suffix) as out:
+            with _packed(raw, suffix) as out:
                 for at, piece in enumerate(pieces):
                     out.write(_text(file, piece, suffix, header=at == 0))
-        spare.replace(file)
-    except OSError as error:
-        raise LogError(
-            "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror or error}"
-        ) from error
-    finally:
-        with suppress(OSError):
-            spare.unlink(missing_ok=True)
 
 
 def _of_rows(pieces: Iterable[pl.DataFrame], count: int) -> Iterator[pl.DataFrame]:
@@ -303,11 +307,16 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _encoded(file: Path, frame: pl.DataFrame, suffix: str) -> bytes:
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a Parquet file says of itself, beside its columns."""
+    return pl.read_parquet_metadata(file)
+
+
+def _encoded(file: Path, frame: pl.DataFrame, suffix: str, metadata: Mapping[str, str] | None) -> bytes:
     if suffix != ".parquet":
         return _text(file, frame, suffix)
     buffer = io.BytesIO()
-    frame.write_parquet(buffer)
+    frame.write_parquet(buffer, metadata=None if metadata is None else dict(metadata), row_group_size=_ROW_GROUP)
     return buffer.getvalue()
 
 

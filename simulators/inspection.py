@@ -72,9 +72,9 @@ def inspect_log(log: ReplayLog) -> LogReport:
     tiers = tuple(measure_tier(tier, log.weights) for tier in log.tiers)
     signals = tuple(measure_signal(signal, log) for signal in log.signals)
     contexts = None if log.contexts is None else measure_contexts(log, log.contexts)
-    groups = None if np.array_equal(log.group_ids, log.query_ids) else len(set(log.group_ids))
+    groups = None if np.array_equal(log.group_ids, log.query_ids) else log.group_count
     return LogReport(
-        rows=len(log),
+        rows=log.queries,
         weight=math.fsum(log.weights),
         groups=groups,
         contexts=contexts,
@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 def _row_warnings(log: ReplayLog, groups: int | None) -> Iterator[LogWarning]:
-    count, unit = (len(log), "rows") if groups is None else (groups, "groups")
+    count, unit = (log.queries, "rows") if groups is None or log.counted else (groups, "groups")
     if count < _FEW_ROWS:
         yield LogWarning("few-rows", f"{count} {unit} are few; below {_FEW_ROWS} expect wide intervals")
     if pl.Series(log.query_ids.tolist(), dtype=pl.String).str.contains(r"^row-\d{9}$").all():
@@ -196,8 +196,7 @@ def _paired_gap(log: ReplayLog, better: str, worse: str) -> tuple[float, float]:
     """How much better one tier is than another, and the standard error of that, drawing groups."""
     gaps = log.tier(better).correct - log.tier(worse).correct
     mean = weighted_mean(gaps, log.weights)
-    _, group = np.unique(log.group_ids, return_inverse=True)
-    sums = np.bincount(group, log.weights * (gaps - mean))
+    sums = np.bincount(log.groups[1], log.weights * (gaps - mean))
     return mean, math.sqrt(sums @ sums) / float(log.weights.sum())
 
 

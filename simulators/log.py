@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.policies.tiers import Points
+from metaverify.simulators.bins import balanced_cuts
 
 __all__ = [
     "FUSED",
+    "Counted",
     "LogError",
     "LogWarning",
     "LoggedReading",
@@ -24,6 +28,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_queries",
     "fuse",
+    "in_order",
 ]
 
 Floats = NDArray[np.float64]
@@ -73,6 +78,9 @@ class LoggedReading:
     words): ``correct`` is the quality of the tier's answer once it and the samples before it were bought; NaN, where
     the sample is missing, leaves the answer what it was.
 
+    In a counted log a confidence stands for all of its bin.  ``edges`` are where the bins meet, and the only places
+    where a cut means the same for every query.
+
     Raises:
         LogError: it is votes and a sample at once, or a quality is missing of an answer that is there.
     """
@@ -83,6 +91,7 @@ class LoggedReading:
     parts: tuple[Points, ...] = ()
     votes: int = 0
     correct: Floats | None = None  # [n]
+    edges: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.votes and self.correct is not None:
@@ -93,6 +102,10 @@ class LoggedReading:
             raise LogError(
                 "E_MISSING", f"sample {self.name!r} is there where the quality of its answer is not; fill that in"
             )
+
+    def cuts(self, weights: Floats, bins: int) -> tuple[float, ...]:
+        """At most ``bins - 1`` cuts that divide the queries as evenly as can be (see `balanced_cuts`)."""
+        return balanced_cuts(self.confidence, weights, bins, self.edges)
 
     @property
     def free(self) -> bool:
@@ -141,6 +154,17 @@ class LoggedSignal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """What a log of cells counts: each row stands for all queries of one cell, and each group for a *batch*, a random
+    part of the log's groups."""
+
+    queries: Ints  # [n], of each cell
+    batches: int
+    dearest: Mapping[tuple[str, str | None], float] = field(default_factory=dict)
+    """(tier, reading), None for an answer: the most that it cost, where that varies and as far as is known."""
+
+
+@dataclass(frozen=True, eq=False)
 class ReplayLog:
     """Logged queries, a column a quantity; tiers stand in order of mean cost, cheapest first, signals apart.
 
@@ -149,6 +173,7 @@ class ReplayLog:
     ``context_names`` are the columns that it was joined from, and ``context_cuts`` says where those that are numbers
     were cut.
     ``weights`` counts how many queries a row stands for.  ``notes`` are doubts about the file that it came from.
+    ``counted`` is there where rows are cells of a counted log.
     """
 
     query_ids: Texts  # [n], distinct
@@ -160,6 +185,7 @@ class ReplayLog:
     signals: tuple[LoggedSignal, ...] = ()
     context_cuts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[LogWarning, ...] = ()
+    counted: Counted | None = None
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -170,9 +196,22 @@ class ReplayLog:
         return self.group_ids is self.query_ids
 
     @property
+    def queries(self) -> int:
+        """How many queries were logged: rows, or what the cells of a counted log stand for."""
+        return len(self) if self.counted is None else int(self.counted.queries.sum())
+
+    @cached_property
+    def groups(self) -> tuple[Texts, Ints]:
+        """The groups' ids in their order, and the group of each query, [n]."""
+        ids = sorted(set(self.group_ids.tolist()))
+        place = {group: at for at, group in enumerate(ids)}
+        member = np.fromiter(map(place.__getitem__, self.group_ids.tolist()), dtype=np.int64, count=len(self))
+        return np.array(ids, dtype=object), member
+
+    @property
     def group_count(self) -> int:
         """How many groups there are."""
-        return len(self) if self.ungrouped else len(np.unique(self.group_ids))
+        return len(self) if self.ungrouped else len(self.groups[0])
 
     @property
     def tier_names(self) -> tuple[str, ...]:
@@ -289,6 +328,7 @@ class ReplayLog:
             signals=tuple(replace(signal, readings=_take_readings(signal, rows)) for signal in self.signals),
             context_cuts=self.context_cuts,
             notes=self.notes,
+            counted=None if self.counted is None else replace(self.counted, queries=self.counted.queries[rows]),
         )
 
     def by_id(self) -> ReplayLog:
@@ -311,10 +351,10 @@ class ReplayLog:
         Raises:
             LogError: there are fewer groups than folds.
         """
-        ids, first, member = np.unique(self.group_ids, return_index=True, return_inverse=True)
+        ids, member = self.groups
         if len(ids) < count:
             raise LogError("E_FEW", f"the log has {len(ids)} groups, too few for {count} folds")
-        rank = np.argsort(np.argsort(self.group_draws("folds", seed)[first], kind="stable"), kind="stable")
+        rank = np.argsort(np.argsort(_draws(ids, "folds", seed), kind="stable"), kind="stable")
         return np.asarray((rank * count // len(ids))[member], dtype=np.int64)
 
     def group_draws(self, purpose: str, seed: int) -> Floats:
@@ -322,11 +362,15 @@ class ReplayLog:
 
         Draws for different purposes are independent of each other, so that the folds of a half, say, are all filled.
         """
-        ids, member = np.unique(self.group_ids, return_inverse=True)
-        key = hashlib.blake2b(f"metaverify {purpose} {seed}".encode()).digest()
-        digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids)
-        draws = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return np.asarray(draws[member], dtype=np.float64)
+        ids, member = self.groups
+        return np.asarray(_draws(ids, purpose, seed)[member], dtype=np.float64)
+
+
+def _draws(ids: Texts, purpose: str, seed: int) -> Floats:
+    """A uniform draw in [0, 1) for each id."""
+    key = hashlib.blake2b(f"metaverify {purpose} {seed}".encode()).digest()
+    digests = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8, key=key).digest() for i in ids)
+    return (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _fuse_tier(tier: LoggedTier, parts: tuple[Points, ...]) -> LoggedTier:
@@ -365,6 +409,20 @@ def _take_readings(source: LoggedTier | LoggedSignal, rows: Ints | NDArray[np.bo
         )
         for reading in source.readings
     )
+
+
+def in_order(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
+    """Tiers as they stand in a log: by mean cost, of one cost the worse first, equals by name."""
+
+    # exact sums, and of one price the worse first: neither rows nor columns decide by their order
+    def total(values: Floats) -> float:  # had all been known
+        known = ~np.isnan(values)
+        return math.fsum((weights * values)[known]) * (float(weights.sum()) / max(float(weights[known].sum()), 1e-300))
+
+    def place(tier: LoggedTier) -> tuple[float, float, str]:
+        return total(tier.cost), total(tier.correct), tier.name
+
+    return tuple(sorted(tiers, key=place))
 
 
 def fingerprint(log: ReplayLog) -> str:

@@ -126,7 +126,8 @@ def _defined(value: float) -> float | None:
 def measure_contexts(log: ReplayLog, labels: NDArray[Any]) -> tuple[ContextReport, ...]:
     """Each context's rows and qualities, the largest first; ``labels`` is [queries]."""
     names, label = np.unique(labels, return_inverse=True)
-    rows, mass = np.bincount(label), np.bincount(label, log.weights)
+    counts = None if log.counted is None else log.counted.queries
+    rows, mass = np.bincount(label, counts), np.bincount(label, log.weights)
     right = [np.bincount(label, log.weights * tier.correct) / mass for tier in log.tiers]  # [tiers][contexts]
     order = np.argsort(-rows, kind="stable")
     return tuple(ContextReport(str(names[c]), int(rows[c]), tuple(float(q[c]) for q in right)) for c in order)

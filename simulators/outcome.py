@@ -136,7 +136,7 @@ def measure(policy: Policy, log: ReplayLog, ledger: Ledger, *, abstain: float | 
     hull = no_information_hull(log, abstain=worth)
     cost = mean_with_interval(ledger.cost, log)
     return Outcome(
-        n=len(log),
+        n=log.queries,
         groups=log.group_count,
         quality=mean_with_interval(ledger.quality, log),
         cost=cost,
@@ -181,8 +181,7 @@ def mean_with_interval(values: Floats, log: ReplayLog, *, level: float = LEVEL) 
     mean = log.mean(values)
     residual = log.weights * (values - mean) / log.weights.sum()
     if not log.ungrouped:
-        _, member = np.unique(log.group_ids, return_inverse=True)
-        residual = np.bincount(member, weights=residual)
+        residual = np.bincount(log.groups[1], weights=residual)
     count = len(residual)
     if count < 2:
         return Estimate(mean, -math.inf, math.inf)

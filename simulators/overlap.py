@@ -18,7 +18,10 @@ KEPT = 64
 
 
 def sample_of_rows(log: ReplayLog, tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """The rows whose ids have the lowest hashes, each as a hash of its id and one of its readings."""
+    """The rows whose ids have the lowest hashes, each as a hash of its id and one of its readings; none of a counted
+    log, which has no queries' ids."""
+    if log.counted is not None:
+        return ()
     ids = [_hash(str(query)) for query in log.query_ids]
     lowest = sorted(range(len(ids)), key=ids.__getitem__)[:KEPT]
     return tuple(f"{ids[at]}:{_hash(text)[:8]}" for at, text in zip(lowest, _readings(log, tiers, lowest), strict=True))

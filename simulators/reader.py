@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from metaverify.policies.context import context_label, interval_labels
 from metaverify.simulators.bins import balanced_cuts
+from metaverify.simulators.cells import Cells
 from metaverify.simulators.columns import (
     AGREE,
     NO_SIGNALS,
@@ -30,6 +31,7 @@ from metaverify.simulators.columns import (
     reading_column,
     source_columns,
 )
+from metaverify.simulators.counts import counted_columns, is_counted, load_counts
 from metaverify.simulators.doubts import doubts, prompt_columns
 from metaverify.simulators.files import ends_amid_a_line, scan_table, told_as_log_errors, write_table
 from metaverify.simulators.log import (
@@ -41,10 +43,11 @@ from metaverify.simulators.log import (
     LoggedTier,
     ReplayLog,
     Texts,
+    in_order,
 )
 from metaverify.simulators.sheet import Sheet, reckonable
 
-__all__ = ["LogColumns", "log_columns", "read_log", "wide_columns", "write_log"]
+__all__ = ["Choice", "LogColumns", "log_columns", "read_log", "wide_columns", "write_log"]
 
 _FEWEST_ROWS = 2  # one row cannot be learnt from
 _NO_VOTE = 1e-4  # of a vote: more than rounding takes off a share
@@ -109,10 +112,18 @@ def read_log(
             to know of such a log is read by `read_partial_log`.
 
     Raises:
-        LogError: the file, a column or a value cannot be used; the message names it and the way out.
+        LogError: the file, a column or a value cannot be used; the message names it and the way out.  Counts (see
+            `count`) are a log too, of which tiers may be chosen, and contexts told or not; the rest was settled when
+            they were counted.
     """
     file = Path(path)
     samples = (samples,) if isinstance(samples, str) else samples
+    if is_counted(file):
+        said = {"costs": costs, "group": group, "weight": weight, "partial": partial, "scale": scale != 1.0}
+        counts = load_counts(file)
+        _check_counted(file.name, counts.cells, said, context, signals, votes or {}, context_cuts or {}, samples)
+        log = counts.log() if context else counts.log().without_contexts()
+        return log if tiers is None else _keeping(file.name, log, tiers)
     if not (math.isfinite(scale) and scale > 0):
         raise LogError("E_OPTION", f"{file.name}: scale is {scale}; give a number above 0, such as 100 for percent")
     with told_as_log_errors(file):
@@ -121,7 +132,7 @@ def read_log(
         sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
-        choice = _Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled, partial)
+        choice = Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled, partial)
         logged, read = (_wide_sources if columns.form == "wide" else _long_sources)(sheet, index, choice)
         choice.check_votes([reading.name for of in (logged, read) for source in of for reading in source.readings])
         choice.check_samples(logged)
@@ -129,7 +140,7 @@ def read_log(
         cuts = _context_cuts(sheet, columns.keys, index, weights, context_cuts or {})
         return ReplayLog(
             query_ids=ids,
-            tiers=_by_cost(logged, weights),
+            tiers=in_order(logged, weights),
             weights=weights,
             group_ids=_labels(sheet, columns.keys.group, index) if columns.keys.group else ids,
             contexts=_contexts(sheet, columns.keys.context, index, cuts),
@@ -156,6 +167,8 @@ def log_columns(
         LogError: as `read_log`, for the file and its columns; no value is looked at.
     """
     file = Path(path)
+    if is_counted(file):
+        return counted_columns(file)
     with told_as_log_errors(file):
         return _columns(file, _with_labels(scan_table(file), unlabelled), context, group, weight, signals, samples)
 
@@ -186,7 +199,7 @@ def write_log(log: ReplayLog, path: str | os.PathLike[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """What the caller chose for the tiers and signals."""
 
     file: str
@@ -224,6 +237,7 @@ class _Choice:
         return tiers, read
 
     def check_votes(self, readings: Sequence[str]) -> None:
+        """Make sure that there is a reading of every name that is declared to be votes."""
         for name in self.votes:
             if name not in readings:
                 known = list(dict.fromkeys(readings))
@@ -232,6 +246,7 @@ class _Choice:
                 )
 
     def check_samples(self, tiers: Sequence[LoggedTier]) -> None:
+        """Make sure that every reading that is declared a sample changes an answer."""
         found = {r.name for tier in tiers for r in tier.readings if r.correct is not None}
         for name in self.samples:
             if name not in found:
@@ -258,6 +273,7 @@ class _Choice:
         return replace(reading, confidence=yes / votes, votes=votes)
 
     def price(self, tier: str) -> float | None:
+        """The price that was given for a tier or signal, if one was."""
         price = self.costs.get(tier)
         if price is not None and not (math.isfinite(price) and price >= 0):
             raise LogError(
@@ -268,9 +284,60 @@ class _Choice:
         return price
 
     def no_price(self, tier: str) -> LogError:
+        """The complaint that a tier has no price."""
         return LogError(
             "E_PRICE", f"{self.file}: tier {tier!r} has no price; add a cost column or give --cost {tier}=PRICE"
         )
+
+
+def _check_counted(
+    file: str,
+    cells: Cells,
+    said: Mapping[str, object],
+    context: str | Sequence[str],
+    signals: Signals,
+    votes: Mapping[str, int],
+    context_cuts: Mapping[str, Sequence[float]],
+    samples: Sequence[str],
+) -> None:
+    """Make sure that what is said of a counted log is what it was counted with."""
+    readings = [reading for source in cells.sources for reading in source.readings]
+    columns = [context] if isinstance(context, str) else [*context]
+    known: dict[str, tuple[bool, object]] = {
+        "context": (not columns or tuple(c.split(":")[0] for c in columns) == cells.context, cells.context),
+        "signal": (
+            all(
+                any(s.name == name and s.needs == tuple(needs) for s in cells.sources)
+                for name, needs in signals.items()
+            ),
+            tuple(source.name for source in cells.sources if not source.answer),
+        ),
+        "votes": (
+            all(any(r.name == name for r in readings) for name in votes)
+            and all(r.votes == votes[r.name] for r in readings if r.name in votes),
+            {reading.name: reading.votes for reading in readings if reading.votes},
+        ),
+        "samples": (all(any(r.name == n and r.sample for r in readings) for n in samples), tuple(samples)),
+        "context_cuts": (
+            all(cells.context_cuts.get(name) == tuple(cuts) for name, cuts in context_cuts.items()),
+            dict(cells.context_cuts),
+        ),
+    }
+    for option, value in said.items():
+        if value:
+            raise LogError("E_OPTION", f"{file} was counted, so --{option} comes too late; give it to metaverify count")
+    for option, (same, was) in known.items():
+        if not same:
+            told = f"{file} was counted otherwise than --{option} says (with {was or 'none'})"
+            raise LogError("E_OPTION", f"{told}; leave it out, or count again")
+
+
+def _keeping(file: str, log: ReplayLog, names: Sequence[str]) -> ReplayLog:
+    """The log with only these tiers and signals."""
+    wanted = [names] if isinstance(names, str) else list(names)
+    tiers, _ = Choice(file, wanted, {}, 1.0, NO_SIGNALS, {}).of(log.tier_names, {s.name: s.needs for s in log.signals})
+    kept = log.with_tiers(tiers)
+    return replace(kept, signals=tuple(signal for signal in kept.signals if signal.name in wanted))
 
 
 def _columns(
@@ -300,18 +367,6 @@ def _sheet(file: str, frame: pl.DataFrame) -> Sheet:
     if not len(frame):
         raise LogError("E_EMPTY", f"{file} has a header but no rows; write the log again")
     return Sheet(file, frame, np.arange(1, len(frame) + 1))
-
-
-def _by_cost(tiers: Sequence[LoggedTier], weights: Floats) -> tuple[LoggedTier, ...]:
-    # exact sums, and of one price the worse first: neither rows nor columns decide by their order
-    def total(values: Floats) -> float:  # had all been known
-        known = ~np.isnan(values)
-        return math.fsum((weights * values)[known]) * (float(weights.sum()) / max(float(weights[known].sum()), 1e-300))
-
-    def place(tier: LoggedTier) -> tuple[float, float, str]:
-        return total(tier.cost), total(tier.correct), tier.name
-
-    return tuple(sorted(tiers, key=place))
 
 
 # Queries -------------------------------------------------------------------------------------------------------------
@@ -468,7 +523,7 @@ def _weights(sheet: Sheet, keys: KeyColumns, index: _Index) -> Floats:
 # Tiers, wide ---------------------------------------------------------------------------------------------------------
 
 
-def _wide_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
+def _wide_sources(sheet: Sheet, index: _Index, choice: Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
     tiers, signals = source_columns(sheet.file, sheet.frame.columns, choice.signals, choice.samples)
     names, read = choice.of([tier.name for tier in tiers], {signal.name: signal.needs for signal in signals})
     return (
@@ -477,7 +532,7 @@ def _wide_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[Lo
     )
 
 
-def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTier:
+def _wide_tier(sheet: Sheet, columns: TierColumns, choice: Choice) -> LoggedTier:
     drop = f"leave {columns.name} out with --tiers"
     correct = sheet.correctness(columns.correct, f"or {drop}")
     unknown = np.isnan(correct)
@@ -489,7 +544,7 @@ def _wide_tier(sheet: Sheet, columns: TierColumns, choice: _Choice) -> LoggedTie
     return LoggedTier(columns.name, correct, _wide_cost(sheet, columns, choice), _present(readings))
 
 
-def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
+def _wide_cost(sheet: Sheet, columns: TierColumns, choice: Choice) -> Floats:
     if (price := choice.price(columns.name)) is not None:
         return np.full(len(sheet), float(price))
     if columns.cost is None:
@@ -501,7 +556,7 @@ def _wide_cost(sheet: Sheet, columns: TierColumns, choice: _Choice) -> Floats:
     return cost
 
 
-def _wide_signal(sheet: Sheet, columns: SignalColumns, choice: _Choice) -> LoggedSignal:
+def _wide_signal(sheet: Sheet, columns: SignalColumns, choice: Choice) -> LoggedSignal:
     scale = 1.0 if columns.readings[0].name == AGREE else choice.scale
     readings = tuple(_wide_reading(sheet, reading, choice, scale) for reading in columns.readings)
     return LoggedSignal(columns.name, _present(_priced(readings, choice.price(columns.name))), columns.needs)
@@ -515,7 +570,7 @@ def _priced(readings: tuple[LoggedReading, ...], price: float | None) -> tuple[L
     return (replace(first, price=np.full(len(first.price), float(price))), *others)
 
 
-def _wide_reading(sheet: Sheet, columns: ReadingColumns, choice: _Choice, scale: float) -> LoggedReading:
+def _wide_reading(sheet: Sheet, columns: ReadingColumns, choice: Choice, scale: float) -> LoggedReading:
     confidence = sheet.confidences(columns.confidence, scale)
     paid = _paid(sheet, columns.price, columns.confidence, confidence)
     reading = choice.counted(sheet, columns.confidence, LoggedReading(columns.name, confidence, paid))
@@ -548,7 +603,7 @@ def _present(readings: tuple[LoggedReading, ...]) -> tuple[LoggedReading, ...]:
 # Tiers, long ---------------------------------------------------------------------------------------------------------
 
 
-def _long_sources(sheet: Sheet, index: _Index, choice: _Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
+def _long_sources(sheet: Sheet, index: _Index, choice: Choice) -> tuple[list[LoggedTier], list[LoggedSignal]]:
     names = sheet.texts("tier")
     sheet.refuse(
         "E_MISSING", names.is_null().to_numpy(), "tier", "but every row needs one; name the tier that answered"
@@ -581,7 +636,7 @@ class _LongTier:
     whole: Sheet
     index: _Index
 
-    def logged(self, choice: _Choice) -> LoggedTier:
+    def logged(self, choice: Choice) -> LoggedTier:
         drop = f"leave {self.name} out with --tiers"
         first = self.apart_from(choice.samples)
         correct = first.one_a_query("correct", first.sheet.correctness("correct", f"or {drop}"))
@@ -595,14 +650,14 @@ class _LongTier:
             self.refuse_missing(correct, "correct", f"{extent}; {_PARTIAL}; or drop those queries, or {drop}")
         return LoggedTier(self.name, correct, self.cost(choice), self.readings(choice))
 
-    def signal(self, choice: _Choice) -> LoggedSignal:
+    def signal(self, choice: Choice) -> LoggedSignal:
         readings = _priced(self.readings(choice), choice.price(self.name))
         if "correct" in self.sheet:
             given = ~np.isnan(self.sheet.correctness("correct", "or leave it empty"))
             self.sheet.refuse("E_CONFLICT", given, "correct", f"but --signal {self.name} has no answers; is it a tier?")
         return LoggedSignal(self.name, readings, tuple(choice.signals[self.name]))
 
-    def cost(self, choice: _Choice) -> Floats:
+    def cost(self, choice: Choice) -> Floats:
         if (price := choice.price(self.name)) is not None:
             return np.full(len(self.index), float(price))
         if "cost" not in self.sheet:
@@ -637,7 +692,7 @@ class _LongTier:
             query = self.whole.texts("query_id")[at]
             raise self.whole.error("E_MISSING", at, f"query {query!r} has no {column} for tier {self.name!r}, {why}")
 
-    def readings(self, choice: _Choice) -> tuple[LoggedReading, ...]:
+    def readings(self, choice: Choice) -> tuple[LoggedReading, ...]:
         if "confidence" not in self.sheet:
             return ()
         confidence = self.sheet.confidences("confidence", choice.scale)
@@ -651,7 +706,7 @@ class _LongTier:
         return _present(tuple(self.reading(n, m, confidence, price, choice) for n, m in zip(order, masks, strict=True)))
 
     def reading(
-        self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats, choice: _Choice
+        self, name: str, mask: NDArray[np.bool_], confidence: Floats, price: Floats, choice: Choice
     ) -> LoggedReading:
         sheet, query = self.sheet.where(mask), self.query[mask]
         again = ~pl.Series(query).is_first_distinct().to_numpy()

@@ -123,8 +123,8 @@ class World:
             raise ValueError(f"missing is {self.missing}, outside [0, 1)")
         _check_readings(self.tiers, self.readings, classes)
 
-    def draw(self, n: int, seed: int, *, per_group: int = 1) -> ReplayLog:
-        """A log of ``n`` queries; the same seed draws the same log.
+    def draw(self, n: int, seed: int | Sequence[int], *, per_group: int = 1, first: int = 1) -> ReplayLog:
+        """A log of ``n`` queries; the same seed draws the same log, whose ids count from ``first``.
 
         Queries in groups of ``per_group`` share their hidden class, as a prompt does that is asked several times.
 
@@ -133,9 +133,9 @@ class World:
         """
         rng = np.random.default_rng(seed)
         group = np.arange(n) // per_group
-        z = _pick(np.broadcast_to(self.prior, (-(-n // per_group), len(self.prior))), rng)[group]
+        z = _pick(self.prior[None, :], np.zeros(-(-n // per_group), dtype=np.int64), rng)[group]
         tiers = [self._draw_tier(k, z, rng) for k in range(len(self.tiers))]
-        ids = np.array([f"q{i:06d}" for i in range(1, n + 1)], dtype=object)
+        ids = np.array([f"q{i:06d}" for i in range(first, first + n)], dtype=object)
         return ReplayLog(
             query_ids=ids,
             tiers=tuple(sorted(tiers, key=lambda tier: float(tier.cost.sum()))),
@@ -158,7 +158,8 @@ class World:
     def _draw_reading(
         self, emission: Emission, z: NDArray[np.int64], correct: NDArray[np.int64], rng: np.random.Generator
     ) -> LoggedReading:
-        seen = emission.levels[_pick(emission.chance[z, correct], rng)]
+        chance = emission.chance.reshape(-1, len(emission.levels))
+        seen = emission.levels[_pick(chance, 2 * z + correct, rng)]
         confidence = np.where(rng.random(len(z)) < self.missing, np.nan, seen)
         return LoggedReading(emission.name, confidence, np.full(len(z), emission.price), votes=emission.votes)
 
@@ -179,9 +180,14 @@ def _check_readings(tiers: tuple[str, ...], readings: tuple[tuple[Emission, ...]
                 raise ValueError(f"tier {tier!r}, reading {e.name!r}: {len(e.chance)} classes, the prior has {classes}")
 
 
-def _pick(chance: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One index a row of ``chance`` [n, L], drawn with those chances."""
-    return np.asarray((chance.cumsum(axis=1)[:, :-1] <= rng.random(len(chance))[:, None]).sum(axis=1), dtype=np.int64)
+def _pick(chance: Floats, state: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """One of L indices for each of the states [n], drawn with the chances of that state, a row of ``chance`` [S, L]."""
+    drawn = rng.random(len(state))
+    found = np.empty(len(state), dtype=np.int64)
+    for at, below in enumerate(chance.cumsum(axis=1)[:, :-1]):
+        rows = np.flatnonzero(state == at)
+        found[rows] = np.searchsorted(below, drawn[rows], side="right")
+    return found
 
 
 # What is true of a world ------------------------------------------------------------------------------------------

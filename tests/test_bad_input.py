@@ -642,3 +642,93 @@ def test_the_least_budget_that_a_refusal_names_is_enough(run: Run, shop: Path) -
 @pytest.mark.parametrize("budget", ["1", "5", "1000000"])
 def test_a_budget_at_or_beyond_an_end_is_kept(budget: str, fitted: Fitted) -> None:
     assert fitted(rows(), "--budget", budget)["cost"]["mean"] <= float(budget) * 1.001
+
+
+READ_AND_WRITTEN = {
+    "fit over its log": ["fit", "log.csv", "--budget", "3", "-o", "log.csv"],
+    "fit over its log, by another way": ["fit", "log.csv", "--budget", "3", "-o", "../{here}/log.csv"],
+    "fit over its log, by a link": ["fit", "log.csv", "--budget", "3", "-o", "link.csv"],
+    "fit over its log, which is linked": ["fit", "link.csv", "--budget", "3", "-o", "log.csv"],
+    "fit over its log, which has two names": ["fit", "log.csv", "--budget", "3", "-o", "twin.csv"],
+    "fit over its key": ["fit", "log.csv", "--budget", "3", "--key-file", "key", "-o", "key"],
+    "fit whose signature is over its key": ["fit", "log.csv", "--budget", "3", "--key-file", "key.sig", "-o", "key"],
+    "fit over the policy that wrote its log": [
+        *("fit", "log.csv", "--budget", "3", "--partial", "--logged-by", "policy.json", "-o", "policy.json")
+    ],
+    "report over its policy": ["report", "policy.json", "-o", "policy.json"],
+    "report over its comparison": ["report", "policy.json", "--comparison", "key", "-o", "key"],
+    "compare over its log": ["compare", "log.csv", "-o", "log.csv"],
+    "pomdp over its log": ["pomdp", "log.csv", "--price", "0.1", "-o", "log.csv"],
+    "certify over its log": ["certify", "policy.json", "log.csv", "--budget", "3", "-o", "log.csv"],
+    "certify over its traffic": ["certify", "policy.json", "--traffic", "log.csv", "--budget", "3", "-o", "log.csv"],
+    "simulate over its policy": ["simulate", "independent", "--seen-by", "policy.json", "-o", "policy.json"],
+}
+
+
+@pytest.mark.parametrize("case", READ_AND_WRITTEN)
+def test_what_is_read_is_not_written_over(case: str, run: Run, shop: Path) -> None:
+    for name in ("key", "key.sig"):
+        (shop / name).write_bytes(b"a secret of some length")
+        (shop / name).chmod(0o600)
+    (shop / "link.csv").symlink_to("log.csv")
+    (shop / "twin.csv").hardlink_to(shop / "log.csv")
+    argv = [part.format(here=shop.name) for part in READ_AND_WRITTEN[case]]
+    refused(run, shop, argv, f"-o {re.escape(argv[-1])} would replace .*, which is read; name another file")
+
+
+def test_what_only_has_the_name_of_a_word_is_written_over(run: Run, shop: Path) -> None:
+    """Options are no files: only a file of that very name would be."""
+    (shop / "older.json").write_bytes(KEPT)
+    assert run("fit", "log.csv", "--budget", "3", "--folds", "2", "--context", "task", "-o", "older.json").code == 0
+    assert (shop / "older.json").read_bytes() != KEPT
+    assert (
+        run("certify", "policy.json", "log.csv", "--budget", "9", "--delta", "0.4", "-o", "policy.json").err.count(
+            "would replace"
+        )
+        == 0
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices have names there")
+@pytest.mark.parametrize("place", ["pipe", "link"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["fit", "log.csv", "--budget", "3", "--folds", "2", "-o"],
+        ["report", "policy.json", "-o"],
+        ["compare", "log.csv", "--folds", "2", "-o"],
+        ["certify", "policy.json", "log.csv", "--budget", "3", "-o"],
+        ["simulate", "independent", "-n", "9", "-o"],
+        ["pomdp", "log.csv", "--price", "0.1", "-o"],
+        ["demo", "-o"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_a_pipe_and_a_device_stay_what_they_are(argv: list[str], place: str, run: Run, shop: Path) -> None:
+    place += {"simulate": ".csv", "pomdp": ".pomdp"}.get(argv[0], ".json")
+    if place.startswith("pipe"):
+        os.mkfifo(shop / place)
+    else:
+        (shop / place).symlink_to("/dev/null")
+    before = (shop / place).lstat()
+    refused(run, shop, [*argv, place], rf"{re.escape(place)} is there already, and is no file; name a file")
+    assert (shop / place).lstat().st_ino == before.st_ino
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need no leave there")
+@pytest.mark.parametrize("name", ["new.csv", "new.parquet", "new.jsonl.gz"])
+def test_a_log_is_written_where_a_link_leads_and_keeps_its_mode(name: str, run: Run, shop: Path) -> None:
+    (shop / "kept").mkdir()
+    (shop / name).symlink_to(shop / "kept" / name)
+    (shop / "kept" / name).write_bytes(KEPT)
+    (shop / "kept" / name).chmod(0o600)
+    assert run("simulate", "independent", "-n", "9", "-o", name).code == 0
+    assert (shop / name).is_symlink()
+    assert (shop / "kept" / name).stat().st_mode & 0o777 == 0o600
+    assert run("inspect", name).code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no such device")
+def test_a_key_file_is_read_in_bounds(run: Run, shop: Path) -> None:
+    for argv in (["show", "policy.json"], ["fit", "log.csv", "--budget", "3", "-o", "new.json"]):
+        refused(run, shop, [*argv, "--key-file", "/dev/zero"], "/dev/zero is larger than 65,536 bytes; no key is")

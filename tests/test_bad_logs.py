@@ -249,6 +249,12 @@ FIXTURES: dict[str, Bad] = {
     "a hidden character in a name": Bad(
         csv(log(**{"correct_a\u202eb": 1, "cost_a\u202eb": 1})), "E_NAME", (r"\\u202e", "rename")
     ),
+    "a space that nobody sees in a name": Bad(
+        csv(log(**{"correct_a\u200b": 1, "cost_a\u200b": 1})), "E_NAME", (r"'correct_a\\u200b'", "U\\+200B", "rename")
+    ),
+    "a space at the end of a name": Bad(
+        csv(log(**{"correct_a ": 1, "cost_a ": 1})), "E_NAME", ("'correct_a '", "at its end", "rename")
+    ),
     # what is asked of it
     "a context that is not there": Bad(
         SOUND, "E_OPTION", ("'tsk'", "did you mean 'task'"), argv=(*INSPECT, "--context", "tsk")

@@ -150,6 +150,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     command, *others = argv
     return {
         "inspect": ["inspect", shop.log],
+        "count": ["count", shop.log, "-o", shop.folder / "counts.parquet"],
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],
         "compare": ["compare", shop.log, "--methods", "thresholds", "--folds", "2", "--jobs", "1"],
         "pomdp": ["pomdp", shop.log, "--price", "0.05", "--bins", "2", "-o", shop.folder / "cascade.pomdp"],
@@ -784,7 +785,7 @@ def test_a_policy_needs_no_options_to_be_replayed_on_its_log(run: Run, shop: Sho
     assert run("replay", shop.full_policy, shop.full_log).code == 0
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "o3, high", " spaced ", "a=b", "模型", "x|y", "-n"])
+@pytest.mark.parametrize("name", ["gpt-4o", "o3, high", "two words", "a=b", "模型", "x|y", "-n"])
 def test_a_tier_of_any_name_can_be_fitted_shown_and_replayed(name: str, run: Run, shop: Shop, tmp_path: Path) -> None:
     old = pl.read_csv(shop.log)
     log, file = tmp_path / "log.parquet", tmp_path / "policy.json"

@@ -17,7 +17,7 @@ from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.policies.actions import Accept
 from metaverify.policies.graph import Ask, Node, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.simulators.bins import balanced_cuts
+from metaverify.simulators.bins import balanced_cuts, nearest_edges
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
 
 __all__ = ["AutoMix", "Cuts", "Route", "verified"]
@@ -116,7 +116,7 @@ class AutoMix:
             return
         asked = np.ones(len(log), dtype=bool) if fixed is None else ~(fixed.confidence < FIXED)
         share = log.weights / log.weights.sum()
-        rung = Rung(verifier.name, self._cuts(verifier.confidence[asked], log.weights[asked]))
+        rung = Rung(verifier.name, self._cuts(verifier, asked, log.weights))
         bins = rung.code(verifier.confidence[asked])
 
         def by_bin(column: Floats) -> Floats:
@@ -135,10 +135,11 @@ class AutoMix:
         for cost, quality, goes_on in zip(costs.tolist(), qualities.tolist(), sets.tolist(), strict=True):
             yield Route(cost, quality, (cheap.name, dear.name), (*first, _read(cheap.name, rung, goes_on)))
 
-    def _cuts(self, confidence: Floats, weights: Floats) -> tuple[float, ...]:
+    def _cuts(self, verifier: LoggedReading, asked: NDArray[np.bool_], weights: Floats) -> tuple[float, ...]:
         if self.cuts == "balanced":
-            return balanced_cuts(confidence, weights, self.bins)
-        return tuple((at + 0.5) / (self.bins - 1) for at in range(self.bins - 1))
+            return balanced_cuts(verifier.confidence[asked], weights[asked], self.bins, verifier.edges)
+        even = ((at + 0.5) / (self.bins - 1) for at in range(self.bins - 1))
+        return tuple(even) if verifier.edges is None else nearest_edges(even, verifier.edges)
 
     def _fixed(self, log: ReplayLog, tier: LoggedTier) -> LoggedReading | None:
         return None if self.fixed is None else _reading_of(log, tier, self.fixed)

@@ -13,6 +13,7 @@ from metaverify.fitting.coding import CodedLog
 from metaverify.fitting.ladders import Place
 from metaverify.fitting.models.base import HiddenStateModel, at_least
 from metaverify.fitting.models.performance import (
+    distinct,
     later_given,
     patterns,
     prices_given,
@@ -161,15 +162,14 @@ class _Rows:
 def _distinct(coded: CodedLog) -> _Rows:
     answers = tuple(sorted(coded.answers))
     quality = np.stack([coded.answers[place] for place in answers], axis=1)
-    keys = np.column_stack([np.where(np.isnan(quality), -1.0, quality), *coded.codes])
-    _, first, member = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    first, member = distinct([*np.where(np.isnan(quality), -1.0, quality).T, *coded.codes])
     codes = tuple(code[first] for code in coded.codes)
     at = np.arange(len(first))
     return _Rows(
         coded,
         answers,
-        member.reshape(-1),
-        summed(member.reshape(-1), coded.weights, len(first)),
+        member,
+        summed(member, coded.weights, len(first)),
         codes,
         quality[first],
         tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from metaverify.fitting.ladders import Place, in_hand
 __all__ = [
     "MOST_STATES",
     "Performances",
+    "distinct",
     "later_given",
     "patterns",
     "performances",
@@ -34,6 +35,9 @@ MOST_STATES = 2000
 
 MOST_ANSWERS = 14
 """Answers, samples counted too, of which every pattern of right and wrong is told apart."""
+
+MOST_CELLS = 2**62
+"""Up to which cells are numbered by products."""
 
 FINEST = 64  # steps of the first grid to which they are rounded
 
@@ -75,15 +79,13 @@ def performances(coded: CodedLog, most: int = MOST_STATES) -> Performances:
                 f"row {int(unknown.argmax()) + 1} of {coded.ladders[source].source!r}: its quality is not known; "
                 "leave such rows out, or use LatentClasses, which can do without"
             )
-    quality = np.stack(columns, axis=1)
-    value, member = np.unique(quality, axis=0, return_inverse=True)
+    first, member = distinct(columns)
     grid = FINEST
-    while len(value) > most and grid >= 1:
-        value, member = np.unique(np.round(quality * grid), axis=0, return_inverse=True)
+    while len(first) > most and grid >= 1:
+        first, member = distinct([np.round(column * grid) for column in columns])
         grid //= 2
-    member = member.reshape(-1)
-    weight = summed(member, coded.weights, len(value))
-    mean = [summed(member, coded.weights * column, len(value)) / weight for column in columns]
+    weight = summed(member, coded.weights, len(first))
+    mean = [summed(member, coded.weights * column, len(first)) / weight for column in columns]
     return Performances(coded, answers, np.stack(mean, axis=1), weight, member)
 
 
@@ -146,6 +148,22 @@ def prices_given(coded: CodedLog, expected: Callable[[int, Floats], Floats]) -> 
         return float(known[0]) if (known == known[0]).all() else expected(source, column)
 
     return tuple(tuple(price(source, p) for p in rungs) for source, rungs in enumerate(coded.price))
+
+
+def distinct(columns: Sequence[Floats | Ints]) -> tuple[Ints, Ints]:
+    """The distinct rows of some columns [n] in ascending order: where each stands first, and which one each row is [n].
+
+    `numpy.unique` of an integer that a row amounts to, which is many times quicker than that of the rows.
+    """
+    cells, count = np.zeros(len(columns[0]), dtype=np.int64), 1
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        if count * len(values) > MOST_CELLS:
+            cells = np.unique(cells, return_inverse=True)[1]
+            count = int(cells.max()) + 1
+        cells, count = cells * len(values) + place, count * len(values)
+    _, first, member = np.unique(cells, return_index=True, return_inverse=True)
+    return first.astype(np.int64), member.astype(np.int64)
 
 
 def summed(member: Ints, values: Floats, count: int) -> Floats:

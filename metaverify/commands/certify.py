@@ -46,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--looks", action="store_true", help="by an e-process, so that a growing log may be looked at again and again"
     )
     parser.add_argument("-o", "--out", help="the file to write (default: the policy file)")
+    parser.set_defaults(in_place="policy")
     add_key(parser, "refuse a file that was not signed with this key, and sign what is written with it")
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from metaverify.options import add_seed, number, whole
-from metaverify.output import print_json
+from metaverify.output import print_json, progress
 
-__all__ = ["EXAMPLE", "add", "run"]
+if TYPE_CHECKING:
+    from metaverify.simulators.worlds import World
+
+__all__ = ["EXAMPLE", "add", "piece_name", "run"]
 
 EXAMPLE = "metaverify simulate shared_difficulty -n 5000 -o log.parquet"
 
@@ -31,6 +38,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--levels", type=whole("levels", 1), default=8, help="values of a confidence (default: %(default)s)"
     )
     parser.add_argument("--missing", type=float, default=0.0, help="share of readings missing (default: %(default)s)")
+    parser.add_argument(
+        "--pieces",
+        type=whole("pieces", 1),
+        default=1,
+        help="files to write, one drawn after the other: log-0001.parquet, log-0002.parquet, … (default: %(default)s)",
+    )
     parser.add_argument("--seen-by", metavar="FILE", help="leave what a router with this policy would see of it")
     explored = parser.add_mutually_exclusive_group()
     explored.add_argument(
@@ -49,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.simulators.worlds import WORLDS
 
     world = WORLDS[options.world](options.tier_count, options.levels, missing=options.missing)
+    if options.pieces > 1:
+        _write_pieces(options, world)
+        return
     log = world.draw(options.number, options.seed)
     if options.seen_by is None:
         write_log(log, options.out)
@@ -62,7 +78,40 @@ def run(options: argparse.Namespace) -> None:
         exploration = Exploration(options.epsilon) if named is None else load_exploration(named)
         partial = observed_by(load_policy(options.seen_by), log, exploration)
         write_partial_log(partial, options.out)
+    _say(options, options.out, len(log), log.tier_names)
+
+
+def _write_pieces(options: argparse.Namespace, world: World) -> None:
+    """A log in several files, of which only one is in memory at a time."""
+    from metaverify.simulators.reader import write_log
+
+    if options.seen_by is not None:
+        raise ValueError("--pieces and --seen-by do not go together: what a router saw is written in one file")
+    if options.pieces > options.number:
+        raise ValueError(f"{options.pieces} pieces of {options.number} queries: give fewer pieces")
+    ends = [options.number * at // options.pieces for at in range(options.pieces + 1)]
+    with progress() as tell:
+        for at, (first, last) in enumerate(pairwise(ends), start=1):
+            log = world.draw(last - first, [options.seed, at], first=first + 1)
+            write_log(log, piece_name(options.out, at))
+            tell(f"piece {at}", at / options.pieces)
+    _say(options, piece_name(options.out, "*"), options.number, world.tiers)
+
+
+def piece_name(out: str, at: int | str) -> str:
+    """The name of one piece of a log.
+
+    Example:
+        >>> piece_name("drawn/log.csv.gz", 7), piece_name("log.parquet", "*")
+        ('drawn/log-0007.csv.gz', 'log-*.parquet')
+    """
+    path = pathlib.Path(out)
+    stem, dot, suffix = path.name.partition(".")
+    return str(path.with_name(f"{stem}-{at if isinstance(at, str) else f'{at:04d}'}{dot}{suffix}"))
+
+
+def _say(options: argparse.Namespace, out: str, rows: int, tiers: Sequence[str]) -> None:
     if options.json:
-        print_json({"out": options.out, "rows": len(log), "tiers": list(log.tier_names)})
+        print_json({"out": out, "rows": rows, "tiers": list(tiers)})
     else:
-        print(f"wrote {options.out}: {len(log):,} queries, tiers {', '.join(log.tier_names)}")
+        print(f"wrote {out}: {rows:,} queries, tiers {', '.join(tiers)}")

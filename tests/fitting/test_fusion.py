@@ -9,7 +9,7 @@ import pytest
 
 from metaverify.fitting.fit import fit
 from metaverify.fitting.fusion import cross_fused, fuse_log, with_inputs
-from metaverify.fitting.learner import TableLearner
+from metaverify.fitting.learner import Policies, TableLearner
 from metaverify.policies.actions import Accept, Call, Verify
 from metaverify.policies.file import dump_policy, parse_policy
 from metaverify.policies.policy import OperatingPoint
@@ -74,6 +74,25 @@ def test_scores_stand_first_in_place_of_their_inputs_and_what_has_a_price_stays(
     assert list(cards) == ["small"]
     assert fused.tier("small").readings[0].parts == cards["small"]
     assert [[r.name for r in tier.readings] for tier in fuse_log(log, cards).tiers] == [[FUSED, "judge"], []]
+
+
+@pytest.mark.parametrize("policies", ["lattice", "chain"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_histograms_are_those_of_the_scores_that_a_router_reads(policies: Policies, weighted: bool) -> None:
+    """Counted with the file's own cards, row by row; the scores that were learnt from are of other cards."""
+    log = both_matter(400, 3)
+    log = replace(log, weights=np.tile([1.0, 3.0], 200)) if weighted else log
+    policy = TableLearner(fuse=0.0, policies=policies, bins=6).policy(log)
+    score = next(r for r in policy.tiers[0].readings if r.name == FUSED)
+    readings = {r.name: r.confidence.tolist() for r in log.tier("small").readings}
+    counts = [0.0] * (len(score.cuts) + 2)
+    for row, weight in enumerate(log.weights.tolist()):
+        value = fused_score(score.parts, [readings[part.reading][row] for part in score.parts])
+        counts[sum(cut <= value for cut in score.cuts)] += weight
+    assert list(score.counts) == counts
+    learnt = np.histogram(score_of(cross_fused(log)[0]), [-1.0, *score.cuts, 2.0], weights=log.weights)[0]
+    assert np.abs(learnt - counts[:-1]).sum() > 0.02 * sum(counts), "there is something to see"
+    assert [sum(r.counts) for r in policy.tiers[0].readings] == [log.weights.sum()] * 3
 
 
 @pytest.mark.parametrize("kinds", [("free", "free paid", "paid"), ("", ""), ("paid", "free")])

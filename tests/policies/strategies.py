@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate
 from metaverify.policies.graph import Ask, Graph, Node, Poll, Read, Stop, Tally, renumbered, successors
-from metaverify.policies.names import name_fault
+from metaverify.policies.names import look_of, name_fault
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Reading, Tier
 
@@ -151,13 +151,13 @@ def cascades(draw: st.DrawFn, *, votes: bool = False, least: int = 1) -> tuple[T
         counts = draw(st.lists(st.integers(0, 10**6), min_size=len(cuts) + 2, max_size=len(cuts) + 2))
         return Reading(name, draw(amounts), cuts, tuple(counts), votes=draw(st.sampled_from([0, 1, 3])) if votes else 0)
 
-    tier_names = draw(st.lists(names, min_size=least, max_size=4, unique=True))
+    tier_names = draw(st.lists(names, min_size=least, max_size=4, unique_by=look_of))
     tiers = [
-        Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique=True)))))
+        Tier(name, draw(amounts), tuple(map(reading, draw(st.lists(names, max_size=2, unique_by=look_of)))))
         for name in tier_names
     ]
     if draw(st.booleans()):
-        name = draw(names.filter(lambda name: name not in tier_names))
+        name = draw(names.filter(lambda name: look_of(name) not in map(look_of, tier_names)))
         needs = draw(st.lists(st.sampled_from(tier_names), max_size=2, unique=True))
         tiers.append(Tier(name, 0.0, (reading(draw(names)),), answer=False, needs=tuple(needs)))
     return tuple(tiers)
@@ -177,7 +177,8 @@ def policies(
     abstain = draw(st.none() | shares)
     most = 1 if outages else 2  # outages multiply the graphs
     contexts = draw(st.lists(words, max_size=most, unique=True))
-    costs = sorted(draw(st.lists(amounts, min_size=1, max_size=most + 1, unique=True)))
+    dearest = sum(tier.price + sum(reading.price for reading in tier.readings) for tier in tiers)
+    costs = sorted({dearest + more for more in draw(st.lists(amounts, min_size=1, max_size=most + 1))})
     grove = Grove({tier.name: tier.needs for tier in tiers if not tier.answer})
     answering = [tier.name for tier in tiers if tier.answer]
     some = (
@@ -214,7 +215,7 @@ def policies(
         vertices,
         OperatingPoint(low, high, share, draw(st.none() | amounts), draw(st.none() | amounts)),
         salt=draw(st.text(max_size=8)),
-        context=tuple(draw(st.lists(names, max_size=2))),
+        context=tuple(draw(st.lists(names, max_size=2, unique_by=look_of))),
         abstain=abstain,
         evidence=draw(st.dictionaries(words, plain_json, max_size=3)),
         provenance=draw(st.dictionaries(words, plain_json, max_size=3)),
@@ -228,15 +229,16 @@ def policies(
 def certificates(draw: st.DrawFn, cost: float) -> Certificate:
     """What can be promised of an operating point of this expected cost."""
     promise, dearest = draw(st.sampled_from(PROMISES)), draw(st.none() | amounts)
-    figure = shares if promise == "expected quality" else amounts
+    first, second = sorted(draw(st.tuples(*[shares if promise == "expected quality" else amounts] * 2)))
+    limit, bound = (first, second) if promise == "expected quality" else (max(second, cost), first)
     groups = draw(st.integers(1, 2**40))
     return Certificate(
         promise,
-        draw(figure),
-        draw(st.floats(0.0, 0.5)),
+        limit,
+        draw(st.floats(0.0, 0.5, exclude_min=True)),
         draw(st.sampled_from(LEVELS)),
         draw(st.sampled_from(METHODS)),
-        draw(figure),
+        bound,
         cost,
         draw(st.integers(groups, 2**41)),
         groups,

@@ -76,6 +76,9 @@ def put(key: str, value: Any) -> Callable[[Document], None]:
         ("E_SCHEMA", "certificate.colour", put("colour", "red")),
         ("E_SCHEMA", "certificate.rows", lambda certificate: certificate.pop("rows")),
         ("E_RANGE", "certificate.delta", put("delta", 0.6)),
+        ("E_RANGE", "certificate.delta", put("delta", 0.0)),
+        ("E_RANGE", "certificate.bound", put("bound", 9.1)),
+        ("E_RANGE", "certificate.bound", put("limit", 0.5)),
         ("E_RANGE", "certificate.limit", put("limit", -1.0)),
         ("E_RANGE", "certificate.limit", put("promise", "expected quality")),
         ("E_RANGE", "certificate.groups", put("groups", 901)),
@@ -92,6 +95,37 @@ def test_what_is_no_certificate_is_refused(code: str, place: str, change: Callab
     error = refusal(sealed(document))
     assert error.code == code
     assert place in error.place
+
+
+def test_a_certificate_makes_sense_beside_the_file_or_is_refused_in_these_words() -> None:
+    """All of it made up and sealed anew: a limit of half, a bound of fifty, never broken, of a point that costs 3."""
+    cost, quality = certified().expected_cost, VARIANTS[3]
+    for changes, words in (
+        ({"delta": 0.0}, "delta: is 0, but nothing is certain"),
+        ({"limit": 0.5, "bound": 50.0}, "bound: is 50.0, above the limit 0.5: the rows do not show it"),
+        ({**quality, "bound": 0.7}, "bound: is 0.7, below the limit 0.8: the rows do not show it"),
+
+        ({"limit": cost / 1.2, "bound": 0.1}, None),
+        ({"limit": cost / 1.3, "bound": 0.1}, f"cost: is {cost}, far above the limit {cost / 1.3}: "
+         "no such point is tested"),
+        ({"bound": 9.0}, None),
+        ({"bound": 9.0 * (1 + 1e-7)}, None),  # as far as it is searched for
+        ({**quality, "bound": 0.8 - 1e-7}, None),
+        ({**quality, "limit": 0.01, "bound": 0.01 - 1e-7}, None),
+    ):  # fmt: skip
+        document = dump_policy(certified(**changes)).encode()
+        if words is None:
+            assert parse_policy(document).certificate is not None
+        else:
+            error = refusal(document)
+            assert str(error) == f"E_RANGE at document.certificate.{words}"
+
+
+def test_the_cheapest_point_may_be_certified_whatever_it_was_expected_to_cost() -> None:
+    """On rows that are cheaper than those that the policy was fitted on; every other point only near the limit."""
+    policy = certified().at(budget=certified().vertices[0].cost)
+    certificate = certified(limit=0.01, bound=0.01, cost=policy.expected_cost).certificate
+    assert parse_policy(dump_policy(replace(policy, certificate=certificate)).encode()).certificate == certificate
 
 
 def test_a_certificate_of_cost_goes_along_to_what_costs_less() -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metaverify.policies.document import LONGEST, Fields, PolicyFileError, check_number, parse_document, shown
+from metaverify.policies.file import parse_policy
+
+from .strategies import examples
 
 
 def told(work: Callable[[], object]) -> str:
@@ -43,6 +50,113 @@ def told(work: Callable[[], object]) -> str:
 )  # fmt: skip
 def test_a_document_is_refused_in_these_words(data: bytes, message: str) -> None:
     assert told(lambda: parse_document(data)) == message
+
+
+def packed(before: str, unit: str, after: str) -> bytes:
+    """As many units as fit into a megabyte between two texts."""
+    return (before + unit * (((1 << 20) - len(before) - len(after)) // len(unit)) + after).encode()
+
+
+MANY_KEYS = ",".join(f'"key{number}":0' for number in range(80_000)) + "}"
+HEAD = '{"format":"metaverify-policy","version":1,'
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (packed("[", "0,", "0]"), "E_SCHEMA"),
+        (packed('{"a":[', "0,", "0]}"), "E_SCHEMA"),
+        (packed("[", "[],", "[]]"), "E_SIZE"),
+        (packed("[", "{},", "{}]"), "E_SIZE"),
+        (packed("[" * 20, "]", ""), "E_DEPTH"),
+        (packed("", "]", ""), "E_SYNTAX"),
+        (packed("[", '"",', '""]'), "E_SCHEMA"),
+        (("{" + MANY_KEYS).encode(), "E_SCHEMA"),
+        ((HEAD + MANY_KEYS).encode(), "E_SCHEMA"),  # without an id, and 80,000 keys that might have been meant
+        (f'{HEAD}"id":"","a":1,{MANY_KEYS}'.encode(), "E_CHECKSUM"),
+        (f'{{"key9":0,{MANY_KEYS}'.encode(), "E_DUPKEY"),
+    ],
+    ids=["numbers", "member", "arrays", "objects", "deep", "closed", "texts", "keys", "no id", "sealed", "twice"],
+)
+def test_the_work_that_a_large_document_makes_in_python_does_not_grow_with_it(data: bytes, code: str) -> None:
+    lines = 0
+
+    def count(_: FrameType, event: str, __: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        with pytest.raises(PolicyFileError) as caught:
+            parse_policy(data)
+    finally:
+        sys.settrace(before)
+    assert caught.value.code == code
+    assert lines < 10_000
+
+
+def as_it_says(text: str) -> Any:
+    """The document by the plain reading of the rules, one value after another; the code where one is broken."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in found}) < len(found):
+            raise LookupError("E_DUPKEY")
+        return dict(found)
+
+    def whole(digits: str) -> int:
+        if not -(2**63) <= int(digits) < 2**63:
+            raise LookupError("E_NUMBER")
+        return int(digits)
+
+    def finite(digits: str) -> float:
+        if float(digits) in (float("inf"), -float("inf")):
+            raise LookupError("E_NONFINITE")
+        return float(digits)
+
+    try:
+        value = json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_float=finite)
+    except json.JSONDecodeError:
+        return "E_SYNTAX"
+    except LookupError as error:
+        return error.args[0]
+    return value if isinstance(value, dict) else "E_SCHEMA"
+
+
+PIECES = (
+    *("[", "]", "{", "}", ",", ":", '"', '"a"', '"b":', '"\\"', "\\", " ", "-", ".", "e", "0", "1", "null", "0.5"),
+    *("9" * 18, "9" * 19, "1" + "0" * 19, "9223372036854775807", "-9223372036854775808", "9223372036854775808"),
+)
+
+
+@examples(600)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.booleans())
+def test_a_document_is_what_the_plain_reading_makes_of_it(text: str, wrapped: bool) -> None:
+    text = f'{{"x": [{text}]}}' if wrapped else text
+    wanted = as_it_says(text)
+    try:
+        found: Any = parse_document(text.encode())
+    except PolicyFileError as error:
+        found = error.code
+    if wanted == "E_SYNTAX":
+        assert found in ("E_SYNTAX", "E_NUMBER", "E_NONFINITE", "E_DUPKEY")  # of two faults either may be told
+    else:
+        assert found == wanted
+        assert repr(found) == repr(wanted)
+
+
+@pytest.mark.parametrize("digits", [19, 20, 400, 5000, 100_000])
+@pytest.mark.parametrize("after", ["", "e", "e+", ".", ".5", "e5", "x", "]]"])
+@pytest.mark.parametrize("before", ["", "-", "+", ".", "0.", "1e", "1e-", "--", '"', '1"'])
+def test_no_row_of_digits_is_anything_but_a_refusal_or_a_number(digits: int, before: str, after: str) -> None:
+    text = f'{{"a": [{before}{"9" * digits}{after}]}}'
+    found: Any = None
+    try:
+        (found,) = parse_document(text.encode())["a"]
+    except PolicyFileError as error:
+        found = error.code
+    assert found in ("E_NUMBER", "E_NONFINITE", "E_SYNTAX") or found == float(text[7:-2])
 
 
 @pytest.mark.parametrize("number", [-(2**63), 2**63 - 1, 0, 10**18])

@@ -98,6 +98,47 @@ def test_a_saved_policy_decides_as_before(tmp_path: Path) -> None:
         assert back.decide({"small": 0.4}, key=key) == policy.decide({"small": 0.4}, key=key)
 
 
+def test_a_vertex_that_costs_far_less_than_what_every_query_buys_is_refused() -> None:
+    """All costs divided by a hundred would make a budget of a few cents buy dollars."""
+    document = golden()  # every query buys small's answer, for 1, and a free reading
+    for vertex in document["vertices"]:
+        vertex["cost"] /= 100
+    error = refusal(sealed(document))
+    assert str(error) == (
+        "E_RANGE at document.vertices[0].cost: is 0.03, less than half of what every query buys there, 1 by the prices"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cost", "root", "contexts", "taken"),
+    [
+        (0.75, 0, {}, True),  # small for 1 and a look at it for a half; large for 20 is not bought of all
+        (math.nextafter(0.75, 0.0), 0, {}, False),
+        (10.0, 3, {}, True),  # large at once
+        (9.99, 3, {}, False),
+        (0.75, 0, {"a": 0, "b": 1}, True),
+        (0.7, 0, {"a": 0, "b": 1}, False),  # whatever follows the look
+        (0.0, 0, {"a": 0, "b": 3}, True),  # nothing is bought in every context, and what is bought may be cheap there
+    ],
+)
+def test_a_vertex_costs_half_of_what_every_query_buys_there_at_the_least(
+    cost: float, root: int, contexts: dict[str, int], taken: bool
+) -> None:
+    nodes = (
+        *(Ask("small", 2), Ask("small", 4), Read("small", "look", (0.5,), (3, 5), 3), Ask("large", 6)),
+        *(Read("small", "look", (0.5,), (5, 5), 5), Stop(Accept("small")), Stop(Accept("large"))),
+    )
+    tiers = (Tier("small", 1.0, (Reading("look", 0.5, (), (1, 0)),)), Tier("large", 20.0))
+    dear = Vertex(0.0, 100.0, 0.9, 0, dict.fromkeys(contexts, 1) if contexts else {})
+    unused = () if contexts else (replace(dear, cost=200.0, root=1),)  # so that every node is reached
+    policy = Policy(tiers, nodes, (Vertex(0.1, cost, 0.5, root, contexts), dear, *unused), OperatingPoint(0, 0, 0.0))
+    data = dump_policy(policy).encode()
+    if taken:
+        assert parse_policy(data) == policy
+    else:
+        assert refusal(data).place == "document.vertices[0].cost"
+
+
 def test_the_layout_and_the_order_of_keys_do_not_matter() -> None:
     document = golden()
     policy = load_policy(GOLDEN)
@@ -427,12 +468,15 @@ def structural() -> Iterator[tuple[str, str, Callable[[Document], None], str]]:
         "an override": "a\u202eb",
         "an isolate": "\u2066a",
         "a mark": "a\u200f",
+        "a zero-width space": "a\u200bb",
+        "a space at its end": "a ",
         "nothing": "",
     }.items():
         yield f"a tier's name with {what}", "E_NAME", changed("tiers", 1, "name", to=name), "tiers[1]"
         change = changed("tiers", 0, "readings", 1, "name", to=name)
         yield f"a reading's name with {what}", "E_NAME", change, "tiers[0].readings[1]"
         yield f"a column's name with {what}", "E_NAME", changed("context", to=["task", name]), "context[1]"
+    yield "tiers that look alike", "E_NAME", changed("tiers", 1, "name", to="sm\u0430ll"), "tiers[1]"
     yield "columns that look alike", "E_NAME", changed("context", to=["\u00e9", "e\u0301"]), "context[1]"
     high = changed("tiers", 0, "readings", 1, "price", to=1.7e308)
     yield (

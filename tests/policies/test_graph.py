@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -28,6 +29,7 @@ from metaverify.policies.graph import (
     all_votes,
     as_number,
     as_votes,
+    bought_first,
     check_graph,
     come_to,
     compact,
@@ -328,6 +330,42 @@ def test_a_graph_that_keeps_every_rule_is_accepted_and_every_walk_ends(policy: P
     )
     everything = {t.name: {r.name: (0, r.votes) if r.votes else 0.5 for r in t.readings} for t in policy.tiers}
     assert isinstance(policy.decide(everything, key=1), (Accept, Abstain))
+
+
+def walks(nodes: Sequence[Node], at: int) -> list[frozenset[tuple[str, str | None]]]:
+    """What is bought on every way from a node to an end."""
+    node = nodes[at]
+    own: set[tuple[str, str | None]] = set()
+    if not isinstance(node, Stop):
+        own.add((node.tier, None if isinstance(node, Ask) else node.reading))
+    rest = [way for child in successors(node) for way in walks(nodes, child)] or [frozenset()]
+    return [frozenset(own) | way for way in rest]
+
+
+@examples(100)
+@given(policies(votes=True))
+def test_what_is_bought_first_is_bought_on_every_way(policy: Policy) -> None:
+    for vertex in policy.vertices:
+        for root in vertex.roots:
+            first, ways = bought_first(policy.nodes, root), walks(policy.nodes, root)
+            assert first <= frozenset.intersection(*ways)
+
+
+def test_what_is_bought_first_ends_where_ways_part() -> None:
+    nodes: tuple[Node, ...] = (
+        Ask("a", 1),
+        Read("a", "free", (0.5,), (2, 2), 2),  # goes on the same whatever it is
+        Ask("b", 3),
+        Read("b", "conf", (0.5,), (4, 5), 4),
+        Ask("c", 6),
+        Stop(Accept("b")),
+        Stop(Accept("c")),
+    )
+    assert bought_first(nodes, 0) == {("a", None), ("a", "free"), ("b", None), ("b", "conf")}
+    assert bought_first(nodes, 3) == {("b", "conf")}
+    assert bought_first(nodes, 4) == {("c", None)}
+    assert bought_first(nodes, 5) == frozenset()
+    assert bought_first((replace(nodes[1], missing=3), *nodes[1:]), 0) == {("a", "free")}
 
 
 def read(cuts: tuple[float, ...], then: tuple[int, ...] = (2, 2), missing: int = 2) -> tuple[Node, ...]:

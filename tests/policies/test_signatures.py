@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import random
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +130,77 @@ def test_a_public_key_is_never_taken_for_a_shared_secret(tmp_path: Path) -> None
         for use in (save_policy, lambda _, to, key: load_policy(to, key=key)):
             with pytest.raises(ValueError, match="give an ed25519 key in PEM form"):
                 use(GOLDEN, path, key=other)
+
+
+def public_forms() -> dict[str, bytes]:
+    """Public keys in every form in which the library that makes them hands them out, and what becomes of the text."""
+    from cryptography.hazmat.primitives import serialization as to
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    der, spki = to.Encoding.DER, to.PublicFormat.SubjectPublicKeyInfo
+    curve = ec.derive_private_key(12345, ec.SECP256R1()).public_key()
+    modulus = ec.derive_private_key(7, ec.SECP521R1()).public_key().public_numbers()
+    big = rsa.RSAPublicNumbers(65537, (modulus.x << 1600) * 2 + modulus.y * 2 + 1).public_key()
+    small = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(RFC8032[0][1]))
+    forms = {"rsa pkcs1": big.public_bytes(der, to.PublicFormat.PKCS1)}
+    for name, key in {"rsa": big, "p-256": curve, "ed25519": small}.items():
+        forms[f"{name} der"] = key.public_bytes(der, spki)
+        line = forms[f"{name} openssh"] = key.public_bytes(to.Encoding.OpenSSH, to.PublicFormat.OpenSSH)
+        kind, base = line.split()
+        forms[f"{name} unpacked"] = base64.b64decode(base)
+        forms[f"{name} base"] = base
+        forms[f"{name} ssh2"] = b"---- BEGIN SSH2 PUBLIC KEY ----\n" + base + b"\n---- END SSH2 PUBLIC KEY ----\n"
+        forms[f"{name} options"] = b'from="10.0.0.0/8" ' + line
+        forms[f"{name} host"] = b"example.org " + kind + b"\t" + base
+    texts = {name: form for name, form in forms.items() if form.isascii()}
+    forms |= {f"{name}, base64": base64.encodebytes(form) for name, form in forms.items() if name not in texts}
+    for name, form in texts.items():
+        forms[f"{name}, newline"] = b"\r\n" + form
+        forms[f"{name}, mark"] = b"\xef\xbb\xbf" + form
+        for coding in ("utf-16", "utf-16-le", "utf-16-be"):
+            forms[f"{name}, {coding}"] = form.decode().encode(coding)
+    return forms | {"jwk": b'{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}'}
+
+
+def test_no_form_of_a_public_key_that_can_be_known_is_a_secret() -> None:
+    forms = public_forms()
+    assert len(forms) > 100
+    for name, key in forms.items():
+        assert not is_secret(key), name
+        for use in (lambda key=key: sign(b"a policy", key), lambda key=key: is_signed(b"a policy", [], key)):
+            with pytest.raises(ValueError, match="the key is a public one, not a shared secret"):
+                use()
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_pem_file_that_an_editor_saved_otherwise_is_the_same_key(coding: str) -> None:
+    secret, known = (key.decode().encode(coding) for key in (PRIVATE, PUBLIC))
+    assert (is_secret(secret), is_secret(known)) == (True, False)
+    assert sign(b"a policy", secret) == sign(b"a policy", PRIVATE)
+    assert is_signed(b"a policy", [sign(b"a policy", PRIVATE).encode()], known)
+    with pytest.raises(ValueError, match="sign with the private one"):
+        sign(b"a policy", known)
+
+
+def test_secrets_of_every_kind_are_taken_as_they_stand() -> None:
+    rng = random.Random(3)
+    drawn = [rng.randbytes(size) for size in (16, 32, 64, 300) for _ in range(2000)]
+    told = [b"0" * 16, b"correct horse battery staple\n", "s\u00e9same ouvre-toi".encode("utf-16"), b"a\0" * 16]
+    for key in (*drawn, *map(base64.b64encode, drawn[::5]), *told):
+        assert is_secret(key)
+        assert sign(b"a policy", key) == f"hmac-sha256:{hmac.new(key, b'a policy', hashlib.sha256).hexdigest()}"
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef", PUBLIC.decode(), bytearray(SECRET), 7])
+def test_a_key_that_is_not_bytes_is_told_so(tmp_path: Path, key: Any) -> None:
+    path = tmp_path / "p.json"
+    words = rf"^the key is of type {type(key).__name__}; give bytes: .*text\.encode\(\)$"
+    with pytest.raises(TypeError, match=words):
+        save_policy(GOLDEN, path, key=key)
+    assert list(tmp_path.iterdir()) == []
+    save_policy(GOLDEN, path, key=SECRET)
+    with pytest.raises(TypeError, match=words):
+        load_policy(path, key=key)
 
 
 def test_a_reader_finds_a_signature_between_the_two_steps_of_an_export(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""Every engine counts the same, to the last bit; one that is not installed is passed over, and said so."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.engines import BATCH, with_batches
+from metaverify.simulators.log import LogError
+from tests.simulators.test_counting import OPTIONS, batch_by_hand, same, table
+
+IDS = ("", "q1", "é", "日本-7", "a𝄞b", "x" * 64, "x" * 65 + "y", "q" * 200, "42")
+
+Opener = Callable[[Path], Any]
+
+
+def duckdb(path: Path) -> Any:
+    engine = pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    return engine.connect().sql(f"select * from '{path}'")
+
+
+def dask(path: Path) -> Any:
+    frames = pytest.importorskip("dask.dataframe", reason="Dask is not installed")
+    return frames.read_parquet(path)
+
+
+def pyspark(path: Path) -> Any:
+    sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed")
+    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    try:
+        session = builder.config("spark.sql.shuffle.partitions", "2").getOrCreate()
+    except Exception as error:  # no Java, mostly
+        pytest.skip(f"PySpark does not start: {error}")
+    return session.read.parquet(str(path))
+
+
+ENGINES = {
+    "polars": lambda path: pl.scan_parquet(path),
+    "duckdb": duckdb,
+    "dask": dask,
+    "pyspark": pytest.param(pyspark, marks=pytest.mark.slow),
+}
+
+
+@pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
+def opened(request: pytest.FixtureRequest) -> Any:
+    """Opens a Parquet file as a lazy frame of the engine."""
+    with warnings.catch_warnings():  # of what engines say to one another
+        warnings.simplefilter("ignore")
+        yield request.param
+
+
+def test_every_engine_counts_alike(opened: Opener, tmp_path: Path) -> None:
+    table(240).write_parquet(tmp_path / "log.parquet")
+    whole = count(tmp_path / "log.parquet", bins=5, **OPTIONS)  # type: ignore[arg-type]
+    frame = opened(tmp_path / "log.parquet")
+    assert same(count(frame, bins=5, **OPTIONS), whole)  # type: ignore[arg-type]
+    assert sketch(frame, **OPTIONS).to_json() == sketch(tmp_path / "log.parquet", **OPTIONS).to_json()
+
+
+def test_every_engine_refuses_alike(opened: Opener, tmp_path: Path) -> None:
+    wrong = table(60).with_columns(cost_large=pl.when(pl.int_range(60) == 7).then(-1.0).otherwise("cost_large"))
+    wrong.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(LogError, match=r"E_RANGE: .*cost_large is -1\.0 in one row, not a price"):
+        count(opened(tmp_path / "log.parquet"), **OPTIONS)  # type: ignore[arg-type]
+
+
+def test_every_engine_puts_a_text_in_the_same_batch(opened: Opener, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"at": range(len(IDS)), "the id": IDS})
+    frame.write_parquet(tmp_path / "ids.parquet")
+    found = with_batches(opened(tmp_path / "ids.parquet"), "the id", 97)
+    if isinstance(found, pl.LazyFrame):
+        batches = dict(found.collect().select("at", BATCH).rows())
+    elif hasattr(found, "fetchall"):
+        batches = dict(found.project(f'"at", "{BATCH}"').fetchall())
+    else:
+        rows = found.toPandas() if hasattr(found, "toPandas") else found.compute()
+        batches = dict(zip(rows["at"].tolist(), rows[BATCH].tolist(), strict=True))
+    assert batches == {at: batch_by_hand(text, 97) for at, text in enumerate(IDS)}
+
+
+def test_an_eager_table_is_counted_and_an_engine_without_a_hash_refused() -> None:
+    frame = table(60)
+    assert same(count(frame, **OPTIONS), count(frame.lazy(), **OPTIONS))  # type: ignore[arg-type]
+    ids = {"query_id": np.arange(3)}
+    with pytest.raises(LogError, match=r"E_OPTION.*no batches of its groups.*dask, duckdb, polars, pyspark"):
+        with_batches(pytest.importorskip("pyarrow").table(ids), "query_id", 4)
