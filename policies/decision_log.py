@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import math
 import os
 import queue
 import sys
@@ -214,7 +213,7 @@ def _plain(told: Told) -> Any:
     if isinstance(told, tuple | list):
         return [int(part) for part in told]
     value = float(told)
-    return value if math.isfinite(value) else None
+    return value if 0.0 <= value <= 1.0 else None  # as it was taken
 
 
 def _at_the_end_of_a_child(close: Callable[[], None]) -> None:

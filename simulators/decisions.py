@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import polars as pl
 from metaverify.simulators.files import scan_table, told_as_log_errors
 from metaverify.simulators.log import LogError
 from metaverify.simulators.sheet import Sheet
+from metaverify.simulators.steps import check_step, read_step
 
 __all__ = ["join_labels", "read_decisions", "read_labels", "request_rows"]
 
@@ -49,38 +49,50 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
     """
     file = Path(path)
     try:
-        text = file.read_text("utf-8", errors="replace")
+        lines = file.read_bytes().split(b"\n")
     except OSError as error:
         raise LogError("E_FILE", f"{file.name}: cannot be read: {error.strerror or error}") from error
     requests: dict[str, list[dict[str, Any]]] = {}
+    kinds: dict[str, tuple[Any, int]] = {}
     skipped = 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            step = json.loads(line)
-        except ValueError:
+    for number, line in enumerate(lines, start=1):
+        place = f"{file.name} line {number}"
+        step = read_step(line, place)
+        if step is None:
             skipped += bool(line.strip())
             continue
-        key = _key(step, f"{file.name} line {number}")
+        key = str(step["key"])
+        before, first = kinds.setdefault(key, (step["key"], number))
+        if before != step["key"]:
+            fault = f"the key {step['key']!r} is {before!r} in line {first}, which is the same query"
+            raise LogError("E_DUPID", f"{place}: {fault}; write keys either as text or as numbers")
         if step["step"] == 0:
             requests[key] = []
         requests.setdefault(key, []).append(step)
+    if skipped and not requests:
+        raise _no_step(file.name, b"\n".join(lines))
     rows = [row for key, steps in requests.items() for row in _rows(key, steps)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row"), skipped
 
 
-def _key(step: Any, place: str) -> str:
-    needed = ("key", "step", "action", "tier", "reading", "confidence", "cost", "propensity", "reason")
-    if not isinstance(step, dict) or not all(name in step for name in needed):
-        raise LogError("E_SYNTAX", f"{place}: is no step of a decision log; give the file that DecisionLog wrote")
-    if step["key"] is None:
-        raise LogError(
-            "E_MISSING", f"{place}: the request has no key, so nothing can be joined; route with key=<the request's id>"
-        )
-    return str(step["key"])
+def _no_step(name: str, raw: bytes) -> LogError:
+    """The complaint about a file without a single whole line."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        fault = f"{name} is no UTF-8 text (byte {error.start + 1} is 0x{raw[error.start]:02x})"
+        return LogError("E_ENCODING", f"{fault}; give the file that DecisionLog wrote")
+    return LogError("E_SYNTAX", f"{name} has no line that is JSON; give the file that DecisionLog wrote")
 
 
 def request_rows(key: str, steps: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The steps of one request as rows of the long form, by column; see `read_decisions`."""
+    """The steps of one request as rows of the long form, by column; see `read_decisions`.
+
+    Raises:
+        LogError: one of them is none.
+    """
+    for step in steps:
+        check_step(step, f"step {step.get('step')}")
     return (dict(zip(_SCHEMA, row, strict=True)) for row in _rows(key, steps))
 
 

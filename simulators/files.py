@@ -21,8 +21,10 @@ from metaverify.simulators.log import LogError
 
 __all__ = [
     "check_suffix",
+    "distinct_keys",
     "ends_amid_a_line",
     "metadata_of",
+    "refuse_constant",
     "scan_table",
     "told_as_log_errors",
     "write_pieces",
@@ -272,7 +274,9 @@ def _refuse_bad_line(name: str, raw: bytes) -> None:
     for number, line in enumerate(raw.split(b"\n"), start=1):
         try:
             value = (
-                json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_distinct) if line.strip() else {}
+                json.loads(line, parse_constant=refuse_constant, object_pairs_hook=distinct_keys)
+                if line.strip()
+                else {}
             )
         except (ValueError, RecursionError) as error:
             raise LogError(
@@ -295,11 +299,13 @@ def _kind(cell: object) -> str:
     return {bool: "true or false", str: "text", list: "an array", dict: "an object"}.get(type(cell), "a number")
 
 
-def _refuse_constant(constant: str) -> float:
+def refuse_constant(constant: str) -> float:
+    """What JSON has no word for, for `json.loads`."""
     raise ValueError(f"{constant} is no JSON number, a missing one is null")
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def distinct_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys differ, for `json.loads`."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))

@@ -109,22 +109,137 @@ def test_torn_lines_are_counted_and_the_last_request_of_a_key_counts(tmp_path: P
     assert rows.filter(tier="tier0", reading="free")["confidence"].to_list() == [0.9]
 
 
-STEP = {"key": "q", "step": 0, "action": "accept", "tier": "a", "reading": None, "confidence": {}, "cost": 0.0}
+STEP: dict[str, Any] = {
+    **{"key": "q", "step": 0, "action": "call", "tier": "a", "reading": None, "confidence": {"conf": 0.5}},
+    **{"cost": 1.0, "propensity": 1.0, "reason": "", "context": None},
+}
+
+
+def line(**changes: Any) -> str:
+    return json.dumps({**STEP, **changes})
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("second", "message"),
     [
-        ([1], "line 2: is no step of a decision log"),
-        ({"key": "q"}, "line 2: is no step of a decision log"),
-        (STEP | {"key": None, "propensity": 1.0, "reason": ""}, "line 2: the request has no key"),
+        ("[1]", "E_SYNTAX: log.jsonl line 2: is no step of a decision log; give the file that DecisionLog wrote"),
+        ('{"key": "q"}', "E_SYNTAX: log.jsonl line 2: is no step of a decision log; give the file that"),
+        (line(key=None), "E_MISSING: log.jsonl line 2: the request has no key"),
+        (line(key=["q"]), 'E_TYPE: log.jsonl line 2: key is ["q"], not text or a whole number; give'),
+        (line(key=True), "E_TYPE: log.jsonl line 2: key is true, not text or a whole number; give"),
+        (line(key=1.5), "E_TYPE: log.jsonl line 2: key is 1.5, not text or a whole number; give"),
+        (line(key="\ud800"), 'E_ENCODING: log.jsonl line 2: key is "\\ud800", with half a letter'),
+        (line(tier="a\udfff"), 'E_ENCODING: log.jsonl line 2: tier is "a\\udfff", with half a letter'),
+        (line(confidence={"\ud800": 0.5}), 'E_ENCODING: log.jsonl line 2: confidence is "\\ud800", with half a'),
+        (line(step="0"), 'E_TYPE: log.jsonl line 2: step is "0", not a whole number; give'),
+        (line(step=True), "E_TYPE: log.jsonl line 2: step is true, not a whole number; give"),
+        (line(step=-1), "E_RANGE: log.jsonl line 2: step is -1, below 0; the steps"),
+        (line(action=7), "E_TYPE: log.jsonl line 2: action is 7, not text; give"),
+        (line(action="buy"), 'E_SYNTAX: log.jsonl line 2: action is "buy", none of call, verify, accept, abstain'),
+        (line(tier=None), "E_MISSING: log.jsonl line 2: tier is null, of a step that is to call; say which"),
+        (line(tier=["a"]), 'E_TYPE: log.jsonl line 2: tier is ["a"], not text; give'),
+        (line(action="verify"), "E_MISSING: log.jsonl line 2: reading is null, of a step that is to verify"),
+        (line(confidence=None), "E_TYPE: log.jsonl line 2: confidence is null, not an object of readings; give"),
+        (line(confidence=[0.5]), "E_TYPE: log.jsonl line 2: confidence is [0.5], not an object of readings; give"),
+        (
+            line(confidence={"conf": "a"}),
+            "E_TYPE: log.jsonl line 2: confidence of 'conf' is \"a\", not a number; write",
+        ),
+        (
+            line(confidence={"conf": True}),
+            "E_TYPE: log.jsonl line 2: confidence of 'conf' is true, not a number; write",
+        ),
+        (
+            line(confidence={"conf": 1.7}),
+            "E_RANGE: log.jsonl line 2: confidence of 'conf' is 1.7, outside [0, 1]; write",
+        ),
+        (line(confidence={"conf": [0]}), "E_RANGE: log.jsonl line 2: confidence of 'conf' is [0], no votes; write"),
+        (line(confidence={"conf": [5, 3]}), "E_RANGE: log.jsonl line 2: confidence of 'conf' is [5, 3], no votes"),
+        (line(confidence={"conf": [0.5, 1]}), "E_RANGE: log.jsonl line 2: confidence of 'conf' is [0.5, 1], no votes"),
+        (line(confidence={"conf": [-1, 1]}), "E_RANGE: log.jsonl line 2: confidence of 'conf' is [-1, 1], no votes"),
+        (line(cost="free"), 'E_TYPE: log.jsonl line 2: cost is "free", not a number; give'),
+        (line(cost=None), "E_TYPE: log.jsonl line 2: cost is null, not a number; give"),
+        (line(cost=-5), "E_RANGE: log.jsonl line 2: cost is -5, no cost; write what was paid"),
+        (line(cost=10**400), "E_RANGE: log.jsonl line 2: cost is 1000"),
+        (line(cost=1e-300), "E_RANGE: log.jsonl line 2: cost is 1e-300, no cost"),
+        (line(cost=1).replace("1,", "1e999,"), "E_RANGE: log.jsonl line 2: cost is Infinity, no cost"),
+        (line(propensity="1"), 'E_TYPE: log.jsonl line 2: propensity is "1", not a number or null; give'),
+        (line(propensity=5), "E_RANGE: log.jsonl line 2: propensity is 5, outside [0, 1]; write a chance, or null"),
+        (line(reason=None), "E_TYPE: log.jsonl line 2: reason is null, not text; give"),
+        (line(context=["c"]), 'E_TYPE: log.jsonl line 2: context is ["c"], not text or null; give'),
+        (line(unseen=[]), "E_TYPE: log.jsonl line 2: unseen is [], not an object of chances; give"),
+        (line(unseen={"b": 2}), "E_RANGE: log.jsonl line 2: unseen of 'b' is 2, outside [0, 1]"),
+        (line(unseen={"b": None}), "E_TYPE: log.jsonl line 2: unseen of 'b' is null, not a number"),
+        (line(cost=float("nan")), "E_SYNTAX: log.jsonl line 2: NaN is no JSON number"),
+        (line()[:-1] + ', "cost": 2}', "E_SYNTAX: log.jsonl line 2: 'cost' stands twice in one object; keep one; give"),
+        (
+            line(x="@").replace('"@"', "[" * 100_000 + "]" * 100_000),
+            "E_SYNTAX: log.jsonl line 2: it is nested too deep",
+        ),
+        (line(x="@").replace('"@"', "9" * 5000), "E_SYNTAX: log.jsonl line 2: Exceeds the limit"),
+        (
+            line(key=7) + "\n" + line(key="7"),
+            "E_DUPID: log.jsonl line 3: the key '7' is 7 in line 2, which is the same",
+        ),
     ],
 )
-def test_what_is_no_decision_is_refused_by_line(tmp_path: Path, line: Any, message: str) -> None:
+def test_what_is_no_decision_is_refused_by_line(tmp_path: Path, second: str, message: str) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_text(json.dumps(STEP | {"propensity": 1.0, "reason": ""}) + "\n" + json.dumps(line) + "\n")
-    with pytest.raises(LogError, match=message):
+    path.write_text(f"{line()}\n{second}\n")
+    with pytest.raises(LogError) as caught:
         read_decisions(path)
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\xff\xfe", "E_ENCODING: log.jsonl is no UTF-8 text (byte 1 is 0xff); give the file that DecisionLog wrote"),
+        (line().encode("utf-16"), "E_ENCODING: log.jsonl is no UTF-8 text (byte 1 is 0xff)"),
+        (b"query_id,tier\nq,a\n", "E_SYNTAX: log.jsonl has no line that is JSON; give the file that"),
+        (b"\0" * 64, "E_SYNTAX: log.jsonl has no line that is JSON; give the file that"),
+    ],
+)
+def test_a_file_without_a_whole_line_is_no_decision_log(tmp_path: Path, raw: bytes, message: str) -> None:
+    (tmp_path / "log.jsonl").write_bytes(raw)
+    with pytest.raises(LogError) as caught:
+        read_decisions(tmp_path / "log.jsonl")
+    assert str(caught.value).startswith(message)
+
+
+def test_every_value_that_a_step_may_have_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    steps = [
+        line(key="\u00fc", confidence={"conf": None, "votes": [2, 3], "other": 1, "least": 0.0}, cost=0),
+        line(key="\u00fc", step=1, action="verify", reading="paid", confidence={"paid": None}, propensity=None),
+        line(key="\u00fc", step=2, action="abstain", tier=None, confidence={}, cost=0, unseen={"b": 0.25}, context="c"),
+        line(key=17, confidence={}, propensity=0.5),
+    ]
+    path.write_bytes(("\n".join([*steps, "", '{"key": 17, "st', "\x00\x00"])).encode() + b"\xff")
+    rows, skipped = read_decisions(path)
+    assert skipped == 2
+    assert rows.drop("query_id", "context").rows() == [
+        ("a", "conf", None, 0.0, 0.0, 1.0),
+        ("a", "votes", 2 / 3, 0.0, 0.0, 1.0),
+        ("a", "other", 1.0, 0.0, 0.0, 1.0),
+        ("a", "least", 0.0, 0.0, 0.0, 1.0),
+        ("a", "paid", None, 0.0, 1.0, None),
+        ("b", None, None, None, None, 0.25),
+        ("a", None, None, 1.0, None, 0.5),
+    ]
+    assert rows["query_id"].unique().sort().to_list() == ["17", "\u00fc"]
+
+
+def test_a_confidence_that_was_taken_for_missing_is_logged_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with DecisionLog(path) as log:
+        for key, told in enumerate([1.7, -0.1, float("inf"), float("nan"), 1.0, 0.0]):
+            Router(both(), lambda t, _, c=told: Reply(t, {"free": c}), lambda *_: Look(None), log=log).route(
+                "?", key=key
+            )
+    rows, _ = read_decisions(path)
+    assert rows.filter(tier="tier0", reading="free")["confidence"].to_list() == [None] * 4 + [1.0, 0.0]
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
