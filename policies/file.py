@@ -379,6 +379,8 @@ def _check_costs(top: Fields, policy: Policy) -> None:
     prices: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
     prices |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
     for at, vertex in enumerate(policy.vertices):
+        if any(vertex.root == outage.root for outage in vertex.outages):
+            continue  # what is said to be spent is so while all tiers are up, and this may be the graph of an outage
         bought = (bought_first(policy.nodes, root) for root in {vertex.root, *vertex.context_roots.values()})
         least = math.fsum(prices[purchase] for purchase in frozenset.intersection(*bought))
         if vertex.cost < FAR_BELOW * least:

@@ -173,7 +173,7 @@ class Counts:
             context_names=self.cells.context,
             signals=tuple(signal for signal in signals if signal.readings),
             context_cuts=self.cells.context_cuts,
-            notes=(_NOTE, *(LogWarning("counted", note) for note in self.notes)),
+            notes=(_NOTE, *(LogWarning("counted-log", note) for note in self.notes)),
             counted=Counted(self.rows, self.cells.batches, self._dearest()),
         )
 
@@ -197,7 +197,7 @@ class Counts:
 
 
 _NOTE = LogWarning(
-    "counted", "the log was counted: confidences stand for their bins, and a query that is there twice counts twice"
+    "counted-log", "the log was counted: confidences stand for their bins, and a query that is there twice counts twice"
 )
 
 
@@ -229,8 +229,10 @@ def is_counted(path: str | os.PathLike[str]) -> str | None:
     file = Path(path)
     if file.suffix.lower() != ".parquet" or not file.is_file():
         return None
-    found = metadata_of(file).get(MARK)
-    return None if found is None else str(json.loads(found)["kind"])
+    try:
+        return str(json.loads(metadata_of(file)[MARK])["kind"])
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, LookupError, TypeError, ValueError):
+        return None
 
 
 def load_counts(path: str | os.PathLike[str]) -> Counts:

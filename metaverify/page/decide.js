@@ -111,10 +111,10 @@ function pythonNumber(value) {
 
 function asConfidence(given, tier, reading) {
   if (given === null) return NaN;
-  if (typeof given !== "number" && typeof given !== "boolean") {
+  if (typeof given !== "number") {
     throw new TypeError(`the reading ${reading} of ${tier} is not a number or null`);
   }
-  return Number(given);
+  return given;
 }
 
 /** Votes as [yes, asked]; null where they are missing. */

@@ -136,7 +136,7 @@ def test_a_counted_log_is_inspected_as_what_it_stands_for() -> None:
     report = inspect_log(count(drawn(900), cells=900).log())
     slugs = [warning.slug for warning in report.warnings]
     assert report.rows == 900
-    assert "counted" in slugs
+    assert "counted-log" in slugs
     assert not {"few-rows", "duplicate-rows", "made-ids"} & set(slugs)
 
 
