@@ -15,8 +15,8 @@ demo: $(STAMP)
 	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
 	@$(BIN)/metaverify demo
 
-test: lint docs-check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+test: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow" --durations=10
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow

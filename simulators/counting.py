@@ -66,7 +66,7 @@ def count(
         source: the log, in the wide form unless it is in files.
         cuts: where the edges of bins come from.  Counts over the same edges add up; `Counts` and `Sketch` settle
             everything, other cuts those of the readings that they name.  Without, edges are balanced quantiles: of
-            the whole log where it is a frame, and of 250,000 rows, spread over it, of Parquet files.
+            the whole log where it is a frame, and of 100,000 rows, spread over it, of Parquet files.
         bins: of a reading, at most.
         batches: random parts of the log's groups (of its queries, where there are no groups), on which
             cross-fitting and intervals rest.

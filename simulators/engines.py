@@ -33,7 +33,7 @@ BATCH = "metaverify batch"
 
 PRIME = 2**31 - 1
 PERIOD = 64
-READ_AHEAD = "POLARS_ROW_GROUP_PREFETCH_SIZE"
+READ_AHEAD = ("POLARS_ROW_GROUP_PREFETCH_SIZE", "POLARS_NUM_READERS_PRE_INIT")
 PIECE = 32_768  # texts at once, which a processor can hold near
 
 
@@ -96,16 +96,15 @@ def collected(frame: nw.LazyFrame[Any]) -> pl.DataFrame:
 
 @contextmanager
 def reading_little_ahead() -> Iterator[None]:
-    """Inside, polars holds one row group of Parquet beyond those in work, unless the user has said how many; by itself
-    it would hold hundreds of megabytes of them."""
-    if READ_AHEAD in os.environ:
-        yield
-        return
-    os.environ[READ_AHEAD] = "1"
+    """Inside, polars holds one row group of Parquet and one file beyond those in work, unless the user has said how
+    many; by itself it would hold hundreds of megabytes of them."""
+    ours = [name for name in READ_AHEAD if name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, "1"))
     try:
         yield
     finally:
-        os.environ.pop(READ_AHEAD, None)
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _polars(frame: pl.LazyFrame, column: str, batches: int) -> pl.LazyFrame:

@@ -36,7 +36,7 @@ Source = Any
 """A log: a path, a glob or several; a lazy frame of polars, DuckDB, PySpark or Dask; any table narwhals knows; a
 `ReplayLog`."""
 
-SAMPLED = 250_000  # rows of Parquet files from which edges are made
+SAMPLED = 100_000  # rows of Parquet files from which edges are made
 PIECES = 25  # in which they lie
 
 

@@ -28,11 +28,10 @@ Ints = NDArray[np.int64]
 CELLS = 100_000
 """Cells that a fit takes in a second or two; where there would be more, bins are made coarser."""
 
-LAST = 4
-"""Bins of the dearest tier's readings, where something must be coarser (a chain does not read them), and those of any
-reading before there are fewer batches."""
+LAST, USUAL, FEWEST = 2, 8, 2
+"""Bins, where something must be coarser: of the dearest tier's readings, which a chain does not read; of the others
+before there are fewer batches, as many as a fit has; and at last."""
 
-FEWEST_BINS = 2
 FEWEST_BATCHES = 16
 
 LEVELS = ((0, 14), (8, 22), (16, 30), (24, 38))
@@ -158,9 +157,9 @@ class Sketch:
         Args:
             bins: of a reading, at most.
             batches: random parts that the log's groups are divided into.
-            most: cells; while there could be more, and there are more rows, the dearest tier's readings and then the
-                finest ones get fewer bins, down to 4, then there are fewer batches, and then still fewer bins.  None is
-                without a bound.
+            most: cells; while there could be more, and there are more rows, bins are halved: of the dearest tier's
+                readings, then of the finest, down to 8; then there are fewer batches, and then still fewer bins.
+                None is without a bound.
             cuts: the edges of some readings, instead of quantiles.
 
         Raises:
@@ -178,11 +177,12 @@ class Sketch:
         found = self._cells(edges, batches)
         while most is not None and min(self._most(found), self.rows) > most:
             free = {place: count for place, count in self._bins(found).items() if place not in given}
-            coarser = self._coarser(free)
-            if batches > FEWEST_BATCHES and (coarser is None or free[coarser] <= LAST):
+            if coarser := self._coarser(free, USUAL):
+                wanted[coarser] = free[coarser] // 2
+            elif batches > FEWEST_BATCHES:
                 batches = max(batches // 2, FEWEST_BATCHES)
-            elif coarser is not None:
-                wanted[coarser] = free[coarser] - 1
+            elif coarser := self._coarser(free, FEWEST):
+                wanted[coarser] = free[coarser] // 2
             else:
                 raise LogError(
                     "E_SIZE",
@@ -192,13 +192,14 @@ class Sketch:
             found = self._cells(edges, batches)
         return found
 
-    def _coarser(self, bins: Mapping[Place, int]) -> Place | None:
-        """The reading to get fewer bins, if one can."""
-        tiers = [source for source in self.outline.sources if source.answer]
-        dearest = max(tiers, key=lambda tier: self.amounts[tier.name, None][1]).name if len(tiers) > 1 else None
-        last = {place: count for place, count in bins.items() if place[0] == dearest and count > LAST}
-        rest = {place: count for place, count in bins.items() if count > FEWEST_BINS}
-        return max((last or rest), key=lambda place: (last or rest)[place], default=None)
+    def _coarser(self, bins: Mapping[Place, int], fewest: int) -> Place | None:
+        """The reading to get half as many bins: one of the dearest tier's, or the finest of those that can, of equals
+        the dearer tier's."""
+        prices = {source.name: self.amounts[source.name, None][1] for source in self.outline.sources if source.answer}
+        dearest = max(prices, key=prices.__getitem__) if len(prices) > 1 else None
+        last = {place: count for place, count in bins.items() if place[0] == dearest and count >= 2 * LAST}
+        found = last or {place: count for place, count in bins.items() if count >= 2 * fewest}
+        return max(found, key=lambda place: (found[place], prices.get(place[0], 0.0)), default=None)
 
     def _bins(self, cells: Cells) -> dict[Place, int]:
         return {(s.name, r.name): len(r.values) for s in cells.sources for r in s.readings if not r.votes}

@@ -97,12 +97,12 @@ def test_every_command_takes_counts(folder: Path, tmp_path: Path, capsys: pytest
     for log in (counts, folder / "log-*.parquet"):
         code, out, _ = run(capsys, "replay", policy, log, "--json")
         assert code == 0
-        tables.append(json.loads(out)["outcome"]["cost"]["mean"])
+        tables.append(json.loads(out)["cost"]["mean"])
     assert tables[0] == tables[1]
     assert run(capsys, "compare", counts, "--methods", "thresholds", "--folds", "2", "--jobs", "1")[0] == 0
     assert run(capsys, "count", folder / "log-*.parquet", "--cuts", policy, "-o", tmp_path / "own.parquet")[0] == 0
     code, out, _ = run(capsys, "replay", policy, tmp_path / "own.parquet", "--json")
-    assert json.loads(out)["outcome"]["cost"]["mean"] == pytest.approx(tables[0], rel=1e-9)
+    assert json.loads(out)["cost"]["mean"] == pytest.approx(tables[0], rel=1e-9)
 
 
 def test_what_was_made_coarser_is_said_and_kept(

@@ -51,6 +51,9 @@ class Refusing:
 
     __str__ = __bool__ = __float__  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return "Refusing()"
+
 
 class Callables:
     """A world to buy from, in which what stands in ``failing`` fails, and the list of what was bought."""
