@@ -275,6 +275,11 @@ def _form(file: str, columns: Sequence[str]) -> str:
                 "E_COLUMN", f"{file} has a row for each tier but no column 'query_id'; {nearest('query_id', columns)}"
             )
         return "long"
+    if {"key", "action", "propensity"} <= set(columns):
+        way_out = "`metaverify join` puts labels into one (in Python read_decisions and join_labels)"
+        raise LogError(
+            "E_COLUMN", f"{file} is the decision log of a router, which does not say what was correct; {way_out}"
+        )
     near = [c for c in columns if "correct" in c.lower()] or difflib.get_close_matches("correct_tier", columns)
     has = f"nearest: {', '.join(map(repr, near[:3]))}" if near else f"it has {', '.join(map(repr, columns[:8]))}"
     raise LogError(

@@ -29,6 +29,8 @@ def doubts(columns: LogColumns, frame: pl.DataFrame, *, queries: int, cut_off: b
     return (
         *_lookalikes((*columns.used, *columns.ignored)),
         *_unused(columns),
+        *_unnamed(columns),
+        *_line_breaks(columns, frame),
         *_repeats(columns, frame, queries),
         *_unobserved(columns, frame),
         *_ends(cut_off),
@@ -66,6 +68,24 @@ def _unused(columns: LogColumns) -> Iterator[LogWarning]:
         )
 
 
+def _unnamed(columns: LogColumns) -> Iterator[LogWarning]:
+    if any(not name.strip() for name in columns.ignored):
+        yield LogWarning("unnamed-column", "a column has no name in the header, and is not used; name it, or drop it")
+
+
+def _line_breaks(columns: LogColumns, frame: pl.DataFrame) -> Iterator[LogWarning]:
+    keys = columns.keys
+    names = [keys.query, keys.group, *keys.context, *(("tier", "reading") if columns.form == "long" else ())]
+    cases = []
+    for name in dict.fromkeys(name for name in names if name in frame.columns):
+        if frame[name].dtype == pl.String:
+            broken = frame[name].str.contains(r"[\r\n]").fill_null(False)
+            cases += [f"{name} in row {at + 1}" for at in broken.arg_true().to_list()]
+    if cases:
+        text = "ids or names have line breaks: a quote too many makes one row of several, and the others are lost"
+        yield LogWarning("line-breaks", text, tuple(cases))
+
+
 def _repeats(columns: LogColumns, frame: pl.DataFrame, queries: int) -> Iterator[LogWarning]:
     for name in prompt_columns(columns):
         different = frame[name].n_unique()
@@ -92,4 +112,4 @@ def _blank(cells: pl.Series) -> bool:
     if cells.dtype.is_nested():
         return False
     words = cells.cast(pl.String).str.strip_chars().str.to_lowercase()
-    return bool(words.is_in(["", "nan"]).fill_null(True).all())
+    return bool(words.is_in(["", "nan", "null"]).fill_null(True).all())

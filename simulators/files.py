@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _ROW_GROUP = 131_072  # rows of a Parquet file that is written in pieces
+_FIELD = re.compile(rb'("(?:[^"]|"")*+"|[^",\r\n]*+)(,|\r?\n|\r|\Z)')  # of CSV, and what ends it
 _FORMULA = r"^('*[=+\-@\t\r])"
 """How a text begins that a spreadsheet would run, after the quotes that keep it from doing so."""
 
@@ -67,6 +69,8 @@ def scan_table(file: Path) -> pl.LazyFrame:
     suffix = _suffix(file)
     if not file.exists():
         raise LogError("E_FILE", f"{file.name}: there is no such file in {file.parent.resolve()}")
+    if not file.is_file():
+        raise LogError("E_FILE", f"{file.name} is no file but a pipe or a device; write the log to a file first")
     if not file.stat().st_size:
         raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     if suffix == ".parquet":
@@ -194,11 +198,14 @@ def _text_bytes(file: Path, suffix: str) -> bytes:
 
 
 def _csv(name: str, raw: bytes) -> pl.DataFrame:
+    if b"\n" not in raw and b"\r" in raw:
+        raise LogError("E_SYNTAX", f"{name} ends its lines with carriage returns alone; save it with line feeds")
     header = _csv_header(name, raw)
     try:
         frame = pl.read_csv(raw, infer_schema=False)
     except pl.exceptions.PolarsError:
         _refuse_ragged(name, raw, len(header))
+        _refuse_stray_quote(name, raw)
         raise
     frame.columns = header  # polars leaves a doubled quote in a name as it is
     if frame.width > 1:  # a blank line is no row
@@ -242,6 +249,21 @@ def _refuse_ragged(name: str, raw: bytes, width: int) -> None:
                 raise LogError(
                     "E_SYNTAX", f"{name} row {number} {fault}; is a comma or a quote amiss, or the file cut off?"
                 )
+
+
+def _refuse_stray_quote(name: str, raw: bytes) -> None:
+    """Raise for the first field that has a quote although it is not written in quotes, or text after them."""
+    row, at, blank = 0, 0, True
+    while at < len(raw):
+        field = _FIELD.match(raw, at)
+        if field is None:
+            shown = raw[at : at + 30].decode(errors="replace").splitlines()[0]
+            fault = f"has a quote amid a field, at {shown!r}"
+            raise LogError("E_SYNTAX", f"{name} row {row} {fault}; write it in quotes, and each quote in it twice")
+        blank = blank and not field[1] and field[2] != b","
+        if field[2] != b",":
+            row, blank = row + (not blank), True
+        at = field.end()
 
 
 def _json_lines(name: str, raw: bytes) -> pl.DataFrame:
@@ -314,8 +336,13 @@ def distinct_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def metadata_of(file: Path) -> dict[str, str]:
-    """What a Parquet file says of itself, beside its columns."""
-    return pl.read_parquet_metadata(file)
+    """What a Parquet file says of itself, beside its columns.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    with told_as_log_errors(file):
+        return pl.read_parquet_metadata(file)
 
 
 def _encoded(file: Path, frame: pl.DataFrame, suffix: str, metadata: Mapping[str, str] | None) -> bytes:

@@ -117,7 +117,8 @@ class Sheet:
 
     def _numbers(self, series: pl.Series, column: str, way_out: str) -> Floats:
         if series.dtype == pl.String:
-            words = series.str.strip_chars().set((series.str.strip_chars() == "").fill_null(False), None)
+            words = series.str.strip_chars()
+            words = words.set(words.str.to_lowercase().is_in(["", "null"]).fill_null(False), None)
             values = words.cast(pl.Float64, strict=False)
             wrong = (values.is_null() & words.is_not_null()).to_numpy()
             self.refuse("E_TYPE", wrong, column, f"not a number; {_comma_hint(words, wrong)}{way_out}")

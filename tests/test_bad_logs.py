@@ -255,6 +255,43 @@ FIXTURES: dict[str, Bad] = {
     "a space at the end of a name": Bad(
         csv(log(**{"correct_a ": 1, "cost_a ": 1})), "E_NAME", ("'correct_a '", "at its end", "rename")
     ),
+    "a column without a name": Bad(
+        SOUND.replace(b"conf_large", b"", 1), "unnamed-column", ("no name in the header", "name it")
+    ),
+    # quotes and line ends
+    "a quote amid a field": Bad(
+        SOUND.replace(b"q8,", b'q"8,', 1),
+        "E_SYNTAX",
+        ("row 8 has a quote amid a field", "each quote in it twice"),
+    ),
+    "text after a quote": Bad(
+        SOUND.replace(b"q8,", b'"q8" x,', 1),
+        "E_SYNTAX",
+        ("row 8 has a quote amid a field", "each quote in it"),
+    ),
+    "a quote that takes four rows for one id": Bad(
+        SOUND.replace(b"\nq8,", b'\n"q8,', 1).replace(b"\nq12,", b'\nq12",', 1),
+        "line-breaks",
+        ("query_id in row 8", "one row of several"),
+    ),
+    "a quote that takes two rows for one context": Bad(
+        b"".join(b'%d,"x\ny",1,1,1,5\n' % at if at == 4 else b"%d,z,1,1,0,5\n" % at for at in range(30)).join(
+            [b"query_id,task,correct_small,cost_small,correct_large,cost_large\n", b""]
+        ),
+        "line-breaks",
+        ("task in row 5",),
+        argv=(*INSPECT, "--context", "task"),
+    ),
+    "carriage returns for line ends": Bad(
+        SOUND.replace(b"\n", b"\r"), "E_SYNTAX", ("carriage returns alone", "line feeds")
+    ),
+    "null in CSV": Bad(csv(log(conf_small=in_row(3, "NULL", 0.5))), "constant-confidence", ("conf of small",)),
+    "a decision log": Bad(
+        lines([{"key": at, "step": 0, "action": "call", "tier": "a", "propensity": 1.0} for at in range(9)]),
+        "E_COLUMN",
+        ("decision log", "`metaverify join`", "read_decisions"),
+        "log.jsonl",
+    ),
     # what is asked of it
     "a context that is not there": Bad(
         SOUND, "E_OPTION", ("'tsk'", "did you mean 'task'"), argv=(*INSPECT, "--context", "tsk")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
+import os
 import tempfile
 import time
 from contextlib import suppress
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaverify.simulators.files import told_as_log_errors
+from metaverify.simulators.files import _refuse_stray_quote, told_as_log_errors
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog, fingerprint
 from metaverify.simulators.reader import log_columns, read_log, write_log
 
@@ -1127,3 +1129,36 @@ def test_a_hundred_thousand_rows_are_read_in_a_second(tmp_path: Path, suffix: st
     start = time.perf_counter()
     assert len(read_log(path)) == len(log)
     assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have names on POSIX only")
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet", ".jsonl"])
+def test_a_pipe_and_a_device_are_no_logs_and_not_waited_for(tmp_path: Path, suffix: str) -> None:
+    pipe, device = tmp_path / f"pipe{suffix}", tmp_path / f"zero{suffix}"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path in (pipe, device):
+        with pytest.raises(LogError, match=rf"^E_FILE: {path.name} is no file but a pipe or a device; write"):
+            read_log(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('h\na"b\n', 1),
+        ('h,i\n"a""b",c\n\n"d\ne",f\n"g" h,i\n', 3),
+        ('h,i\r\n1,2\r\n3,a"\r\n', 2),
+        ('h,i\n1,"2"\n3,"4', 2),
+        ('h"i,j\n1,2\n', 0),
+    ],
+)
+def test_the_first_stray_quote_is_found_in_its_row(text: str, row: int) -> None:
+    with pytest.raises(LogError, match=rf"^E_SYNTAX: log.csv row {row} has a quote amid a field, at "):
+        _refuse_stray_quote("log.csv", text.encode())
+
+
+@given(st.lists(st.lists(st.text('a",\n\r é', max_size=4), min_size=2, max_size=2).filter(any), min_size=1, max_size=4))
+def test_what_a_csv_writer_wrote_has_no_stray_quote(rows: list[list[str]]) -> None:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    _refuse_stray_quote("log.csv", out.getvalue().encode())
