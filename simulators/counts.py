@@ -322,6 +322,8 @@ def _write(path: str | os.PathLike[str], kind: str, found: Mapping[str, Any], fr
 def _read(path: str | os.PathLike[str], kind: str) -> tuple[Mapping[str, Any], pl.DataFrame]:
     file = Path(path)
     with told_as_log_errors(file):
+        if file.suffix.lower() == ".parquet":
+            metadata_of(file)  # fails where it is damaged
         if (is_kind := is_counted(file)) != kind:
             has = "a log" if is_kind is None else f"a {is_kind} file" if is_kind == SKETCH else "counts"
             raise LogError("E_FILE", f"{file.name} is {has}, no {kind} file; see metaverify count")
