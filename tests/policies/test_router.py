@@ -733,7 +733,7 @@ def test_plain_callables_hold_up_no_event_loop_and_come_to_their_timeouts(hangin
         return Reply(tier, {"conf": 0.9})
 
     async def main() -> tuple[Routed, Routed, Routed]:
-        router = Router(cascade(low=LOW, high=LOW), call, timeouts={"small": 0.2, "large": 0.01})
+        router = Router(cascade(low=LOW, high=LOW), call, timeouts={"small": 0.2, "large": 1.0})
         slow = asyncio.create_task(router.aroute("slow"))
         await asyncio.sleep(0)
         quick = await router.aroute("quick")
