@@ -50,10 +50,13 @@ Purchase = tuple[str, str | None]
 """(tier, reading), None for an answer."""
 
 PAID = frozenset({"", "invalid"})
-"""The reasons of purchases of which the price was told, and which the policy asked for."""
+"""The reasons of purchases that the policy asked for, and of which something came."""
 
 REASONS = 50
 """Reasons of callers that are counted apart; of more, each would be a time series of its own for ever."""
+
+PATIENCE = 50
+"""Requests one after the other that follow another store's policy, after which that is the one in use."""
 
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
@@ -91,7 +94,8 @@ class Monitor:
     The cost of requests goes into a one-sided CUSUM.  What each purchase costs says much sooner that a price rose,
     because it does not vary with what requests ask for: what was paid above the file's prices for what always cost the
     same in the log goes into a CUSUM too, and other prices, of what every request buys, are compared as readings are.
-    All begin anew with a new policy; an alarm stays until then.
+    All begin anew with a new policy; an alarm stays until then.  One policy is watched at a time, so give each router a
+    monitor of its own; requests that follow another policy are counted as ``unwatched``.
     What is done in an outage that the policy was solved for is counted, and is no drift.
     """
 
@@ -99,11 +103,12 @@ class Monitor:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._reasons: set[str] = set()
         self._watch: _Watch | None = None
+        self._others = 0
         self._renew()
         renew_in_children(self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may ask amid a request
 
     def record(self, routed: Routed) -> None:
         """Count a request that came to its end.  It never raises: the request has its answer."""
@@ -114,12 +119,18 @@ class Monitor:
                 self._counts["unrecorded", ""] += 1
 
     def _record(self, routed: Routed) -> None:
-        watch = self._watch
-        if watch is None or routed.snapshot.number > watch.snapshot.number:
-            watch = self._watch = _Watch(routed.snapshot)
+        watch, snapshot = self._watch, routed.snapshot
+        other = watch is not None and snapshot.id != watch.snapshot.id
+        self._others = self._others + 1 if other else 0
+        replaced = watch is not None and snapshot.number == watch.snapshot.number and self._others > PATIENCE
+        if watch is None or snapshot.number > watch.snapshot.number or replaced:
+            watch, self._others = _Watch(snapshot), 0
+            self._watch = watch
         self._count(routed)
-        if routed.snapshot.id == watch.snapshot.id:
+        if snapshot.id == watch.snapshot.id:
             watch.record(routed)
+        else:
+            self._counts["unwatched", ""] += 1
 
     def _count(self, routed: Routed) -> None:
         counts = self._counts
@@ -166,6 +177,7 @@ class Monitor:
                 "cost": counts["cost", ""] / NANO,
                 "handed_over": counts["handed over", ""],
                 "unrecorded": counts["unrecorded", ""],
+                "unwatched": counts["unwatched", ""],
                 **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
             }
             if watch is not None:
@@ -199,6 +211,7 @@ _FAMILIES = (
     ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
     ("outages_total", "outages", "without", "Requests that were decided as is best without tiers that were down."),
     ("unrecorded_total", "unrecorded", "", "Requests that could not be counted."),
+    ("unwatched_total", "unwatched", "", "Requests of another policy than the one that is watched for drift."),
 )
 
 
@@ -278,7 +291,7 @@ class _Watch:
         always = self.bought(routed.vertex)
         for step in routed.steps:
             bought = _purchase(step)
-            if bought in always and step.reason in PAID and not step.without:
+            if bought in always and step.told and step.reason in PAID and not step.without:
                 self._compare("price", _price_of(bought), self.varying[bought], step.cost)
         if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
             explored = sum(step.cost for step in routed.steps if step.reason == "explored")

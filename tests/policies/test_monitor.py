@@ -521,6 +521,9 @@ metaverify_unplanned_steps_total{reason="down"} 1
 # HELP metaverify_unrecorded_total Requests that could not be counted.
 # TYPE metaverify_unrecorded_total counter
 metaverify_unrecorded_total 0
+# HELP metaverify_unwatched_total Requests of another policy than the one that is watched for drift.
+# TYPE metaverify_unwatched_total counter
+metaverify_unwatched_total 0
 # HELP metaverify_recalibrate Readings and costs that are no longer those of the log.
 # TYPE metaverify_recalibrate gauge
 metaverify_recalibrate 0
@@ -679,7 +682,21 @@ def test_only_prices_of_what_every_request_buys_are_compared_and_only_where_they
     assert paying(both, dearer).recalibrate == ()
     ten = {"small": 10.0 * logged}
     assert [drift.requests for drift in paying(both, ten).recalibrate] == [50]
-    assert paying(both, ten, reason="timeout").recalibrate == ()  # charged at the dearest price, which nobody told
+    assert paying(both, ten, reason="timeout").recalibrate == ()  # of which nothing came
+
+
+def test_a_price_that_nobody_told_is_none_that_is_compared() -> None:
+    """Such a step is charged with the file's mean, which is no draw from its histogram."""
+    rng = np.random.default_rng(8)
+    policy = priced(histogram("small", rng.lognormal(0.0, 0.8, 2000)))
+    for cost, names in ((None, ()), (1.0, ("the price of small",))):
+        monitor = Monitor()
+        router = Router(policy, lambda tier, _, cost=cost: Reply(tier, {"conf": 0.99}, cost), monitor=monitor)  # type: ignore[misc]
+        for key in range(60):
+            router.route("?", key=key)
+        assert tuple(drift.name for drift in monitor.recalibrate if drift.kind == "price") == names
+        (step, *_) = router.route("?", key=1).steps
+        assert (step.cost, step.told) == (1.0, cost is not None)
 
 
 @pytest.mark.parametrize(
@@ -825,3 +842,26 @@ def test_a_histogram_with_one_group_never_alarms_and_nonsense_is_counted() -> No
 
 def test_the_chance_of_an_alarm_is_shared_by_all_that_is_looked_at() -> None:
     assert _Watch(Snapshot(cascade(), "id")).chance == pytest.approx(0.01 / 1 / 100 / 2)
+
+
+def test_the_policy_of_a_store_that_took_another_s_place_is_watched_and_a_straggler_s_is_not() -> None:
+    old, new = (Snapshot(cascade(), name) for name in ("old", "new"))  # both the first of their store
+    monitor = Monitor()
+
+    def route(snapshot: Snapshot, cost: float) -> None:
+        monitor.record(Routed(None, "small", (Step(Accept("small"), {}, 0.0, cost, None),), snapshot, HIGH))
+
+    route(old, 1.0)
+    for _ in range(50):
+        route(new, 1e6)
+    route(old, 1.0)  # nobody took its place
+    assert (monitor.report()["policy"], monitor.report()["unwatched"]) == ("old", 50)
+    for _ in range(120):
+        route(new, 1e6)
+    report = monitor.report()
+    assert (report["policy"], report["unwatched"]) == ("new", 100)
+    assert [(drift.kind, drift.policy) for drift in monitor.recalibrate] == [("cost", "new")]
+    route(old, 1.0)
+    assert (monitor.report()["policy"], monitor.report()["unwatched"]) == ("new", 101)
+    route(Snapshot(cascade(), "later", 1), 1.0)
+    assert (monitor.report()["policy"], monitor.recalibrate) == ("later", ())
