@@ -268,7 +268,7 @@ def close(*_):
     sys.exit(7)
 signal.signal(signal.SIGALRM, close)
 def trace(frame, event, arg):
-    if frame.f_code.co_name == {amid!r} and event == 'line' and frame.f_lineno > frame.f_code.co_firstlineno + 2:
+    if frame.f_code.co_name == {amid!r} and event == 'line':
         sys.settrace(None)
         with log._lock:
             signal.raise_signal(signal.SIGALRM)
