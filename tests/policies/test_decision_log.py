@@ -268,7 +268,8 @@ def close(*_):
     sys.exit(7)
 signal.signal(signal.SIGALRM, close)
 def trace(frame, event, arg):
-    if frame.f_code.co_name == {amid!r} and event == 'line':
+    code = frame.f_code
+    if 'decision_log' in code.co_filename and {amid!r} in code.co_name and event == 'line':
         sys.settrace(None)
         with log._lock:
             signal.raise_signal(signal.SIGALRM)
