@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pkgutil
@@ -30,6 +31,7 @@ from metaverify.learning import MODEL_NAMES
 from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.decision_log import DecisionLog
+from metaverify.policies.editions import promote
 from metaverify.policies.explain import action_json, explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Stop
@@ -43,7 +45,8 @@ from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
 COMMANDS = ("demo", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join", "decide")
-COMMANDS += ("show", "report", "simulate", "import", "serve-verdict", "export-vllm-sr")
+COMMANDS += ("show", "report", "simulate", "import", "shadow", "promote", "rollback", "serve-verdict")
+COMMANDS += ("export-vllm-sr",)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,17 @@ def full_log() -> ReplayLog:
     return replace(log, tiers=(replace(cheap, readings=(*cheap.readings, second)), dear), contexts=contexts)
 
 
+NUMBERS = itertools.count()
+
+
+def exchanged(shop: Shop) -> Path:
+    """A policy file that took the place of another."""
+    live = shop.folder / f"exchanged{next(NUMBERS)}.json"
+    for policy in (shop.policy, shop.full_policy):
+        promote(policy, live)
+    return live
+
+
 def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     """A small run of a command that ends well."""
     command, *others = argv
@@ -163,6 +177,9 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "report": ["report", shop.policy, "-o", shop.folder / "report.html"],
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
         "import": ["import", "wide", shop.log, "-o", shop.folder / "imported.parquet"],
+        "shadow": ["shadow", shop.policy, shop.log, "--live", shop.policy],
+        "promote": ["promote", shop.policy, shop.folder / f"live{next(NUMBERS)}.json"],
+        "rollback": ["rollback", exchanged(shop)],
         "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log],
     }[str(command)] + others
 
