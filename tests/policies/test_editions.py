@@ -42,6 +42,7 @@ def test_a_candidate_takes_the_place_byte_for_byte_where_editions_are_not_counte
     first, second = put(tmp_path, edition(1)), put(tmp_path, edition(2))
     done = promote(first, live)
     assert (done.id, done.before) == (policy_id(edition(1)), None)
+    assert done.text("live") == f"live is now {done.id[:19]} (serial 0)"
     assert live.read_bytes() == first.read_bytes()
     done = promote(second, live)
     assert (done.id, done.source, done.before, done.serial) == (
@@ -51,6 +52,8 @@ def test_a_candidate_takes_the_place_byte_for_byte_where_editions_are_not_counte
         0,
     )
     assert live.read_bytes() == second.read_bytes()
+    assert done.to_json() == {"id": done.id, "serial": 0, "source": done.id, "before": done.before, "before_serial": 0}
+    assert done.text("live") == f"live is now {done.id[:19]} (serial 0) in the place of {done.before[:19]} (serial 0)"
     assert [kept.path.read_bytes() for kept in editions(live)] == [first.read_bytes()]
     assert rollback(live).id == policy_id(edition(1))
     assert live.read_bytes() == first.read_bytes()
@@ -68,6 +71,7 @@ def test_a_running_store_takes_every_exchange_where_editions_are_counted(live: P
     assert seen == [(2, 5, True), (1, 6, True), (2, 7, True)]
     done = promote(put(tmp_path, edition(3, serial=30)), live)
     assert (done.serial, done.id) == (30, done.source)
+    assert "has the next serial now" in promote(put(tmp_path, edition(4)), live).text("live")
 
 
 def test_rolling_back_twice_goes_back_two(live: Path, tmp_path: Path) -> None:
