@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
+from socketserver import TCPServer
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -139,11 +141,17 @@ class VerdictServer(ThreadingHTTPServer):
                 f"{host} can be reached from other machines, and whoever reaches the port can ask; listen on 127.0.0.1,"
                 " or say --allow-remote where the network is your own"
             )
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.store = store
         self.verifier = verifier
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Take the port, without asking any network what the host is called."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def count(self, what: str) -> None:
         """Count a verdict, or a request that got none."""
@@ -172,7 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path in ("/healthz", "/health"):
             health = self.server.store.health()
-            self._send(200, {"ok": True, "policy": health.id, "serial": health.serial, "error": health.error})
+            self._send(
+                200, {"policy": health.id, "serial": health.serial, "expired": health.expired, "error": health.error}
+            )
         elif path == "/metrics":
             self._write(200, self.server.prometheus().encode(), "text/plain; version=0.0.4; charset=utf-8")
         else:
@@ -232,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(400, f"Content-Length is {length[:20]!r}, not a whole number")
         if len(length) > 12 or int(length) > BODY_LIMIT:
             self._refuse(413, f"the body is larger than {BODY_LIMIT:,} bytes")
+        if self.headers.get_content_type() != "application/json":
+            self._refuse(415, "say Content-Type: application/json; a page in a browser may not do so without leave")
         data = self.rfile.read(int(length))
         try:
             body = json.loads(data)

@@ -85,7 +85,9 @@ def test_serve_verdict_serves_until_it_is_interrupted(shop: Path) -> None:
         found = re.search(r"serving (\S+) on http://127.0.0.1:(\d+);", server.stdout.readline())
         assert found is not None
         connection = http.client.HTTPConnection("127.0.0.1", int(found[2]), timeout=5)
-        connection.request("POST", "/decide", json.dumps({"readings": {"tier1": 0.5}}))
+        connection.request(
+            "POST", "/decide", json.dumps({"readings": {"tier1": 0.5}}), {"Content-Type": "application/json"}
+        )
         told = json.loads(connection.getresponse().read())
         connection.close()
         server.send_signal(signal.SIGINT)

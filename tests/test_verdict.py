@@ -37,10 +37,13 @@ def serving(path: Path, verifier: Verifier | None = None) -> Iterator[VerdictSer
             thread.join()
 
 
-def ask(server: VerdictServer, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+def ask(server: VerdictServer, path: str, body: Any = None, headers: Mapping[str, str] = JSON) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection.request("GET" if body is None else "POST", path, data, headers)
+    connection.request("GET" if body is None else "POST", path, data, dict(headers))
     reply = connection.getresponse()
     text = reply.read().decode()
     connection.close()
@@ -55,7 +58,7 @@ def test_decide_says_what_every_golden_case_says(name: str) -> None:
         for line in (GOLDEN / f"{cases}.jsonl").read_text("utf-8").splitlines()[::7]:
             case = json.loads(line)
             wanted = case.pop("action")
-            connection.request("POST", "/decide", json.dumps(case))
+            connection.request("POST", "/decide", json.dumps(case), JSON)
             reply = connection.getresponse()
             told = json.loads(reply.read())
             assert reply.status == 200
@@ -197,6 +200,25 @@ def test_a_new_policy_is_taken_up_and_a_bad_one_is_not(tmp_path: Path) -> None:
         metrics = ask(server, "/metrics")[1]
         assert 'metaverify_verdicts_total{verdict="accept"} 1' in metrics
         assert "metaverify_policy_serial 2" in metrics
+
+
+def test_a_page_in_a_browser_cannot_ask_for_verdicts() -> None:
+    with serving(GOLDEN / "spread.json") as server:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            status, told = ask(server, "/decide", {"readings": {}, "key": 1}, {"Content-Type": kind})
+            assert (status, list(told)) == (415, ["error"])
+        assert ask(server, "/decide", {"readings": {}, "key": 1})[0] == 200
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        with VerdictServer(PolicyStore(GOLDEN / "spread.json"), "::1", 0) as server:
+            assert server.server_address[0] == "::1"
+            assert server.server_port > 0
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
 
 
 def test_other_machines_may_ask_only_where_that_is_said() -> None:
