@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import pkgutil
@@ -134,6 +133,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     found.labels.write_text("query_id,tier,correct\n0,tier1,1\n1,tier1,0\n2,tier1,true\n", "utf-8")
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
+    for policy in (found.policy, found.full_policy):
+        promote(policy, folder / "exchanged.json")
     return found
 
 
@@ -146,17 +147,6 @@ def full_log() -> ReplayLog:
     second = LoggedReading("votes", votes, np.full(len(log), 0.2))
     contexts = np.where(dear.correct + rng.random(len(log)) > 1.2, "easy", "hard").astype(object)
     return replace(log, tiers=(replace(cheap, readings=(*cheap.readings, second)), dear), contexts=contexts)
-
-
-NUMBERS = itertools.count()
-
-
-def exchanged(shop: Shop) -> Path:
-    """A policy file that took the place of another."""
-    live = shop.folder / f"exchanged{next(NUMBERS)}.json"
-    for policy in (shop.policy, shop.full_policy):
-        promote(policy, live)
-    return live
 
 
 def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
@@ -178,8 +168,8 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
         "import": ["import", "wide", shop.log, "-o", shop.folder / "imported.parquet"],
         "shadow": ["shadow", shop.policy, shop.log, "--live", shop.policy],
-        "promote": ["promote", shop.policy, shop.folder / f"live{next(NUMBERS)}.json"],
-        "rollback": ["rollback", exchanged(shop)],
+        "promote": ["promote", shop.policy, shop.folder / "promoted.json"],
+        "rollback": ["rollback", shop.folder / "exchanged.json"],
         "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log],
     }[str(command)] + others
 
