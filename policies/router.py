@@ -21,6 +21,7 @@ from metaverify.policies.guards import Allowance, Guard, Prices, as_cost, deares
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import OperatingPoint, Policy
 from metaverify.policies.routed import RESERVED, Routed, Step
+from metaverify.policies.shadow import Shadow
 from metaverify.policies.store import PolicyStore, Snapshot
 from metaverify.policies.threads import Threads
 
@@ -85,7 +86,7 @@ class Router:
             brings is dropped.
         guard: what may be spent.
         monitor: counts, and looks for drift.
-        log: where decisions are written.
+        log: where decisions are written, or held against those of another policy.
         exploration: which requests are explored: once the answer is settled, every tier that was not called is called
             too, cheapest first, as far as the guard allows and they are not down.  What is returned stays the same.
         threads: calls with a timeout run in threads, and in `aroute` all that are no coroutine functions, at most so
@@ -126,7 +127,7 @@ class Router:
         timeouts: Prices = NO_PRICES,
         guard: Guard | None = None,
         monitor: Monitor | None = None,
-        log: DecisionLog | None = None,
+        log: DecisionLog | Shadow | None = None,
         exploration: Exploration | None = None,
         threads: int = 256,
     ) -> None:
