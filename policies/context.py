@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["context_label", "interval_label", "interval_labels", "split_label"]
+__all__ = ["context_label", "context_word", "interval_label", "interval_labels", "split_label"]
 
 
 def context_label(values: Sequence[str]) -> str:
@@ -24,6 +24,27 @@ def context_label(values: Sequence[str]) -> str:
     if len(values) == 1:
         return values[0]
     return "/".join(value.replace("\\", "\\\\").replace("/", "\\/") for value in values)
+
+
+def context_word(name: str, value: Any) -> str:
+    """The value of a column without cuts as a log has it: "true" and "false", and nothing where it is missing, that is
+    None or no finite number.
+
+    Raises:
+        TypeError: it is no plain value.
+
+    Example:
+        >>> [context_word("task", value) for value in ("math", 3, True, None)]
+        ['math', '3', 'true', '']
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Collection):
+        raise TypeError(f"the context's {name!r} is {value!r}, not one plain value")
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    word = str(value)
+    return word.lower() if word in ("True", "False") else word  # also numpy's
 
 
 def split_label(label: str, columns: int) -> tuple[str, ...]:

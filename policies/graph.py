@@ -32,6 +32,7 @@ __all__ = [
     "as_confidence",
     "as_number",
     "as_votes",
+    "as_whole",
     "bought_first",
     "check_graph",
     "come_to",
@@ -452,7 +453,15 @@ def as_number(given: Any) -> float | None:
     try:
         return float(given)
     except OverflowError:
-        return math.inf
+        return math.inf if given > 0 else -math.inf
+
+
+def as_whole(given: Any) -> int | None:
+    """What is a whole number, also 3.0, which other languages do not tell from 3, and True and False; else None."""
+    if hasattr(given, "__index__"):
+        return index(given)
+    number = as_number(given)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def as_votes(given: Any, tier: str, reading: str) -> tuple[int, int] | None:
@@ -463,8 +472,8 @@ def as_votes(given: Any, tier: str, reading: str) -> tuple[int, int] | None:
     """
     if given is None or (isinstance(given, float) and math.isnan(given)):
         return None
-    if isinstance(given, tuple | list) and len(given) == 2 and all(hasattr(part, "__index__") for part in given):
-        yes, asked = map(index, given)
-        if 0 <= yes <= asked:
+    if isinstance(given, tuple | list) and len(given) == 2:
+        yes, asked = map(as_whole, given)
+        if yes is not None and asked is not None and 0 <= yes <= asked:
             return yes, asked
     raise TypeError(f"the votes {reading!r} of {tier!r} are {given!r}, not (yes, asked), such as (2, 3), or None")

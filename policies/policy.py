@@ -11,8 +11,18 @@ from typing import Any
 
 from metaverify.policies.actions import Action
 from metaverify.policies.certificate import Certificate
-from metaverify.policies.context import context_label, interval_label
-from metaverify.policies.graph import Ask, Graph, GraphError, check_graph, compact, compile_graph, successors, walk
+from metaverify.policies.context import context_label, context_word, interval_label
+from metaverify.policies.graph import (
+    Ask,
+    Graph,
+    GraphError,
+    as_number,
+    check_graph,
+    compact,
+    compile_graph,
+    successors,
+    walk,
+)
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.tiers import Tier
 
@@ -204,14 +214,15 @@ class Policy:
                 until they suffice.
             context: what is known of the query before any call: a label, or the values of the policy's context
                 columns by name.  None or an unknown one takes the pooled graph.  Of a column that is a number, None,
-                NaN, or what does not read as a number, is missing.
+                NaN, or what does not read as a number, is missing; of any other, None and NaN are.
             key: the request's id.  Where the operating point mixes two graphs, a hash of it picks one, the same one
                 for every step and in every process.
 
         Raises:
             ValueError: a tier that the policy does not have, a context without one of its columns, or no key where
                 one is needed.
-            TypeError: a confidence that is neither a number nor None, or votes that are neither (yes, asked) nor None.
+            TypeError: a confidence that is neither a number nor None, votes that are neither (yes, asked) nor None, or
+                a list among the values of a context.
         """
         for tier in readings:
             if tier not in self._names:
@@ -226,6 +237,7 @@ class Policy:
         """The label of a context, given as itself or as the values of the policy's context columns by name.
 
         Raises:
+            TypeError: one of the values is a list or the like.
             ValueError: one of the columns is not there.
         """
         if isinstance(context, str):
@@ -238,7 +250,7 @@ class Policy:
         cuts = self.context_cuts
         return context_label(
             [
-                interval_label(name, cuts[name], context[name]) if name in cuts else str(context[name])
+                interval_label(name, cuts[name], context[name]) if name in cuts else context_word(name, context[name])
                 for name in self.context
             ]
         )
@@ -262,7 +274,7 @@ class Policy:
 
         Raises:
             BudgetError: the budget is below the cost of the cheapest policy.
-            TypeError: neither or both are given.
+            TypeError: neither or both are given, or what is no number.
         """
         if (budget is None) == (price is None):
             raise TypeError("give a budget or a price")
@@ -307,6 +319,7 @@ def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint
         BudgetError: the budget is below the first vertex's cost.
     """
     costs = [vertex.cost for vertex in vertices]
+    budget = _told("budget", budget)
     if not budget >= costs[0] * (1 - 1e-9):
         raise BudgetError(f"budget {budget:g} is below {costs[0]:.6g}, the cost of the cheapest policy")
     high = bisect_right(costs, budget)
@@ -319,10 +332,18 @@ def point_at_budget(vertices: Sequence[Vertex], budget: float) -> OperatingPoint
 
 def point_at_price(vertices: Sequence[Vertex], price: float) -> OperatingPoint:
     """The vertex that is best when a unit of cost is worth ``price`` of quality; the cheaper one of equals."""
+    price = _told("price", price)
     if not 0.0 <= price < math.inf:
         raise BudgetError(f"price {price:g} is not a finite number of at least 0")
     best = max(range(len(vertices)), key=lambda v: (vertices[v].quality - price * vertices[v].cost, -v))
     return OperatingPoint(best, best, 0.0, price=price)
+
+
+def _told(name: str, given: Any) -> float:
+    number = as_number(given)
+    if number is None:
+        raise TypeError(f"the {name} is {given!r}, not a number")
+    return number
 
 
 def _mix(point: OperatingPoint, values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ function bisectRight(cuts, value) {
 /** The policy with its dial at a mean cost per query; throws a RangeError below the cheapest vertex. */
 function atBudget(policy, budget) {
   const costs = policy.vertices.map((vertex) => vertex.cost);
+  if (typeof budget !== "number") throw new TypeError(`the budget ${budget} is not a number`);
   if (!(budget >= costs[0] * (1 - 1e-9))) throw new RangeError(`budget ${budget} is below ${costs[0]}`);
   const high = bisectRight(costs, budget);
   const end = Math.min(high, costs.length - 1);
@@ -37,6 +38,7 @@ function atBudget(policy, budget) {
 
 /** The policy with its dial at a price, in quality per unit of cost: the cheapest of the vertices that are best at it. */
 function atPrice(policy, price) {
+  if (typeof price !== "number") throw new TypeError(`the price ${price} is not a number`);
   if (!(price >= 0 && price < Infinity)) throw new RangeError(`price ${price} is not a finite number of at least 0`);
   const worth = policy.vertices.map((vertex) => vertex.quality - price * vertex.cost);
   const best = worth.reduce((found, value, at) => (value > worth[found] ? at : found), 0);
@@ -74,8 +76,9 @@ function armOf(policy, key) {
 
 /** What a key draws, from 0 to below 2 ** 56: a hash of its bytes, or of its text. */
 function drawOf(salt, key) {
-  if (/\p{Surrogate}/u.test(String(key))) throw new TypeError("the key is no text: it has half a surrogate pair");
-  const bytes = key instanceof Uint8Array ? key : new TextEncoder().encode(String(key));
+  const told = String(Number.isInteger(key) ? BigInt(key) : key);
+  if (/\p{Surrogate}/u.test(told)) throw new TypeError("the key is no text: it has half a surrogate pair");
+  const bytes = key instanceof Uint8Array ? key : new TextEncoder().encode(told);
   const digest = blake2b(bytes, new TextEncoder().encode(salt), 7);
   return digest.reduce((number, byte) => (number << 8n) | BigInt(byte), 0n);
 }
@@ -89,10 +92,18 @@ function contextLabel(policy, context) {
   if (!isMapping(context)) throw new TypeError("the context is neither a label nor the values of its columns by name");
   const values = policy.context.map((name) => {
     if (!has(context, name)) throw new Error(`the context has no ${name}`);
-    return has(cuts, name) ? intervalLabel(name, cuts[name], context[name]) : String(context[name]);
+    return has(cuts, name) ? intervalLabel(name, cuts[name], context[name]) : wordOf(name, context[name]);
   });
   if (values.length === 1) return values[0];
   return values.map((value) => value.replaceAll("\\", "\\\\").replaceAll("/", "\\/")).join("/");
+}
+
+/** The value of a column without cuts as a log has it: nothing where it is missing. */
+function wordOf(name, value) {
+  if (value === null || (typeof value === "number" && !Number.isFinite(value))) return "";
+  if (typeof value === "number") return Number.isInteger(value) ? String(BigInt(value)) : pythonNumber(value);
+  if (["string", "boolean", "bigint"].includes(typeof value)) return String(value);
+  throw new TypeError(`the context's ${name} is not one plain value`);
 }
 
 function intervalLabel(name, cuts, value) {
@@ -145,7 +156,9 @@ function asVotes(given, tier, reading) {
 }
 
 function nearestTally(yes, asked, most) {
-  return asked <= most ? [yes, asked] : [Math.floor((2 * yes * most + asked) / (2 * asked)), most];
+  if (asked <= most) return [yes, asked];
+  const [y, m, a] = [yes, most, asked].map(BigInt); // whose products may be beyond 2 ** 53
+  return [Number((2n * y * m + a) / (2n * a)), most];
 }
 
 function lookUp(given, reading, first) {
@@ -319,39 +332,71 @@ function decide(policy, readings, known) {
 
 // ---------------------------------------------------------------------------------------------------- the file
 
-/** The policy in the text of its file; throws where it is of another format, has a key that is not known here, or its id
-    is not that of its content. */
-async function readPolicy(text) {
+/** The policy in the text of its file; throws where that is none, as docs/policy-format.md says, or has expired `now`, in
+    seconds since 1970, where that is told. */
+async function readPolicy(text, { now = null } = {}) {
   const policy = JSON.parse(text);
+  checkText(text);
   if (policy?.format !== "metaverify-policy") throw new Error("it is not a policy file");
   if (policy.version !== 1) throw new Error(`it is of version ${policy.version}; this reads version 1`);
+  checkKeys(policy, DOCUMENT);
   if (policy.id !== (await policyId(text))) throw new Error("its id is not that of its content: damaged or edited");
-  checkKeys(policy, KEYS);
+  if (now !== null && has(policy, "expires") && !(now < policy.expires)) throw new Error("it has expired");
   return policy;
 }
 
-const OUTAGE = { without: true, root: true, context_roots: true };
-const PART = { of: true, cuts: true, points: true, missing: true };
-const READING = { name: true, price: true, cuts: true, counts: true, parts: PART, votes: true, sample: true };
-const LOOK = { read: true, poll: true, of: true, cuts: true, tallies: { cuts: true, then: true }, missing: true };
-const VERTEX = { price: true, cost: true, quality: true, root: true, context_roots: true, beliefs: true };
-/** What an object may have: true stands for what is not looked into, an object for what this one may have, or each of a
-    list. */
-const KEYS = {
-  ...{ format: true, version: true, id: true, serial: true, expires: true, salt: true },
-  ...{ context: true, context_cuts: true, abstain: true, evidence: true, provenance: true, certificate: true },
-  tiers: { name: true, price: true, readings: READING, answer: true, needs: true },
-  nodes: { call: true, then: true, ...LOOK, accept: true, abstain: true },
-  vertices: { ...VERTEX, evidence: true, outages: OUTAGE },
+/** Refuse what JSON.parse takes: a text that is too large or too deep, a key twice, a number that is no finite double,
+    half a surrogate pair. */
+function checkText(text) {
+  if (new TextEncoder().encode(text).length > 2 ** 20) throw new Error("it is larger than 1 MiB");
+  const keys = [];
+  for (const [found, name, colon] of text.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|[[{}\]]|-?\d[\d.eE+-]*/g)) {
+    const told = name === undefined ? "" : JSON.parse(name);
+    if (/\p{Surrogate}/u.test(told)) throw new Error(`${name} has half a surrogate pair`);
+    if (colon !== undefined && keys.at(-1).has(told)) throw new Error(`${name} stands twice in one object`);
+    if (colon !== undefined) keys.at(-1).add(told);
+    if ("[{".includes(found) && keys.push(new Set()) > 12) throw new Error("it is nested deeper than 12 levels");
+    if ("]}".includes(found)) keys.pop();
+    if (/^[-\d]/.test(found) && !Number.isFinite(Number(found))) throw new Error(`${found} is no finite number`);
+  }
+}
+
+const may = (shape) => () => shape;
+const ROOTS = { root: true, context_roots: true };
+const READING = { name: true, price: true, cuts: true, counts: true };
+const FUSED = { parts: { of: true, cuts: true, points: true, missing: true }, ...READING };
+const TIER = { name: true, price: true, readings: [FUSED, { ...READING, votes: may(true), sample: may(true) }] };
+const NODES = [
+  { call: true, then: true },
+  { read: true, of: true, cuts: true, then: true, missing: true },
+  { poll: true, of: true, tallies: { cuts: true, then: true }, missing: true },
+  { accept: true },
+  { abstain: true },
+];
+const VERTEX = { price: true, cost: true, quality: true, ...ROOTS, beliefs: true };
+/** What an object has: true stands for what is not looked into, an object for what this one has, or each of a list, and
+    several for kinds that are told apart by the first key of each. */
+const DOCUMENT = {
+  ...{ format: true, version: true, id: true, serial: may(true), expires: may(true), salt: true },
+  ...{ context: true, context_cuts: may(true), abstain: true },
+  tiers: [{ answer: true, needs: true, ...TIER }, TIER],
+  nodes: NODES,
+  vertices: { ...VERTEX, evidence: may(true), outages: may({ without: true, ...ROOTS }) },
   operating_point: { low: true, high: true, share: true, budget: true, price: true },
+  ...{ evidence: true, provenance: true, certificate: may(true) },
 };
 
 function checkKeys(value, known) {
   if (known === true) return;
   if (Array.isArray(value)) return value.forEach((each) => checkKeys(each, known));
+  const kinds = [known].flat();
+  const shape = kinds.find((kind) => has(value, Object.keys(kind)[0])) ?? kinds.at(-1);
+  for (const [key, inner] of Object.entries(shape)) {
+    if (typeof inner !== "function" && !has(value, key)) throw new Error(`${key} is missing`);
+  }
   for (const [key, inner] of Object.entries(value)) {
-    if (!has(known, key)) throw new Error(`${key} is not a known key: a newer reader is needed`);
-    checkKeys(inner, known[key]);
+    if (!has(shape, key)) throw new Error(`${key} is not a known key: a newer reader is needed`);
+    checkKeys(inner, typeof shape[key] === "function" ? shape[key]() : shape[key]);
   }
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from metaverify.policies.actions import Abstain, Accept
+from metaverify.policies.certificate import Certificate
 from metaverify.policies.graph import Ask, Poll, Read, Stop, Tally
 from metaverify.policies.policy import OperatingPoint, Outage, Policy, Vertex
 from metaverify.policies.tiers import Points, Reading, Tier
@@ -42,6 +43,45 @@ def share() -> Policy:
     return Policy(tiers, nodes, (Vertex(0.5, 1.0, 0.5, 0), Vertex(0.25, 2.0, 0.75, 1)), OperatingPoint(0, 1, 1 / 3))
 
 
+def draws() -> Policy:
+    """Two vertices that cost 0 and 1, so that a budget is a share to the last bit."""
+    tiers = (Tier("a", 0.0), Tier("b", 1.0))
+    nodes = (Ask("a", 2), Ask("b", 3), Stop(Accept("a")), Stop(Accept("b")))
+    return Policy(tiers, nodes, (Vertex(0.5, 0.0, 0.5, 0), Vertex(0.25, 1.0, 0.75, 1)), ONE)
+
+
+def promised(certificate: Certificate) -> Policy:
+    """Three vertices, the second of which has a certificate, an outage, and a column that nothing depends on."""
+    tiers = (Tier("a", 1.0), Tier("b", 2.0), Tier("c", 4.0))
+    nodes = (*(Ask(tier.name, 3 + at) for at, tier in enumerate(tiers)), *(Stop(Accept(tier.name)) for tier in tiers))
+    known = ((1.0, 0.5), (2.0, 0.75), (4.0, 0.875))
+    vertices = tuple(
+        Vertex(0.1, cost, quality, at, outages=(Outage(("a",), 2),)) for at, (cost, quality) in enumerate(known)
+    )
+    point = OperatingPoint(1, 1, 0.0)
+    return Policy(tiers, nodes, vertices, point, salt="sure", context=("task",), certificate=certificate)
+
+
+def expected() -> Policy:
+    """A certificate of the expected cost, which holds at every cheaper point of the dial."""
+    return promised(
+        Certificate("expected cost", 2.5, 0.05, "finite-sample", "betting", 2.5, 2.0, 900, 900, 1.0, 4.0, "cap")
+    )
+
+
+def realised() -> Policy:
+    """A certificate of what the next queries cost, which holds at every cheaper point of the dial."""
+    sure = Certificate(
+        "realised cost", 2.5, 0.05, "finite-sample", "betting", 2.5, 2.0, 900, 900, 1.0, 4.0, "cap", 1, 99
+    )
+    return promised(sure)
+
+
+def floor() -> Policy:
+    """A certificate of quality, which holds at every dearer point of the dial."""
+    return promised(Certificate("expected quality", 0.7, 0.05, "finite-sample", "betting", 0.7, 2.0, 900, 900))
+
+
 def intervals() -> Policy:
     """A text and two numbers make the context; every interval of the numbers begins at another tier."""
     cuts = {"tokens": (-2.5, 1e-05, 0.1, 120.0, 480.5, 100000.0, 1e16, 1.5e22), "depth": (0.0,)}
@@ -65,6 +105,17 @@ def labels() -> Policy:
     names = ("a/b", "a\\/b/a", "a\\\\b/7", "résumé/模型", "re\u0301sume\u0301/模型", "🙂/🙂", "__proto__/", "-7/0")
     vertices = (Vertex(0.1, 1.0, 0.5, 0, {name: at + 1 for at, name in enumerate(names)}),)
     return Policy(tiers, (*nodes, *stops), vertices, ONE, context=("task", "tenant"))
+
+
+def column() -> Policy:
+    """One text makes the context, which stands for itself: nothing is escaped; and numbers, true, false and null have
+    the words that a log gives them."""
+    labels = ("a/b", "a\\/b", "a\\b", "a\\\\b", "7", "true", "True", "false", "", "1.5", "1e-05", "null", "None", "nan")
+    tiers = tuple(Tier(f"tier{at}", 1.0) for at in range(len(labels) + 1))
+    nodes = tuple(Ask(tier.name, len(tiers) + at) for at, tier in enumerate(tiers))
+    stops = tuple(Stop(Accept(tier.name)) for tier in tiers)
+    vertices = (Vertex(0.1, 1.0, 0.5, 0, {name: at + 1 for at, name in enumerate(labels)}),)
+    return Policy(tiers, (*nodes, *stops), vertices, ONE, context=("task",))
 
 
 def names() -> Policy:

@@ -7,7 +7,9 @@ const path = require("node:path");
 const [, , folder, ...readers] = process.argv;
 const read = (name) => JSON.parse(fs.readFileSync(path.join(folder, name), "utf8"));
 const NUMBERS = { NaN, Infinity, "-Infinity": -Infinity };
-const ALL_READERS = ["E_SYNTAX", "E_SCHEMA", "E_VERSION", "E_CHECKSUM"];
+const ALL_READERS = ["E_SIZE", "E_ENCODING", "E_DEPTH", "E_SYNTAX", "E_DUPKEY", "E_NONFINITE"].concat(
+  ["E_SCHEMA", "E_VERSION", "E_CHECKSUM", "E_EXPIRED"],
+);
 
 function untagged(value) {
   if (Array.isArray(value) || typeof value !== "object" || value === null) return value;
@@ -22,7 +24,8 @@ function outcome(reader, filed, told) {
     if ("budget" in told) policy = reader.atBudget(policy, told.budget);
     if ("price" in told) policy = reader.atPrice(policy, told.price);
     policy = reader.without(policy, ...(told.without ?? []));
-    return reader.decide(policy, told.readings, { context: told.context ?? null, key: told.key ?? null });
+    const action = reader.decide(policy, told.readings, { context: told.context ?? null, key: told.key ?? null });
+    return filed.certificate ? { action, certified: Boolean(policy.certificate) } : { action };
   } catch (error) {
     return "refused";
   }
@@ -39,16 +42,18 @@ async function failures(reader) {
   for (const name of fs.readdirSync(folder).filter((each) => /^decide-.*\.json$/.test(each))) {
     const { policy, cases } = read(name);
     const filed = await reader.readPolicy(policy).catch(() => null);
-    for (const { action, refused, ...given } of cases) {
+    for (const { action, certified, refused, ...given } of cases) {
       if (wrong.length > 20) return { count, wrong };
-      check(`${name} ${JSON.stringify(given)}`, outcome(reader, filed, untagged(given)), refused ? "refused" : action);
+      const wanted = refused ? "refused" : { action, certified };
+      check(`${name} ${JSON.stringify(given)}`, outcome(reader, filed, untagged(given)), wanted);
     }
   }
   for (const { salt, key, draw } of read("draws.json").draws) {
     check(`draw of ${key} with ${salt}`, reader.drawOf(salt, key).toString(16).padStart(14, "0"), draw);
   }
-  for (const { about, file, id, canonical, refused } of read("documents.json").documents) {
-    const policy = await reader.readPolicy(file).catch(() => "refused");
+  for (const { about, file, padded = 0, now = null, id, canonical, refused } of read("documents.json").documents) {
+    const text = file + " ".repeat(Math.max(padded - Buffer.byteLength(file), 0));
+    const policy = await reader.readPolicy(text, { now }).catch(() => "refused");
     if (ALL_READERS.includes(refused)) check(about, policy, "refused");
     if (refused) continue;
     check(about, policy.id ?? policy, id);

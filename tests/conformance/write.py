@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from metaverify.policies.explain import action_json
-from metaverify.policies.file import PolicyFileError, dump_policy, parse_policy, policy_id
+from metaverify.policies.file import PolicyFileError, dump_policy, load_policy, policy_id
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, nearest_tally
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Reading, Tier
@@ -28,11 +29,14 @@ from tests.policies.reader import canonical, sealed
 HERE = Path(__file__).resolve().parent
 TAGS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 NAN, INFINITE, BELOW = ({"float": name} for name in TAGS)
+NO_PRICES: tuple[Any, ...] = (-1e-300, -1, NAN, INFINITE, BELOW, "0.1", True, None, [0.1])
 
 MISSING: tuple[Any, ...] = (None, NAN, INFINITE, BELOW, -5e-324, math.nextafter(1.0, 2.0), -1, 2, 100)
 ENDS: tuple[Any, ...] = (0, 1, 0.0, 1.0, -0.0, 5e-324, math.nextafter(1.0, 0.0))
 NO_CONFIDENCES: tuple[Any, ...] = (True, False, "0.5", "", [0.5], [1, 2], {"conf": 0.5}, {})
-NO_VOTES: tuple[Any, ...] = (0.5, 1, True, "3", [], [1], [1, 2, 3], [2, 1], [-1, 2], [0.5, 1], ["1", 2], INFINITE)
+NO_VOTES: tuple[Any, ...] = (0.5, 1, True, "3", [], [1], [1, 2, 3], [2, 1], [-1, 2], [0.5, 1], ["1", 2])
+NO_VOTES += ([1, 1.5], [None, 1], [[1], 1], INFINITE)
+HALVES = ("\ud800", "a\udc00b")  # of surrogate pairs: no texts
 UNSEEN = ("never seen", "", "__proto__", "constructor", "toString")
 
 Case = dict[str, Any]
@@ -46,8 +50,8 @@ def untagged(value: Any) -> Any:
 
 
 def outcome(policy: Policy, case: Mapping[str, Any]) -> Case:
-    """What the library does with a case: an action, or that it refuses."""
-    told = {name: untagged(value) for name, value in case.items()}
+    """What the library does with a case: an action, and whether the certificate holds, or that it refuses."""
+    told, promised = {name: untagged(value) for name, value in case.items()}, policy.certificate is not None
     try:
         for dial in ("budget", "price"):
             policy = policy.at(**{dial: told[dial]}) if dial in told else policy
@@ -55,7 +59,7 @@ def outcome(policy: Policy, case: Mapping[str, Any]) -> Case:
         action = policy.decide(told["readings"], context=told.get("context"), key=told.get("key"))
     except (ValueError, TypeError):
         return {}
-    return {"action": action_json(action)}
+    return {"action": action_json(action), **({"certified": policy.certificate is not None} if promised else {})}
 
 
 def refused(why: str, **case: Any) -> Case:
@@ -125,6 +129,8 @@ def looks(
         for asked in (*range(most + 3), 7 * most + 1):
             for yes in range(asked + 1) if asked <= most + 2 else (0, asked // 2, asked):
                 yield after_votes(node, most, yes, asked), told({reading.name: [yes, asked]})
+        for yes, asked in [*far(most), (1.0, 1), (float(most), float(most)), (True, 1), (False, 1)]:
+            yield after_votes(node, most, int(yes), int(asked)), told({reading.name: [yes, asked]})
         yield node.missing, told({reading.name: None})
         yield None, told({reading.name: NAN})
         for value in NO_VOTES:
@@ -150,12 +156,21 @@ def looks(
         for at, part in enumerate(reading.parts):
             yield None, told({other.reading: 0.5 for other in reading.parts[:at]})
             yield None, told({other.reading: 0.5 for other in reading.parts if other is not part})
+            if at > 0:
+                yield None, told({part.reading: "0.5"})
             yield None, refused("reading", **told({**whole[0], part.reading: True}))
             for base, value in itertools.product(whole, [*values[at], NAN, 2]):
                 yield None, told({**base, part.reading: value})
         corners = itertools.product(*([*part.cuts, 0.0, None] for part in reading.parts))
         for corner in itertools.islice(corners, 200):
             yield None, told({part.reading: value for part, value in zip(reading.parts, corner, strict=True)})
+
+
+def far(most: int) -> Iterator[tuple[int, int]]:
+    """So many votes that doubles lose them, where the nearest tally of ``most`` goes up by one."""
+    for asked, tally in itertools.product((2**53 - 1, 2**52 + 1, 3**33), range(1, most + 1)):
+        enough = -(-asked * (2 * tally - 1) // (2 * most))
+        yield from ((enough - 1, asked), (enough, asked))
 
 
 def after_votes(node: Read | Poll, most: int, yes: int, asked: int) -> int | None:
@@ -182,11 +197,23 @@ def around(policy: Policy) -> Iterator[Case]:
         yield refused("context", readings={}, context=dict.fromkeys(policy.context[1:], "x"), **key)
     yield refused("outage", readings={}, without=["no such tier"], **key)
     yield refused("outage", readings={}, without=[tier.name for tier in policy.tiers if tier.answer], **key)
+    yield from (refused("context", readings={}, context=context, **key) for context in (7, True, [], ["task"]))
+    if not policy.context:
+        yield {"readings": {}, "context": {}, **key}
     if 0.0 < policy.point.share < 1.0 and key:
-        yield refused("key", readings={})
+        yield from (refused("key", readings={}, **given) for given in ({}, *({"key": half} for half in HALVES)))
+    else:
+        yield from ({"readings": {}, "key": half} for half in HALVES)
 
 
 # ---------------------------------------------------------------------------------------- of one policy alone
+
+
+def each(policy: Policy) -> Iterator[Case]:
+    """Every vertex, where each has a tier of its own, by its cost."""
+    for tier, vertex in zip(policy.tiers, policy.vertices, strict=True):
+        yield {"readings": {}, "budget": vertex.cost}
+        yield {"readings": {tier.name: {}}, "budget": vertex.cost}
 
 
 def dials(policy: Policy) -> Iterator[Case]:
@@ -200,9 +227,7 @@ def dials(policy: Policy) -> Iterator[Case]:
         if budget >= costs[0] * (1 - 1e-9):
             yield from ({"readings": {}, "budget": budget, "key": key} for key in keys)
     yield {"readings": {}, "budget": INFINITE}
-    for tier, cost in zip(policy.tiers, costs, strict=True):
-        yield {"readings": {}, "budget": cost}
-        yield {"readings": {tier.name: {}}, "budget": cost}
+    yield from each(policy)
     slopes = [
         (after.quality - before.quality) / (after.cost - before.cost)
         for before, after in itertools.pairwise(policy.vertices)
@@ -210,10 +235,40 @@ def dials(policy: Policy) -> Iterator[Case]:
     for price in [0, *near(slopes), *(2 * slope for slope in slopes), 0.7 * slopes[0], 1e300]:
         yield {"readings": {}, "price": price}
     yield from ({"readings": {}, "key": key} for key in keys)
-    for budget in (0, 0.99 * costs[0], -1, NAN, BELOW):
+    for budget in (0, 0.99 * costs[0], -1, NAN, BELOW, "1.1", True, None, [1.1]):
         yield refused("budget", readings={}, budget=budget, key="request-1")
-    yield from (refused("price", readings={}, price=price) for price in (-1e-300, -1, NAN, INFINITE))
+    yield from (refused("price", readings={}, price=price) for price in NO_PRICES)
     yield refused("key", readings={}, budget=some[0])
+
+
+def drawn(policy: Policy) -> Iterator[Case]:
+    """Shares that are what a key draws, as far as doubles go, which have three bits less; and those beside it."""
+    yield from each(policy)
+    for key in range(24):
+        share = int(blake2b(str(key).encode(), digest_size=7, key=policy.salt.encode()).hexdigest(), 16) / 2**56
+        yield from ({"readings": {}, "budget": budget, "key": key} for budget in near([share]))
+
+
+def promises(policy: Policy) -> Iterator[Case]:
+    """The dial at the cost of a certificate, a little beside it, and further away; and in an outage."""
+    yield from each(policy)
+    assert policy.certificate is not None
+    own = policy.certificate.cost
+    for budget in (1.0, 1.5, *(own * (1 + off * 1e-9) for off in (-2, -0.5, 0, 0.5, 2)), 3.0, 4.0, 10**6):
+        yield from ({"readings": {}, "budget": budget, "key": key} for key in (0, 1, 2))
+        yield {"readings": {}, "budget": budget, "key": 0, "without": ["a"]}
+    yield from ({"readings": {}, "price": price} for price in (0, 0.1, 0.2, 0.5))
+    yield refused("context", readings={}, context={"tenant": "a"})
+    yield {"readings": {}, "context": {"task": None}}
+
+
+def plain(policy: Policy) -> Iterator[Case]:
+    """Values of one column, and what is none."""
+    values: list[Any] = [*policy.vertices[0].context_roots, "a", 7, -7, 10**20, True, False, None, 1.5, 1e-05, -0.25]
+    for value in [*values, NAN, INFINITE, BELOW]:
+        yield {"readings": {}, "context": {"task": value}}
+    for value in ([], ["a"], {}, {"task": "a"}):
+        yield refused("context", readings={}, context={"task": value})
 
 
 def shares(policy: Policy) -> Iterator[Case]:
@@ -258,6 +313,12 @@ def columns(policy: Policy) -> Iterator[Case]:
         "e5",
         "１２",
         "12 0",
+        "\v120\f\r",
+        "\u00a0120",
+        "120\u2003",
+        "\ufeff120",
+        "\u0085120",
+        "\u001c120",
         [],
         [120],
         {},
@@ -275,7 +336,23 @@ def columns(policy: Policy) -> Iterator[Case]:
 def words(policy: Policy) -> Iterator[Case]:
     """Labels and columns of every script, with what has to be escaped."""
     del policy
-    values: list[Any] = ["a", "a/b", "a\\b", "", "résumé", "re\u0301sume\u0301", "模型", "🙂", "__proto__", 7, -7, 0]
+    values: list[Any] = [
+        "a",
+        "a/b",
+        "a\\b",
+        "",
+        "résumé",
+        "re\u0301sume\u0301",
+        "模型",
+        "🙂",
+        "__proto__",
+        7,
+        -7,
+        0,
+        None,
+        True,
+        1.5,
+    ]
     for one, other in itertools.product(values, values):
         yield {"readings": {}, "context": {"task": one, "tenant": other}}
     for label in (
@@ -290,8 +367,8 @@ def words(policy: Policy) -> Iterator[Case]:
         "/",
     ):
         yield {"readings": {}, "context": label}
-    yield refused("context", readings={}, context=7)
-    yield refused("context", readings={}, context=["a", "b"])
+    for value in ([], ["a"], {}):
+        yield refused("context", readings={}, context={"task": "a", "tenant": value})
 
 
 def unread(policy: Policy) -> Iterator[Case]:
@@ -333,8 +410,13 @@ VECTORS: dict[str, tuple[Callable[[], Policy], Callable[[Policy], Iterator[Case]
     "covers": (policies.covers, covered),
     "dial": (policies.dial, dials),
     "share": (policies.share, shares),
+    "draws": (policies.draws, drawn),
+    "expected": (policies.expected, promises),
+    "realised": (policies.realised, promises),
+    "floor": (policies.floor, promises),
     "intervals": (policies.intervals, columns),
     "labels": (policies.labels, words),
+    "column": (policies.column, plain),
     "names": (policies.names, None),
     "ballots": (policies.ballots, None),
     "sums": (policies.sums, None),
@@ -400,6 +482,7 @@ def documents() -> str:
         "indented, with the same id": spread,
         "keys in another order, with the same id": reordered,
         "numbers written otherwise, with the same id": text.replace('"price":0.125', '"price":125.0e-3'),
+        "nested 12 deep": sealed(deep(body, 12)).decode(),
         "texts of every kind": dump_policy(named),
         "texts of every kind, escaped, with the same id": json.dumps(json.loads(dump_policy(named))),
         "a slash escaped, with the same id": text.replace('"golden"', '"g\\u006flden"'),
@@ -422,34 +505,96 @@ def documents() -> str:
         "a name with a space at its end": (nested(body, "tiers", name="small "), "E_NAME"),
         "a share above 1": ({**body, "operating_point": {**body["operating_point"], "share": 1.5}}, "E_RANGE"),
     }
+    changed |= {f"no {key}": ({name: body[name] for name in body if name != key}, "E_SCHEMA") for key in NEEDED}
+    for key, name in (("tiers", "price"), ("nodes", "then"), ("vertices", "context_roots")):
+        first, *others = body[key]
+        changed[f"no {name} among {key}"] = ({**body, key: [without(first, name), *others]}, "E_SCHEMA")
+    changed |= {
+        "no share": ({**body, "operating_point": without(body["operating_point"], "share")}, "E_SCHEMA"),
+        "a node of two kinds": (nested(body, "nodes", accept="small"), "E_SCHEMA"),
+        "a tier that needs others and is no signal": (nested(body, "tiers", needs=[]), "E_SCHEMA"),
+        "a signal that does not say what it needs": (nested(body, "tiers", answer=False), "E_SCHEMA"),
+        "a sum that is votes": (summed(votes=3), "E_SCHEMA"),
+        "a sum that is a sample": (summed(sample=True), "E_SCHEMA"),
+        "nested 13 deep": (deep(body, 13), "E_DEPTH"),
+        "half a surrogate pair": ({**body, "provenance": {"a": HALVES[0]}}, "E_ENCODING"),
+        "half a surrogate pair in a key": ({**body, "provenance": {HALVES[1]: 1}}, "E_ENCODING"),
+    }
+    endless = [sealed({**body, "provenance": {"a": sign * math.inf}}).decode() for sign in (1, -1)]
+    twice = sealed({**body, "provenance": {"a": [{"b": 1}]}}).decode()
     torn = {
         "one digit of the id": (text.replace(body["id"], "sha256:" + "0" * 64), "E_CHECKSUM"),
         "a price that was changed by hand": (text.replace('"price":10.0', '"price":1.0'), "E_CHECKSUM"),
         "a 1.0 that became 1": (text.replace('"price":10.0', '"price":10'), "E_CHECKSUM"),
         "half of the file": (text[: len(text) // 2], "E_SYNTAX"),
+        "a comma too many": (text.replace("\n}\n", ",\n}\n"), "E_SYNTAX"),
+        "a byte-order mark": ("\ufeff" + text, "E_ENCODING"),
         "a key twice": (text.replace('"salt": ', '"salt": "x",\n "salt": '), "E_DUPKEY"),
+        "a key twice, once escaped": (text.replace('"salt": ', '"s\\u0061lt": "x",\n "salt": '), "E_DUPKEY"),
+        "a key twice where anything may be": (twice.replace('{"b":', '{"b":2,"b":'), "E_DUPKEY"),
         "a number that is none": (text.replace('"price":10.0', '"price":NaN'), "E_NONFINITE"),
+        "a number that is infinite": (endless[0], "E_NONFINITE"),
+        "a number beyond all doubles": (endless[0].replace("Infinity", "1e400"), "E_NONFINITE"),
+        "a number below all doubles": (endless[1].replace("Infinity", "1e400"), "E_NONFINITE"),
     }
-    rows = [
-        {"about": about, "file": file, "canonical": body_of(file), "id": policy_id(parse_policy(file.encode()))}
-        for about, file in accepted.items()
-    ]
     refusals = {about: (sealed(document).decode(), code) for about, (document, code) in changed.items()} | torn
-    for about, (file, code) in refusals.items():
-        found = refusal(file)
-        if found != code:
-            raise AssertionError(f"{about}: {found}, not {code}")
-        rows.append({"about": about, "file": file, "refused": code})
-    return f'{{"documents": {lines(rows)}}}\n'
+    ends = dump_policy(replace(plain, expires=100.0))
+    rows: list[Case] = [
+        *({"about": about, "file": file} for about, file in accepted.items()),
+        {"about": "1 MiB, with space at its end", "file": text, "padded": 2**20},
+        {"about": "expires, but not yet", "file": ends, "now": math.nextafter(100.0, 0.0)},
+        {"about": "expires, whenever that is", "file": ends},
+        *({"about": about, "file": file, "refused": code} for about, (file, code) in refusals.items()),
+        {"about": "more than 1 MiB", "file": text, "padded": 2**20 + 1, "refused": "E_SIZE"},
+        {"about": "has expired", "file": ends, "now": 100, "refused": "E_EXPIRED"},
+    ]
+    return f'{{"documents": {lines([document_of(row) for row in rows])}}}\n'
 
 
-def refusal(file: str) -> str:
-    """The code that a file is refused for, or nothing."""
-    try:
-        parse_policy(file.encode())
-    except PolicyFileError as error:
-        return error.code
-    return ""
+NEEDED = ("version", "salt", "context", "abstain", "tiers", "nodes", "vertices", "operating_point", "provenance")
+
+
+def file_of(row: Mapping[str, Any]) -> bytes:
+    """The bytes of a file, with the space at its end that the vector does not spell out."""
+    return bytes(row["file"].encode().ljust(row.get("padded", 0)))
+
+
+def document_of(row: Case) -> Case:
+    """A document with its id and canonical text, if it is not refused.
+
+    Raises:
+        AssertionError: it is not refused as it should be.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.json"
+        path.write_bytes(file_of(row))
+        try:
+            found: Case = {"id": policy_id(load_policy(path, now=row.get("now")))}
+        except PolicyFileError as error:
+            found = {"refused": error.code}
+    assert found.get("refused") == row.get("refused"), (row["about"], found)
+    return {**row, **found, **({} if "refused" in found else {"canonical": body_of(row["file"])})}
+
+
+def without(body: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object that lacks a key."""
+    return {name: value for name, value in body.items() if name != key}
+
+
+def summed(**more: Any) -> dict[str, Any]:
+    """A document with a fused score that has more than it may."""
+    body = json.loads(dump_policy(policies.sums()))
+    first, *tiers = body["tiers"]
+    *free, forwards, backwards = first["readings"]
+    return {**body, "tiers": [{**first, "readings": [*free, {**forwards, **more}, backwards]}, *tiers]}
+
+
+def deep(body: Mapping[str, Any], levels: int) -> dict[str, Any]:
+    """The document nested so deep, itself counted."""
+    inner: dict[str, Any] = {}
+    for _ in range(levels - 3):
+        inner = {"a": inner}
+    return {**body, "provenance": {"a": inner}}
 
 
 def nested(body: Mapping[str, Any], key: str, **values: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaverify.policies.context import context_label, interval_label, interval_labels, split_label
+from metaverify.policies.context import context_label, context_word, interval_label, interval_labels, split_label
 from metaverify.policies.drawing import draw_mermaid, draw_text
 from metaverify.policies.episode import Episode
 from metaverify.policies.explain import explain
@@ -110,6 +111,30 @@ def test_values_by_name_decide_as_their_label_does(tokens: Any) -> None:
     explanation = explain(POLICY, {"small": 0.6}, context=context)
     assert (explanation.context, explanation.context_known) == (label, True)
     assert f"context {label}: its own graph" in str(explanation)
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv", "log.jsonl"])
+@pytest.mark.parametrize("values", [[True, False, None], [1, -7, None], [0.5, -1.25, None], ["a/b", "", "True"]])
+def test_a_column_s_values_have_the_words_that_a_log_gives_them(values: list[Any], name: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"told": values, "correct_a": [1, 0, 1], "cost_a": [1.0] * 3})
+    write = {"log.parquet": frame.write_parquet, "log.csv": frame.write_csv, "log.jsonl": frame.write_ndjson}[name]
+    write(tmp_path / name)
+    contexts = read_log(tmp_path / name, context="told").contexts
+    assert contexts is not None
+    assert [context_word("told", value) for value in values] == contexts.tolist()
+    assert [context_word("told", value) for value in np.array(values[:2])] == contexts.tolist()[:2]
+
+
+def test_a_value_that_is_missing_has_no_word() -> None:
+    assert [context_word("told", value) for value in (None, math.nan, math.inf, -math.inf, np.float64("nan"))] == [
+        ""
+    ] * 5
+
+
+@pytest.mark.parametrize("value", [[], ["a"], {}, {"a": 1}, ("a",), {"a"}, b"a", np.zeros(1)])
+def test_a_value_that_is_not_plain_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^the context's 'told' is .*, not one plain value$"):
+        context_word("told", value)
 
 
 def test_a_number_that_is_not_told_at_all_is_an_error() -> None:

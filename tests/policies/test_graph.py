@@ -190,7 +190,7 @@ def test_what_is_a_number_is_so_whoever_made_it() -> None:
     numbers = (Decimal("1.5"), Fraction(3, 2), np.float32(1.5), np.array(1.5), 1.5)
     assert [as_number(number) for number in numbers] == [1.5] * 5
     assert {type(as_number(number)) for number in numbers} == {float}
-    assert as_number(10**400) == math.inf
+    assert [as_number(10**400), as_number(-(10**400))] == [math.inf, -math.inf]
     assert [as_number(none) for none in (True, np.True_, np.array(False), "1.5", b"1", None, [1.5], 1 + 0j)] == [
         None
     ] * 8
@@ -690,13 +690,22 @@ def test_more_votes_than_a_poll_asks_for_are_rounded_half_up(
     assert nearest_tally(yes, asked, most) == nearest
 
 
-@pytest.mark.parametrize("told", [(3, 2), (-1, 2), (1,), (1, 2, 3), "12", (1.0, 2), {1, 2}, 0.5, b"12"])
+@pytest.mark.parametrize(
+    "told", [(3, 2), (-1, 2), (1,), (1, 2, 3), "12", (1.5, 2), (1, math.inf), ("1", 2), (None, 1), {1, 2}, 0.5, b"12"]
+)
 def test_what_are_no_votes_are_refused_in_these_words(told: Any) -> None:
     with pytest.raises(TypeError) as caught:
         as_votes(told, "small", "votes")
     assert str(caught.value) == (
         f"the votes 'votes' of 'small' are {told!r}, not (yes, asked), such as (2, 3), or None"
     )
+
+
+def test_votes_are_whole_numbers_however_they_are_told() -> None:
+    told: list[Any] = [(2, 3), [2.0, 3], (np.float32(2), np.int8(3)), (Decimal(2), Fraction(3))]
+    assert [as_votes(votes, "small", "votes") for votes in told] == [(2, 3)] * 4
+    assert as_votes((True, 1.0), "small", "votes") == (1, 1)
+    assert as_votes((2**60 + 1, 2**61), "small", "votes") == (2**60 + 1, 2**61)
 
 
 def test_all_votes_are_asked_for_and_then_followed_by_their_share() -> None:

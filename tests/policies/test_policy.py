@@ -6,10 +6,12 @@ import copy
 import itertools
 import math
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -278,6 +280,22 @@ def test_a_price_buys_the_vertex_with_the_most_quality_net_of_cost(price: float,
 def test_a_price_that_is_negative_or_not_finite_is_refused(price: float) -> None:
     with pytest.raises(BudgetError, match="price"):
         at_point(0, 0, 0.0).at(price=price)
+
+
+@pytest.mark.parametrize("none", ["3", b"3", True, False, [3.0], 1j])
+def test_a_budget_or_a_price_that_is_no_number_is_refused(none: Any) -> None:
+    for dial in ("budget", "price"):
+        with pytest.raises(TypeError, match=rf"^the {dial} is {re.escape(repr(none))}, not a number$"):
+            at_point(0, 0, 0.0).at(**{dial: none})
+
+
+def test_a_budget_may_be_any_number() -> None:
+    policy = at_point(0, 0, 0.0)
+    assert policy.at(budget=Decimal("1.5")).point == policy.at(budget=1.5).point  # type: ignore[arg-type]
+    assert policy.at(budget=10**400).point == policy.at(budget=math.inf).point
+    for least in (-(10**400), -math.inf):
+        with pytest.raises(BudgetError):
+            policy.at(budget=least)
 
 
 def test_the_dial_wants_a_budget_or_a_price_and_not_both() -> None:
