@@ -6,10 +6,12 @@ replay are imported when they are first used, and need the extra ``fit``.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
+TYPE_CHECKING = False  # the module `typing` is dear to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from metaverify.fitting.certify import CertificateError as CertificateError
     from metaverify.fitting.certify import Terms as Terms
     from metaverify.fitting.certify import certify as certify
@@ -113,7 +115,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'metaverify' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(f"metaverify.{_HOME[name]}"), name)
+        value = getattr(import_module(f"metaverify.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "metaverify":
             raise

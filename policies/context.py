@@ -7,7 +7,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["context_label", "interval_label", "interval_labels", "split_label"]
 

@@ -8,12 +8,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
-import subprocess
 import sys
-import tempfile
-import time
 import timeit
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -38,6 +34,7 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.replay import route
 from metaverify.simulators.worlds import shared_difficulty
 from tests.benchmarks.peer import beside_automix
+from tests.benchmarks.startup import starting
 from tests.benchmarks.timing import Goal, Line, Section, compare, layout, turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,59 +243,6 @@ def _best_of(codes: list[str], known: Mapping[str, object], *, count: int = 60, 
     return [min(turn[at] for turn in taken) for at in range(len(codes))]
 
 
-# Importing ------------------------------------------------------------------------------------------------------------
-
-RUN_TIME = "import metaverify.policies.policy, metaverify.policies.file"
-
-
-def importing() -> Section:
-    """What a router's start pays, in fresh interpreters, the bytecode of all modules in a cache of its own."""
-    with tempfile.TemporaryDirectory() as cache:
-        lines = [
-            _import_line("beside an installation's own start", cache),
-            _import_line("beside a bare start (-S)", cache, "-S"),
-        ]
-        missed = any(line.verdict == "missed" for line in lines)
-        return Section(
-            "Importing what decides",
-            f"python -c '{RUN_TIME}', what it takes beyond the yardstick",
-            "python -c pass; an editable installation imports part of what the run time needs at its start, -S nothing",
-            tuple(lines),
-            _import_times(cache) if missed else (),
-        )
-
-
-def _import_line(what: str, cache: str, *options: str) -> Line:
-    sides = [lambda code=code: _python(cache, *options, "-c", code) for code in ("pass", RUN_TIME)]
-    taken = turns(*sides, count=15, clock=time.perf_counter)
-    beyond = median(ours - bare for bare, ours in taken)
-    return Line(
-        what, beyond, median(bare for bare, _ in taken), goal=Goal(seconds=0.015), note=f"{len(taken)} turns, wall time"
-    )
-
-
-def _import_times(cache: str) -> tuple[str, ...]:
-    """The dearest modules by their own time, each at its best of 9 runs."""
-    best: dict[str, int] = {}
-    for _ in range(9):
-        for line in _python(cache, "-S", "-X", "importtime", "-c", RUN_TIME).splitlines():
-            own, _, name = line.removeprefix("import time:").split("|")
-            if own.strip().isdigit():
-                best[name.strip()] = min(best.get(name.strip(), sys.maxsize), int(own))
-    dearest = sorted(best, key=lambda name: -best[name])[:12]
-    return ("own time by -X importtime: " + ", ".join(f"{name} {best[name] / 1e3:.1f} ms" for name in dearest),)
-
-
-def _python(cache: str, *arguments: str) -> str:
-    """What a fresh interpreter prints on stderr."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**kept, "PYTHONPYCACHEPREFIX": cache}, check=True, capture_output=True, text=True
-    )
-    return done.stderr
-
-
 # Fitting --------------------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +270,7 @@ SECTIONS: Mapping[str, Callable[[], Section]] = {
     "solve": solving,
     "frontier": frontiers,
     "decide": deciding,
-    "import": importing,
+    "startup": starting,
     "fit": fitting,
     "automix": beside_automix,
 }
