@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Router as Router
     from metaverify.policies.store import PolicyStore as PolicyStore
     from metaverify.simulators.counting import count as count
-    from metaverify.simulators.counting import sketch as sketch
     from metaverify.simulators.counts import Counts as Counts
     from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from metaverify.simulators.outcome import replay as replay
     from metaverify.simulators.partial_reader import read_partial_log as read_partial_log
     from metaverify.simulators.reader import read_log as read_log
+    from metaverify.simulators.sketching import sketch as sketch
     from metaverify.simulators.traffic import read_traffic as read_traffic
 
 _HOMES = {
@@ -81,7 +81,7 @@ _HOMES = {
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.store": ("PolicyStore",),
-    "simulators.counting": ("count", "sketch"),
+    "simulators.counting": ("count",),
     "simulators.counts": ("Counts",),
     "simulators.decisions": ("join_labels", "read_decisions", "read_labels"),
     "simulators.digits": ("load_digits_log",),
@@ -93,6 +93,7 @@ _HOMES = {
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.partial_reader": ("read_partial_log",),
     "simulators.reader": ("read_log",),
+    "simulators.sketching": ("sketch",),
     "simulators.traffic": ("read_traffic",),
     "fitting.certify": ("CertificateError", "Terms", "certify"),
     "fitting.compare": ("compare",),

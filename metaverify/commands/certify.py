@@ -8,7 +8,7 @@ from dataclasses import asdict
 from metaverify.arguments import parse_costs
 from metaverify.inputs import read_for, read_policy, signing_key
 from metaverify.options import add_key, add_log, add_policy, add_promise, number
-from metaverify.output import check_out, print_json, print_warnings
+from metaverify.output import check_out, print_json, print_warnings, working
 
 __all__ = ["EXAMPLE", "add", "run"]
 
@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
         known = {"costs": parse_costs(options.cost), "scale": options.scale, "group": options.group}
         logs.append(read_traffic(options.traffic, policy, **known, weight=options.weight))
     terms = Terms(options.delta, options.level, options.method, options.dearest, options.next, options.looks)
-    certified = certify(policy, *logs, budget=options.budget, terms=terms)
+    with working("certifying"):
+        certified = certify(policy, *logs, budget=options.budget, terms=terms)
     warnings = [warning for log in logs for warning in repeat_warnings(log)]
     save_policy(certified, out, key=key)
     if options.json:

@@ -20,11 +20,12 @@ from metaverify.fitting.rivals import FrugalGPT, IsotonicPairs
 from metaverify.fitting.tuned import TunedChains
 from metaverify.policies.file import dump_policy, load_policy, save_policy
 from metaverify.policies.policy import Policy
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, LoggedReading, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
+from metaverify.simulators.sketching import sketch
 from metaverify.simulators.worlds import shared_difficulty, token_prices
 
 Learn = Callable[[ReplayLog], Policy]

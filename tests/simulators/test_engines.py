@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.engines import BATCH, with_batches
 from metaverify.simulators.log import LogError
+from metaverify.simulators.sketching import sketch
 from tests.simulators.test_counting import OPTIONS, batch_by_hand, same, table
 
 IDS = ("", "q1", "é", "日本-7", "a𝄞b", "x" * 64, "x" * 65 + "y", "q" * 200, "42")

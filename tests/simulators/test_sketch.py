@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.simulators.bins import CANDIDATES, balanced_cuts
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.sketch import Histogram, grid_cell
+from metaverify.simulators.sketching import sketch
 from tests.strategies import repeatable
 
 
