@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import trace_frontier
-from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.table import JointTable
@@ -33,6 +32,7 @@ from metaverify.simulators.log import Floats, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.replay import route
 from metaverify.simulators.worlds import shared_difficulty
+from tests.benchmarks.growth import counted, growing, random_table
 from tests.benchmarks.peer import beside_automix
 from tests.benchmarks.startup import starting
 from tests.benchmarks.timing import Goal, Line, Section, compare, layout, turns
@@ -44,8 +44,17 @@ OUTCOMES = 9  # of a reading: 8 bins and "missing"
 # Replay ---------------------------------------------------------------------------------------------------------------
 
 
-def replaying(rows: int = 1_000_000) -> Section:
+def replaying() -> Section:
     """Replay of a solved policy against a cascade of two thresholds written by hand."""
+    return _replaying(1_000_000)
+
+
+def replaying_much() -> Section:
+    """The same of a log that no cache holds."""
+    return _replaying(10_000_000)
+
+
+def _replaying(rows: int) -> Section:
     log = shared_difficulty(3, 16, missing=0.02).draw(rows, 0)
     policy = TableLearner(slack=0.0).policy(log.take(np.arange(20_000)))
     vertices = range(len(policy.vertices))
@@ -120,19 +129,6 @@ def solving() -> Section:
         "information state: np.add.reduce, or np.copyto and np.maximum",
         tuple(lines),
     )
-
-
-def random_table(tiers: int, *, seed: int = 0) -> JointTable:
-    """A table in which nothing has structure but that dearer tiers are better."""
-    rng = np.random.default_rng(seed)
-    cuts = tuple(np.linspace(0, 1, OUTCOMES)[1:-1].tolist())
-    ladders = tuple(Ladder(f"tier{k + 1}", (Rung("conf", cuts),)) for k in range(tiers))
-    shape = (1, *(OUTCOMES,) * tiers)
-    mass = rng.exponential(size=shape)
-    mass /= mass.sum()
-    quality = tuple(mass * (0.6 * rng.random(shape) + 0.4 * (k + 1) / tiers) for k in range(tiers))
-    price = tuple((4.0**k * mass * rng.uniform(0.5, 1.5, shape),) for k in range(tiers))
-    return JointTable(ladders, mass, quality, price)
 
 
 def stated(table: JointTable) -> list[Floats]:
@@ -267,11 +263,14 @@ def fitting() -> Section:
 
 SECTIONS: Mapping[str, Callable[[], Section]] = {
     "replay": replaying,
+    "replay-much": replaying_much,
     "solve": solving,
     "frontier": frontiers,
     "decide": deciding,
     "startup": starting,
     "fit": fitting,
+    "growth": growing,
+    "counts": counted,
     "automix": beside_automix,
 }
 
