@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import combinations, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from metaverify.policies.certificate import BEYOND, Certificate, Level, Promise
 from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_budget
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
-from metaverify.simulators.overlap import overlapping
+from metaverify.simulators.overlap import overlapping, shared_rows
 from metaverify.simulators.replay import check_match, route
 from metaverify.simulators.traffic import varying
 
@@ -45,15 +45,17 @@ SLACK = 1e-6  # relative, between a logged price and the file's
 
 class CertificateError(ValueError):
     """Nothing can be promised at this limit: ``limit`` is the nearest that can be, ``rows`` about how many rows like
-    these the one asked for would take (infinite where none would do)."""
+    these the one asked for would take (infinite where these do not say that any would do), and ``between`` from how
+    few to how many that may be, as far as so few rows can tell."""
 
     code = "E_CERTIFICATE"
 
-    def __init__(self, message: str, limit: float, rows: float) -> None:
-        super().__init__(message, limit, rows)
+    def __init__(self, message: str, limit: float, rows: float, between: tuple[float, float] = (0.0, math.inf)) -> None:
+        super().__init__(message, limit, rows, between)
         self.message = message
         self.limit = limit
         self.rows = rows
+        self.between = between
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -123,6 +125,9 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
         check_match(policy, log)
         _check_unseen(policy, log)
         _check_rows(log, terms)
+        _check_read(policy, log)
+    for first, second in combinations(logs, 2):
+        _check_apart(policy, first, second)
     walks = _walks(policy, terms.dearest)
     ranges = tuple(_range(walks, vertex) for vertex in policy.vertices)
     path = _upwards(policy.vertices, budget)
@@ -162,6 +167,7 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
     _check_unseen(policy, log)
     terms = Terms(delta=delta)
     _check_rows(log, terms)
+    _check_read(policy, log)
     path = _points(policy.vertices, np.linspace(0.0, policy.vertices[-1].cost, 2 * POINTS))[::-1]
     rows = _Rows.of([log])
     missed = {at: 1.0 - route(policy, log, at).quality for at in range(len(policy.vertices))}
@@ -172,9 +178,11 @@ def certify_quality(policy: Policy, log: ReplayLog, *, floor: float, delta: floa
         highest, needed = 1.0 - trial.bound(path[0]), trial.rows_needed(path[0], 1.0 - floor)
         raise CertificateError(
             f"a quality of {floor:g} is not certified on these {rows.told}: at the dearest point of the dial the bound "
-            f"is {highest:.4g}, the highest floor that can be had here; {_rows_text(needed, 'the quality is lower')}",
+            f"is {_outward(highest, -1)}, the highest floor that can be had here; "
+            f"{_rows_text(needed, 'the quality at the dearest point is lower')}",
             highest,
-            needed,
+            needed.about,
+            (needed.least, needed.most),
         )
     certificate = Certificate(
         "expected quality",
@@ -338,6 +346,15 @@ class _Values:
     drawn = expected
 
 
+@dataclass(frozen=True, slots=True)
+class _Needed:
+    """How many rows a certificate would take: about so many, and from how few to how many."""
+
+    about: float
+    least: float
+    most: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
     """A test of points of the dial, "the mean is at least the limit", one after another."""
@@ -381,13 +398,21 @@ class _Trial:
         ends = self.spent.realised(point)
         return least(lambda limit: self.accepts(point, limit), ends.low, ends.high)
 
-    def rows_needed(self, point: OperatingPoint, limit: float) -> float:
-        """About how many rows like these the point would be accepted on."""
+    def rows_needed(self, point: OperatingPoint, limit: float) -> _Needed:
+        """How many rows like these the point would be accepted on: by their own mean, and by means that are as far from
+        it as it may well be from the true one (1.64 standard errors)."""
         tested, delta = self._tested(point, limit)
         if tested <= self._range(point).low:
-            return math.inf
+            return _Needed(math.inf, math.inf, math.inf)
         units, share = self._units(point, tested)
-        return units_needed(self.method(point), units, share, delta) * self.rows.count / self.rows.groups
+        error = 1.64 * float(units.std()) / math.sqrt(len(units))
+        per_group = self.rows.count / self.rows.groups
+
+        def rows(mean: float) -> float:
+            some = units_needed(self.method(point), units, mean, delta) if 0.0 < mean < 1.0 else math.inf
+            return max(some * per_group, self.rows.count + 1.0)  # so many were not enough
+
+        return _Needed(rows(share), rows(min(share + error, (1.0 + share) / 2.0)), rows(share - error))
 
     def _range(self, point: OperatingPoint) -> _Range:
         return self.spent.realised(point) if self._draws(point) else self.spent.range(point)
@@ -404,7 +429,7 @@ class _Trial:
         if ends.high <= limit or ends.high == ends.low:
             return limit, self.terms.delta
         share, delta = (limit - ends.low) / (ends.high - ends.low), self.terms.delta / 2
-        kept = mean_kept_by_the_next(share, self.terms.next / self.largest, delta)
+        kept = mean_kept_by_the_next(share, self.terms.next / max(self.largest, 1.0), delta)
         return ends.low + kept * (ends.high - ends.low), delta
 
     def _units(self, point: OperatingPoint, tested: float) -> tuple[Floats, float]:
@@ -439,10 +464,11 @@ def _cost_certificate(
         cheapest = "the cheapest point of the dial does not cost less"
         raise CertificateError(
             f"budget {budget:g} is not certified on these {rows.told}: at the cheapest point of the dial, expected to "
-            f"cost {policy.vertices[0].cost:.4g}, the bound is {least_budget:.4g}, the lowest budget that can be had "
-            f"here; {_rows_text(needed, cheapest)}",
+            f"cost {policy.vertices[0].cost:.4g}, the bound is {_outward(least_budget, 1)}, the lowest budget that can "
+            f"be had here; {_rows_text(needed, cheapest)}",
             least_budget,
-            needed,
+            needed.about,
+            (needed.least, needed.most),
         )
     ends = trial.spent.realised(last)
     promise: Promise = "realised cost" if terms.next else "expected cost"
@@ -465,10 +491,22 @@ def _cost_certificate(
     return replace(policy, point=replace(last, budget=budget), certificate=certificate)
 
 
-def _rows_text(needed: float, hopeless: str) -> str:
-    if math.isinf(needed):
-        return f"more rows like these would not help, {hopeless}"
-    return f"the one asked for would take about {float(f'{needed:.2g}'):,.0f} rows like these"
+def _rows_text(needed: _Needed, hopeless: str) -> str:
+    """How many rows it would take, as far as these can tell."""
+    about, least, most = (f"{float(f'{rows:.2g}'):,.0f}" for rows in (needed.about, needed.least, needed.most))
+    if math.isinf(needed.least):
+        return f"more rows like these would not help: {hopeless}"
+    if math.isinf(needed.about):
+        return f"on these rows {hopeless}; should that be chance, it would still take more than {least} rows like these"
+    if math.isinf(needed.most):
+        return f"the one asked for would take about {about} rows like these, or far more, which so few cannot tell"
+    return f"the one asked for would take about {about} rows like these, {least} to {most} as far as these can tell"
+
+
+def _outward(limit: float, side: int) -> str:
+    """A limit in four digits, rounded to the side on which it can be had: up (1) or down (-1)."""
+    step = 10.0 ** (math.floor(math.log10(abs(limit))) - 3) if limit else 1.0
+    return f"{(math.ceil if side > 0 else math.floor)(limit / step * (1.0 + side * 1e-12)) * step:.4g}"
 
 
 # What is taken for granted -------------------------------------------------------------------------------------------
@@ -570,6 +608,39 @@ def _check_unseen(policy: Policy, log: ReplayLog) -> None:
             "the policy was fitted on rows of this log, which says nothing certain of new ones: give rows that were "
             "held out, traffic without labels (--traffic), or let `fit --certify` hold some out",
         )
+
+
+def _check_apart(policy: Policy, first: ReplayLog, second: ReplayLog) -> None:
+    """Make sure that no query is counted twice."""
+    if again := shared_rows(first, second, policy.tiers):
+        raise LogError(
+            "E_DUPID",
+            f"query {again!r} and others are in the log and in the traffic, with the same readings: give each query "
+            "once, since what is counted twice looks twice as sure",
+        )
+
+
+def _check_read(policy: Policy, log: ReplayLog) -> None:
+    """Make sure that readings are not missing of queries whose tiers were simply not called: a router's trace says
+    nothing of what the policy would have spent there."""
+    total = float(log.weights.sum())
+    for tier in policy.tiers:
+        of = {reading.name: reading for reading in log.source(tier.name).readings}
+        for reading in tier.readings:
+            before = sum(reading.counts)
+            if reading.parts or reading.name not in of or not before:
+                continue
+            gone = log.total(np.isnan(of[reading.name].confidence).astype(np.float64)) / total
+            known = reading.counts[-1] / before
+            pooled = (known * before + gone * len(log)) / (before + len(log))
+            chance = math.sqrt(pooled * (1.0 - pooled) * (1.0 / before + 1.0 / len(log)))
+            if gone > known + 0.02 + 4.0 * chance:
+                raise LogError(
+                    "E_MISSING",
+                    f"{reading.name!r} of {tier.name!r} is missing in {gone:.1%} of these rows, and was in {known:.1%} "
+                    "of those that the policy was fitted on: where a tier was not called nothing says what the policy "
+                    "would have spent; give rows of which every tier was read, such as explored ones",
+                )
 
 
 def _look_before(policy: Policy, rows: _Rows, terms: Terms) -> Certificate | None:

@@ -16,6 +16,7 @@ from metaverify.fitting.job import Job, Learnt
 from metaverify.policies.file import dump_policy
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Tier
+from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import LoggedTier, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Outcome
 from metaverify.simulators.overlap import sample_of_rows
@@ -23,6 +24,8 @@ from metaverify.simulators.overlap import sample_of_rows
 __all__ = ["certified", "finish"]
 
 Floats = NDArray[np.float64]
+
+PRICE_BINS = 8
 
 
 def finish(chosen: Learnt, job: Job) -> Policy:
@@ -96,23 +99,45 @@ def _provenance(job: Job, learner: Learner, tiers: Sequence[Tier]) -> Mapping[st
         "queries": fingerprint_queries(job.log),
         "rows": list(sample_of_rows(job.log, tiers)),
         "dearest": _dearest(job.log, tiers),
+        "prices": _prices(job.log, tiers),
         "seed": job.seed,
         "metaverify": version("metaverify"),
         "parent": None,
     }
 
 
-def _dearest(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
-    """Of what does not always cost the same the most that it cost: [tier, reading, price], null for an answer."""
+def _bought(log: ReplayLog, tiers: Sequence[Tier]) -> list[tuple[str, str | None, Floats]]:
+    """What can be bought, and what it cost each query: (tier, reading, [n]), None for an answer."""
     bought: list[tuple[str, str | None, Floats]] = []
     for tier in tiers:
         source = log.source(tier.name)
         bought += [(tier.name, None, source.cost)] if isinstance(source, LoggedTier) else []
         bought += [(tier.name, r.name, r.price) for r in source.readings]
+    return bought
+
+
+def _dearest(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
+    """Of what does not always cost the same the most that it cost: [tier, reading, price], null for an answer."""
+    bought = _bought(log, tiers)
     if log.counted is not None:
         most = log.counted.dearest
         return [[tier, name, _nine(most[tier, name])] for tier, name, _ in bought if (tier, name) in most]
     return [[tier, name, _nine(float(price.max()))] for tier, name, price in bought if (price != price[0]).any()]
+
+
+def _prices(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
+    """Of what does not always cost the same a histogram, [tier, reading, cuts, counts], by which a monitor sees that a
+    price rose; nothing of a counted log, which has sums only, and of votes, of which few or all may be bought."""
+    found: list[list[Any]] = []
+    if log.counted is not None:
+        return found
+    whole = {(t.name, r.name) for t in tiers for r in t.readings if r.votes}
+    for tier, name, price in _bought(log, tiers):
+        if (price != price[0]).any() and (tier, name) not in whole:
+            cuts = balanced_cuts(price, log.weights, PRICE_BINS)
+            counts = np.bincount(np.searchsorted(cuts, price, "right"), log.weights, len(cuts) + 1)
+            found.append([tier, name, list(cuts), [round(count) for count in counts.tolist()]])
+    return found
 
 
 def _nine(value: float) -> float:

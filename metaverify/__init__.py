@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from metaverify.policies.actions import Verify as Verify
     from metaverify.policies.certificate import Certificate as Certificate
     from metaverify.policies.decision_log import DecisionLog as DecisionLog
+    from metaverify.policies.editions import editions as editions
+    from metaverify.policies.editions import promote as promote
+    from metaverify.policies.editions import rollback as rollback
     from metaverify.policies.episode import Episode as Episode
     from metaverify.policies.exploration import Exploration as Exploration
     from metaverify.policies.exploration import ExploredBin as ExploredBin
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from metaverify.policies.router import Look as Look
     from metaverify.policies.router import Reply as Reply
     from metaverify.policies.router import Router as Router
+    from metaverify.policies.shadow import Shadow as Shadow
     from metaverify.policies.store import PolicyStore as PolicyStore
     from metaverify.simulators.counting import count as count
     from metaverify.simulators.counts import Counts as Counts
@@ -72,6 +76,7 @@ _HOMES = {
     "policies.actions": ("Abstain", "Accept", "Action", "Call", "Verify"),
     "policies.certificate": ("Certificate",),
     "policies.decision_log": ("DecisionLog",),
+    "policies.editions": ("editions", "promote", "rollback"),
     "policies.episode": ("Episode",),
     "policies.exploration": ("Exploration", "ExploredBin", "load_exploration", "save_exploration"),
     "policies.file": ("PolicyFileError", "load_policy", "save_policy"),
@@ -80,6 +85,7 @@ _HOMES = {
     "policies.policy": ("BudgetError", "Policy"),
     "policies.routed": ("Routed",),
     "policies.router": ("Failure", "Look", "Reply", "Router"),
+    "policies.shadow": ("Shadow",),
     "policies.store": ("PolicyStore",),
     "simulators.counting": ("count",),
     "simulators.counts": ("Counts",),

@@ -31,6 +31,11 @@ COMMANDS = {
     "report": "a policy as one web page: the dial, its trees, decisions by hand",
     "simulate": "draw a log from a synthetic world",
     "import": "make a log of what gateways, evaluation harnesses and warehouses write",
+    "shadow": "what a candidate would have changed, and whether it is safe to turn on",
+    "promote": "put a candidate in the place of the policy in use",
+    "rollback": "put the policy before back in its place",
+    "serve-verdict": "accept or escalate, over HTTP, for gateways",
+    "export-vllm-sr": "a policy as one threshold, for vLLM semantic-router",
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 

@@ -17,7 +17,7 @@ from metaverify.output import progress
 if TYPE_CHECKING:
     from metaverify.policies.policy import Policy
 
-__all__ = ["in_use", "read", "read_columns", "read_for", "read_policy", "signing_key"]
+__all__ = ["in_use", "key_of", "read", "read_columns", "read_for", "read_policy", "signing_key"]
 
 KEY_LIMIT = 1 << 16  # bytes
 
@@ -120,10 +120,10 @@ def read_policy(options: argparse.Namespace) -> Policy:
     """The policy that is named, signed with the key where one is given."""
     from metaverify.policies.file import load_policy
 
-    return load_policy(options.policy, key=_key(options))
+    return load_policy(options.policy, key=key_of(options))
 
 
-def _key(options: argparse.Namespace) -> bytes | None:
+def key_of(options: argparse.Namespace) -> bytes | None:
     """What is in the key file, None where none is named.
 
     Raises:
@@ -147,7 +147,7 @@ def signing_key(options: argparse.Namespace) -> bytes | None:
     """The key in the key file, refused before any work is done where it cannot sign."""
     from metaverify.policies.signatures import sign
 
-    key = _key(options)
+    key = key_of(options)
     if key is not None:
         sign(b"", key)
     return key

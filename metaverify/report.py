@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,18 @@ if TYPE_CHECKING:
     from metaverify.fitting.partial_fit import PartialFit
     from metaverify.simulators.offpolicy import Appraisal, Finding
     from metaverify.simulators.outcome import Estimate, Outcome
+    from metaverify.simulators.shadowing import ShadowReport
 
-__all__ = ["appraisal_table", "fit_table", "outcome_table", "partial_fit_table", "peak_memory", "signed", "table"]
+__all__ = [
+    "appraisal_table",
+    "fit_table",
+    "outcome_table",
+    "partial_fit_table",
+    "peak_memory",
+    "shadow_table",
+    "signed",
+    "table",
+]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -110,6 +121,60 @@ def appraisal_table(found: Appraisal) -> str:
             "not identified: the policy goes where the log has never been; the intervals hold whatever may be there",
         ]
     return "\n".join([*lines, ""])
+
+
+SHOWN = 8  # slices
+
+
+def shadow_table(found: ShadowReport) -> str:
+    """What a candidate would have changed, the slices that it changes most for the worse, and whether it is safe."""
+    head = [f"{found.n:,} requests, candidate against the policy in use", "change", "90 % interval"]
+    rows = [
+        ["cost per query", *_found(found.cost, "{:+.5g}")],
+        ["quality, points", *_found(_hundredfold(found.quality), "{:+.2f}")],
+        ["other answers", f"{found.differs:.1%}", ""],
+    ]
+    answered = [[name, f"{now:.1%}", f"{then:.1%}"] for name, (now, then) in found.tiers.items()]
+    slices = [
+        [
+            each.where,
+            f"{each.n:,}",
+            _found(each.cost, "{:+.4g}")[0],
+            _found(_hundredfold(each.quality), "{:+.2f}")[0],
+            f"{each.differs:.1%}",
+            f"{each.chance:.2g}",
+            " and ".join("more other answers" if kind == "decisions" else f"worse {kind}" for kind in each.worse),
+        ]
+        for each in found.slices[:SHOWN]
+    ]
+    lines = [table(head, rows), "", table(["answered by", "in use", "candidate"], answered)]
+    if slices:
+        told = ["worst slices first", "requests", "cost", "quality, points", "other answers", "Holm's p", ""]
+        lines += ["", table(told, slices)]
+        left = f"; {len(found.slices) - SHOWN} more in --json" if len(found.slices) > SHOWN else ""
+        lines.append(f"{found.tested} tests of slices, with Holm's correction for their number{left}")
+    if found.unidentified:
+        lines += [
+            "",
+            f"not identified: {found.unidentified:.1%} of requests, for which the candidate wants what nobody bought; "
+            "intervals hold whatever they cost and earn",
+        ]
+    if found.labelled < 1.0:
+        lines += [
+            "",
+            f"the change of quality is known for {found.labelled:.1%} of requests, by labels or equal answers",
+        ]
+    if found.left_out:
+        lines += ["", f"{found.left_out:,} requests left out, in which something failed"]
+    margins = f"margins: {100 * found.margins.quality:g} of quality in points, {found.margins.cost:.0%} of cost"
+    return "\n".join(
+        [*lines, "", *(f"- {reason}" for reason in found.reasons), f"verdict: {found.verdict} ({margins})"]
+    )
+
+
+def _hundredfold(value: Finding) -> Finding:
+    mean = None if value.mean is None else 100 * value.mean
+    return replace(value, mean=mean, low=100 * value.low, high=100 * value.high)
 
 
 def partial_fit_table(fitted: PartialFit) -> str:

@@ -46,7 +46,7 @@ class DecisionLog:
 
     Args:
         path: the file.
-        size: requests that may wait.
+        size: requests that may wait, and one more for each thread that comes at once.
         clock: seconds since 1970.
 
     Example:
@@ -69,8 +69,9 @@ class DecisionLog:
         atexit.register(self._at_exit)
 
     def _renew(self) -> None:
-        self._queue: queue.Queue[tuple[float, Routed] | None] = queue.Queue(self._size)
-        self._lock = threading.Lock()
+        # A signal's handler may come amid a request, and neither of these waits for what its own thread is at.
+        self._queue: queue.SimpleQueue[tuple[float, Routed] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._drops: Counter[str] = Counter()
@@ -97,10 +98,9 @@ class DecisionLog:
             return self._drop("closed")
         if self._thread is None and not self._start():
             return self._drop("no thread")
-        try:
-            self._queue.put_nowait((self._clock(), routed))
-        except queue.Full:
+        if self._queue.qsize() >= self._size:
             return self._drop("full")
+        self._queue.put((self._clock(), routed))
         return True
 
     def _drop(self, cause: str, requests: int = 1) -> bool:
@@ -109,16 +109,14 @@ class DecisionLog:
         return False
 
     def close(self, timeout: float | None = 5.0) -> None:
-        """Write what waits, for so many seconds at most; what is put after that is dropped."""
+        """Write what waits, for so many seconds at most; what is put after that is dropped.
+
+        A signal's handler may call it, whatever the process was at.
+        """
         self._closed = True
-        if self._thread is None:
-            return
-        end = None if timeout is None else time.monotonic() + timeout
-        try:
-            self._queue.put(None, timeout=timeout)
-        except queue.Full:
-            return
-        self._thread.join(None if end is None else max(end - time.monotonic(), 0.0))
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout)
 
     def __enter__(self) -> DecisionLog:
         return self

@@ -328,7 +328,8 @@ def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked,
                     places, branches = None, _table_of_all(read, listed.votes, linked)
                 first = known[tier].readings[0].name == reading
                 fused = known[tier] if listed.parts else None
-                linked[at] = (tier, reading, first, places, branches, linked[missing], Verify(tier, reading), fused)
+                asked = Verify(tier, listed.parts[0].reading if listed.parts else reading)
+                linked[at] = (tier, reading, first, places, branches, linked[missing], asked, fused)
             case poll:
                 tier, reading = poll.tier, poll.reading
                 first = known[tier].readings[0].name == reading

@@ -48,7 +48,7 @@ class TokenBucket:
         renew_in_children(self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may ask amid a request
 
     @property
     def level(self) -> float:

@@ -37,20 +37,26 @@ SHIFT = 0.25
 """The least rise of the mean cost that must be found; half of it is borne for ever."""
 
 READING_ALARMS, COST_ALARMS = 0.01, 0.001
-"""The chance that a reading, or the cost, looks changed in `HEALTHY` requests in which nothing changed.  Costs have a
-longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for them it is
-some .005."""
+"""The chance that a reading or a price, or the cost, looks changed in `HEALTHY` requests in which nothing changed.
+Costs have a longer tail than the normal noise that the limit is made for, and a mean that is not known exactly: for
+them it is some .005."""
 
 HEALTHY = 10_000
 
 TESTS = HEALTHY / BLOCK / 2
 """Windows overlap: their greatest statistic exceeds what as many independent ones exceed (simulated, 3 to 8 groups)."""
 
+Purchase = tuple[str, str | None]
+"""(tier, reading), None for an answer."""
+
 PAID = frozenset({"", "invalid"})
-"""The reasons of purchases of which the price was told, and which the policy asked for."""
+"""The reasons of purchases that the policy asked for, and of which something came."""
 
 REASONS = 50
 """Reasons of callers that are counted apart; of more, each would be a time series of its own for ever."""
+
+PATIENCE = 50
+"""Requests one after the other that follow another store's policy, after which that is the one in use."""
 
 NANO = 10**9  # costs are counted in billionths
 SCALE = 1024  # and compared in 1024ths of what a request is expected to cost
@@ -65,7 +71,7 @@ class Drift:
     ``statistic`` exceeded ``limit`` after so many ``requests`` with the policy ``policy``.
     """
 
-    kind: str  # "reading" or "cost"
+    kind: str  # "reading", "price" or "cost"
     name: str
     statistic: float
     limit: float
@@ -73,7 +79,7 @@ class Drift:
     policy: str
 
     def __str__(self) -> str:
-        what = {"reading": "the histogram of", "cost": "the mean of"}[self.kind]
+        what = "the mean of" if self.kind == "cost" else "the histogram of"
         return (
             f"{what} {self.name} is no longer that of the log ({self.statistic:.1f} > {self.limit:.1f} after "
             f"{self.requests} requests): fit again on newer queries"
@@ -85,9 +91,11 @@ class Monitor:
 
     The histogram of a reading is compared with the one in the policy's file, that of all queries; so only readings
     that every request has, whatever came before, are compared: what only doubted queries are asked is a selection.
-    The cost of requests goes into a one-sided CUSUM, and so does what was paid above the file's prices for what always
-    cost the same in the log, which says much sooner that a price rose: it does not vary with what requests ask for.
-    All begin anew with a new policy; an alarm stays until then.
+    The cost of requests goes into a one-sided CUSUM.  What each purchase costs says much sooner that a price rose,
+    because it does not vary with what requests ask for: what was paid above the file's prices for what always cost the
+    same in the log goes into a CUSUM too, and other prices, of what every request buys, are compared as readings are.
+    All begin anew with a new policy; an alarm stays until then.  One policy is watched at a time, so give each router a
+    monitor of its own; requests that follow another policy are counted as ``unwatched``.
     What is done in an outage that the policy was solved for is counted, and is no drift.
     """
 
@@ -95,11 +103,12 @@ class Monitor:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._reasons: set[str] = set()
         self._watch: _Watch | None = None
+        self._others = 0
         self._renew()
         renew_in_children(self._renew)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may ask amid a request
 
     def record(self, routed: Routed) -> None:
         """Count a request that came to its end.  It never raises: the request has its answer."""
@@ -110,12 +119,18 @@ class Monitor:
                 self._counts["unrecorded", ""] += 1
 
     def _record(self, routed: Routed) -> None:
-        watch = self._watch
-        if watch is None or routed.snapshot.number > watch.snapshot.number:
-            watch = self._watch = _Watch(routed.snapshot)
+        watch, snapshot = self._watch, routed.snapshot
+        other = watch is not None and snapshot.id != watch.snapshot.id
+        self._others = self._others + 1 if other else 0
+        replaced = watch is not None and snapshot.number == watch.snapshot.number and self._others > PATIENCE
+        if watch is None or snapshot.number > watch.snapshot.number or replaced:
+            watch, self._others = _Watch(snapshot), 0
+            self._watch = watch
         self._count(routed)
-        if routed.snapshot.id == watch.snapshot.id:
+        if snapshot.id == watch.snapshot.id:
             watch.record(routed)
+        else:
+            self._counts["unwatched", ""] += 1
 
     def _count(self, routed: Routed) -> None:
         counts = self._counts
@@ -162,6 +177,7 @@ class Monitor:
                 "cost": counts["cost", ""] / NANO,
                 "handed_over": counts["handed over", ""],
                 "unrecorded": counts["unrecorded", ""],
+                "unwatched": counts["unwatched", ""],
                 **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
             }
             if watch is not None:
@@ -195,6 +211,7 @@ _FAMILIES = (
     ("unplanned_steps_total", "reasons", "reason", "Steps that went otherwise than planned."),
     ("outages_total", "outages", "without", "Requests that were decided as is best without tiers that were down."),
     ("unrecorded_total", "unrecorded", "", "Requests that could not be counted."),
+    ("unwatched_total", "unwatched", "", "Requests of another policy than the one that is watched for drift."),
 )
 
 
@@ -236,9 +253,12 @@ class _Watch:
         self.requests = 0
         self.tiers = {tier.name: tier for tier in policy.tiers}
         self.certain: dict[int, frozenset[tuple[str, str]]] = {}
+        self.always: dict[int, frozenset[Purchase]] = {}
         point = policy.point
+        self.varying = _varying_prices(policy)
         watched = self.at(point.low) | self.at(point.high)
-        self.chance = READING_ALARMS / max(len(watched), 1) / TESTS / 2  # of each of two statistics
+        priced = self.bought(point.low) | self.bought(point.high)
+        self.chance = READING_ALARMS / max(len(watched) + len(priced), 1) / TESTS / 2  # of each of two statistics
         self.readings: dict[tuple[str, str], _Histogram] = {}
         self.cost = _CostSum(policy.expected_cost, _filed_spread(policy))
         self.steady = _steady_prices(policy)
@@ -249,6 +269,12 @@ class _Watch:
         if vertex not in self.certain:
             self.certain[vertex] = unconditional_readings(self.snapshot.policy, vertex)
         return self.certain[vertex]
+
+    def bought(self, vertex: int) -> frozenset[Purchase]:
+        """What every request of this vertex buys at a price of which the file has a histogram."""
+        if vertex not in self.always:
+            self.always[vertex] = _of_all_roots(self.snapshot.policy, vertex) & self.varying.keys()
+        return self.always[vertex]
 
     def record(self, routed: Routed) -> None:
         self.requests += 1
@@ -262,6 +288,11 @@ class _Watch:
         for tier, name in self.at(routed.vertex):
             if tier in told:
                 self._read(tier, name, told[tier])
+        always = self.bought(routed.vertex)
+        for step in routed.steps:
+            bought = _purchase(step)
+            if bought in always and step.told and step.reason in PAID and not step.without:
+                self._compare("price", _price_of(bought), self.varying[bought], step.cost)
         if not routed.without and not {"cap", "budget", "cancelled"} & set(routed.reasons):
             explored = sum(step.cost for step in routed.steps if step.reason == "explored")
             expected = self.snapshot.policy.vertices[routed.vertex].cost
@@ -281,11 +312,14 @@ class _Watch:
         value = _value(self.tiers[tier], reading, told)
         if value is None:
             return
-        histogram = self.readings.setdefault((tier, name), _Histogram(reading))
+        histogram = self.readings.setdefault((tier, name), _Histogram(reading.cuts, reading.counts))
+        self._compare("reading", f"{name} of {tier}", histogram, value if 0.0 <= value <= 1.0 else math.nan)
+
+    def _compare(self, kind: str, name: str, histogram: _Histogram, value: float) -> None:
         for statistic, freedom in histogram.add(value):
             limit = chi_square_quantile(self.chance, freedom) if freedom else math.inf
             if statistic > limit:
-                self._find("reading", f"{name} of {tier}", statistic, limit)
+                self._find(kind, name, statistic, limit)
 
     def _pay(self, name: str, costs: _CostSum, cost: float, expected: float) -> None:
         statistic, limit = costs.add(cost, expected)
@@ -306,6 +340,34 @@ def _steady_prices(policy: Policy) -> Prices:
     return {name: price for name, price in prices if (name if isinstance(name, tuple) else (name, None)) not in varying}
 
 
+def _varying_prices(policy: Policy) -> dict[Purchase, _Histogram]:
+    """The histograms of what did not always cost the same in the log, where the file has them."""
+    try:
+        told = [(tier, name, [*map(float, cuts)], counts) for tier, name, cuts, counts in policy.provenance["prices"]]
+        return {
+            (tier, name): _Histogram(cuts, [*counts, 0])
+            for tier, name, cuts, counts in told
+            if len(counts) == len(cuts) + 1 and cuts == sorted(cuts) and all(type(n) is int and n >= 0 for n in counts)
+        }
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _purchase(step: Step) -> Purchase | None:
+    match step.action:
+        case Call(tier):
+            return tier, None
+        case Verify(tier, reading):
+            return tier, reading
+        case _:
+            return None
+
+
+def _price_of(bought: Purchase) -> str:
+    tier, reading = bought
+    return f"the price of {tier}" if reading is None else f"the price of {reading} of {tier}"
+
+
 def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | None:
     """A reading as the file's histogram counts it, NaN where it is missing; None where there is none."""
     given = reading_in_hand(tier, reading.name, told)
@@ -319,32 +381,33 @@ def _value(tier: Tier, reading: Reading, told: Mapping[str, Told]) -> float | No
 
 def unconditional_readings(policy: Policy, vertex: int) -> frozenset[tuple[str, str]]:
     """(tier, reading) of what is read of every request that follows this vertex, before anything depends on it."""
-    tiers = {tier.name: tier for tier in policy.tiers}
+    bought = _of_all_roots(policy, vertex)
+    calls = [tier for tier in policy.tiers if (tier.name, None) in bought]
+    free = {(tier.name, r.name) for tier in calls for r in tier.readings if r.price == 0.0 and not r.sample}
+    return frozenset(free | {(name, reading) for name, reading in bought if reading is not None})
+
+
+def _of_all_roots(policy: Policy, vertex: int) -> frozenset[Purchase]:
+    """What every request that follows this vertex buys before anything depends on it, whatever its context."""
     of = policy.vertices[vertex]
-
-    def of_root(at: int) -> frozenset[tuple[str, str]]:
-        bought = bought_first(policy.nodes, at)
-        calls = [tiers[name] for name, reading in bought if reading is None]
-        free = {(tier.name, r.name) for tier in calls for r in tier.readings if r.price == 0.0 and not r.sample}
-        return frozenset(free | {(name, reading) for name, reading in bought if reading is not None})
-
-    return frozenset.intersection(*map(of_root, {of.root, *of.context_roots.values()}))
+    roots = {of.root, *of.context_roots.values()}
+    return frozenset.intersection(*(bought_first(policy.nodes, root) for root in roots))
 
 
 class _Histogram:
-    """The last readings of one kind, against those of the log."""
+    """The last numbers of one kind, against those of the log; one that is missing (NaN) counts last."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.cuts = reading.cuts
-        self.before = reading.counts
-        self.counts = [0] * len(reading.counts)  # since the policy is in use
-        self.block = [0] * len(reading.counts)
+    def __init__(self, cuts: Sequence[float], before: Sequence[int]) -> None:
+        self.cuts = cuts
+        self.before = before
+        self.counts = [0] * len(before)  # since the policy is in use
+        self.block = [0] * len(before)
         self.blocks: deque[list[int]] = deque(maxlen=WINDOW // BLOCK)
-        self.groups = _groups(reading.counts)
+        self.groups = _groups(before)
 
     def add(self, value: float) -> tuple[tuple[float, int], ...]:
         """When a block is full, statistics and their degrees of freedom: of any change, and of a move up or down."""
-        at = bisect_right(self.cuts, value) if 0.0 <= value <= 1.0 else -1
+        at = -1 if math.isnan(value) else bisect_right(self.cuts, value)
         self.counts[at] += 1
         self.block[at] += 1
         if sum(self.block) < BLOCK or not any(self.before):

@@ -31,7 +31,8 @@ class Step:
     or what it is said to have cost is no amount, "invalid cost", for which the dearest price was charged.
 
     ``readings`` is what was told, ``cost`` what the step cost and ``spent`` the sum so far.  ``without`` has the tiers
-    that are down, sorted, where the graph that asked for the step is the one that was solved for that.
+    that are down, sorted, where the graph that asked for the step is the one that was solved for that.  ``told`` says
+    whether the caller told what it cost; otherwise that is a price of the policy's file.
     """
 
     action: Action
@@ -41,6 +42,7 @@ class Step:
     propensity: float | None
     reason: str = ""
     without: tuple[str, ...] = ()
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)

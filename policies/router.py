@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,11 +16,12 @@ from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.episode import Episode, Told
 from metaverify.policies.exploration import Exploration, Explorer
 from metaverify.policies.file import policy_id
-from metaverify.policies.graph import as_confidence, as_votes
+from metaverify.policies.graph import as_confidence, as_number, as_votes
 from metaverify.policies.guards import Allowance, Guard, Prices, as_cost, dearest_path, dearest_prices
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import OperatingPoint, Policy
 from metaverify.policies.routed import RESERVED, Routed, Step
+from metaverify.policies.shadow import Shadow
 from metaverify.policies.store import PolicyStore, Snapshot
 from metaverify.policies.threads import Threads
 
@@ -84,7 +86,7 @@ class Router:
             brings is dropped.
         guard: what may be spent.
         monitor: counts, and looks for drift.
-        log: where decisions are written.
+        log: where decisions are written, or held against those of another policy.
         exploration: which requests are explored: once the answer is settled, every tier that was not called is called
             too, cheapest first, as far as the guard allows and they are not down.  What is returned stays the same.
         threads: calls with a timeout run in threads, and in `aroute` all that are no coroutine functions, at most so
@@ -125,7 +127,7 @@ class Router:
         timeouts: Prices = NO_PRICES,
         guard: Guard | None = None,
         monitor: Monitor | None = None,
-        log: DecisionLog | None = None,
+        log: DecisionLog | Shadow | None = None,
         exploration: Exploration | None = None,
         threads: int = 256,
     ) -> None:
@@ -136,8 +138,8 @@ class Router:
             if name not in known:
                 named = ", ".join(map(repr, known))
                 raise ValueError(f"a timeout of {name!r}, which the policy does not buy; it knows {named}")
-            if not 0.0 < seconds < math.inf:
-                raise ValueError(f"the timeout of {name!r} is {seconds}; give seconds above 0, or leave it out")
+            if as_number(seconds) is None or not 0.0 < seconds <= threading.TIMEOUT_MAX:
+                raise ValueError(f"the timeout of {name!r} is {seconds!r}; give seconds above 0, or leave it out")
         self._call = call
         self._verify = verify or _no_verifier
         self._timeouts = dict(timeouts)
@@ -243,6 +245,10 @@ class Router:
                 future = self._threads.begin(partial(_tried, job))
                 result = await asyncio.wrap_future(future)
                 return await result if inspect.isawaitable(result) else result
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return _as_failure(error)  # what it waited for was cancelled, and nobody cancelled the request
         except Exception as error:
             return BUSY if future is not None and self._threads.give_up(future) else _as_failure(error)
         finally:
@@ -286,6 +292,18 @@ class _Plan:
         """The most that a request can cost that follows this vertex."""
         of = self.policy.vertices[vertex]
         return self.ahead[of.root if context is None else of.context_roots.get(context, of.root)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """What a purchase cost, whether the callable told that, and what was wrong with what it told."""
+
+    cost: float
+    told: bool
+    wrong: str = ""
+
+
+NOT_PAID = _Paid(0.0, told=True)
 
 
 class _Run:
@@ -340,25 +358,25 @@ class _Run:
         wanted = Reply if isinstance(action, Call) else Look
         if not isinstance(came, (wanted, Failure)):  # it stays pending, and is charged as such
             raise TypeError(f"{action} came back as {came!r}, not as a {wanted.__name__}")
-        cost, wrong = self._charge(action, came.cost, failed=isinstance(came, Failure))
+        paid = self._charge(action, came.cost, failed=isinstance(came, Failure))
         self.pending = None
         if self._settled is not None and isinstance(came, Failure):
-            self._note(action, NOTHING, cost, _why(came))
+            self._note(action, NOTHING, paid, _why(came))
             self._failed |= {action.tier}
             self._explore(*self._settled)
             return
         if isinstance(came, Failure):
             self._failed |= {action.tier} if isinstance(action, Call) else set()
-            self._fail(action, _why(came), cost)
+            self._fail(action, _why(came), paid)
         elif isinstance(came, Reply):
             self.answers[action.tier] = came.answer
             readings, reason = self._readable(action.tier, came.readings)
-            reason = reason or wrong
+            reason = reason or paid.wrong
             if self._settled is not None:
-                self._note(action, readings, cost, "explored")
+                self._note(action, readings, paid, "explored")
                 self._explore(*self._settled)
                 return
-            self._note(action, readings, cost, "fallback" if self._fallback else reason)
+            self._note(action, readings, paid, "fallback" if self._fallback else reason)
             if self._fallback:
                 self._finish(action.tier)
                 return
@@ -367,7 +385,7 @@ class _Run:
             assert isinstance(action, Verify)
             if came.answer is not SAME:
                 self.answers[action.tier] = came.answer
-            self._read(action, came.confidence, cost, wrong)
+            self._read(action, came.confidence, paid)
         self._go_on()
 
     def routed(self) -> Routed:
@@ -395,7 +413,7 @@ class _Run:
     def broken_off(self) -> Routed:
         """How it ended where it was not let go on: what is pending may have been billed."""
         if self.pending is not None:
-            self._note(self.pending, NOTHING, self._charge(self.pending, None, failed=True)[0], "interrupted")
+            self._note(self.pending, NOTHING, self._charge(self.pending, None, failed=True), "interrupted")
             self.pending = None
         self._finish(None, "cancelled")
         return self.routed()
@@ -411,7 +429,7 @@ class _Run:
             self._compare(action)
             reason = self._obstacle(action)
             if reason:
-                self._fail(action, reason, 0.0)
+                self._fail(action, reason, NOT_PAID)
             else:
                 self.pending = action
         return None
@@ -439,8 +457,8 @@ class _Run:
             return "unanswered"
         return self._allowance.refusal(self._plan.dearest[_bought(action)])
 
-    def _fail(self, action: Call | Verify, reason: str, cost: float) -> None:
-        self._note(action, NOTHING, cost, reason)
+    def _fail(self, action: Call | Verify, reason: str, paid: _Paid) -> None:
+        self._note(action, NOTHING, paid, reason)
         if isinstance(action, Verify):
             self._episode.read(None)
             return
@@ -449,13 +467,14 @@ class _Run:
             if self._other is not None:
                 self._other = self._other.without(*self._episode.without)
 
-    def _read(self, action: Verify, confidence: Any, cost: float, reason: str) -> None:
+    def _read(self, action: Verify, confidence: Any, paid: _Paid) -> None:
+        reason = paid.wrong
         try:
             self._episode.read(confidence)
         except Exception:  # whatever a caller tells, what was bought is charged and the request goes on
             confidence, reason = None, "invalid"
             self._episode.read(None)
-        self._note(action, {action.reading: confidence}, cost, reason)
+        self._note(action, {action.reading: confidence}, paid, reason)
 
     def _readable(self, tier: str, given: Any) -> tuple[dict[str, Told], str]:
         """The readings that came with an answer, and "invalid" where one is none and is taken as missing."""
@@ -470,16 +489,16 @@ class _Run:
                 readings[name], reason = None, "invalid"
         return readings, reason
 
-    def _charge(self, action: Call | Verify, told: Any, *, failed: bool) -> tuple[float, str]:
+    def _charge(self, action: Call | Verify, told: Any, *, failed: bool) -> _Paid:
         """What a purchase cost: as told, else by the policy's file, by its dearest price where it failed or where what
         was told is no amount, which is "invalid cost"."""
         cost = as_cost(told)
-        wrong = "invalid cost" if cost is None and told is not None else ""
-        if cost is None:
-            known = self._plan.dearest if failed or wrong else self._plan.listed
-            cost = known[_bought(action)]
-        self._allowance.spent += cost
-        return cost, wrong
+        paid = _Paid(cost, True) if cost is not None else _Paid(0.0, False, "" if told is None else "invalid cost")
+        if not paid.told:
+            known = self._plan.dearest if failed or paid.wrong else self._plan.listed
+            paid = replace(paid, cost=known[_bought(action)])
+        self._allowance.spent += paid.cost
+        return paid
 
     def _compare(self, action: Action) -> None:
         """Whether the graph that was not drawn would do the same."""
@@ -490,11 +509,12 @@ class _Run:
                 self._propensity = point.share if self._vertex == point.high else 1.0 - point.share
                 self._other = None
 
-    def _note(self, action: Action, readings: Mapping[str, Told], cost: float, reason: str = "") -> None:
+    def _note(self, action: Action, readings: Mapping[str, Told], paid: _Paid, reason: str = "") -> None:
         chance = self._propensity
         if self._explorer is not None and chance is not None and isinstance(action, Call):
             chance = 1.0 if self._settled is None else self._rate
-        self._steps.append(Step(action, readings, cost, self._allowance.spent, chance, reason, self._without()))
+        spent, without = self._allowance.spent, self._without()
+        self._steps.append(Step(action, readings, paid.cost, spent, chance, reason, without, paid.told))
 
     def _without(self) -> tuple[str, ...]:
         return tuple(sorted(self._known | self._episode.without))
@@ -516,12 +536,12 @@ class _Run:
                     self.pending = Call(other.name)
                     return
                 self._failed |= {other.name}
-                self._note(Call(other.name), NOTHING, 0.0, reason)
+                self._note(Call(other.name), NOTHING, NOT_PAID, reason)
         self._finish(tier)
 
     def _finish(self, tier: str | None, reason: str = "") -> None:
         self._tier = tier
-        self._note(Abstain() if tier is None else Accept(tier), NOTHING, 0.0, reason)
+        self._note(Abstain() if tier is None else Accept(tier), NOTHING, NOT_PAID, reason)
         self._allowance.close()
 
 
@@ -534,10 +554,15 @@ def _fixed(policy: Policy) -> Callable[[], Snapshot]:
     return lambda: snapshot
 
 
-def _as_failure(error: Exception) -> Failure:
+def _as_failure(error: BaseException) -> Failure:
     if isinstance(error, Failure):
         return error
     return Failure("timeout" if isinstance(error, TimeoutError) else "error")
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio")  # who raises it has imported it
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def _tried(job: Callable[[], Any]) -> Any:
@@ -546,6 +571,10 @@ def _tried(job: Callable[[], Any]) -> Any:
         return job()
     except Exception as error:
         return _as_failure(error)
+    except BaseException as error:
+        if _is_cancellation(error):  # of something that the job waited for: a request in threads is not cancelled so
+            return _as_failure(error)
+        raise
 
 
 def _why(failure: Failure) -> str:

@@ -122,7 +122,8 @@ class PolicyStore:
         renew_in_children(self._renew)
 
     def _renew(self) -> None:
-        self._loading = threading.Lock()
+        self._loading = threading.RLock()  # a signal's handler may reload amid a look
+        self._reading = self._again = False
 
     @property
     def policy(self) -> Policy:
@@ -143,7 +144,11 @@ class PolicyStore:
         return self._state.snapshot
 
     def reload(self) -> Health:
-        """Read the file now, whether it changed or not, and say how that went."""
+        """Read the file now, whether it changed or not, and say how that went.
+
+        A signal's handler may call it (SIGHUP, say); where it comes amid a look of the same thread, the file is read
+        once more after that.
+        """
         with self._loading:
             self._try(_stamp(self.path), self._clock())
         return self.health()
@@ -190,6 +195,20 @@ class PolicyStore:
             self._state = replace(state, checked=now)
 
     def _try(self, stamp: Stamp, now: float) -> None:
+        """Read the file, and once more after that where a signal's handler asks for it meanwhile."""
+        if self._reading:
+            self._again = True
+            return
+        self._reading = True
+        try:
+            self._read(stamp, now)
+            while self._again:
+                self._again = False
+                self._read(_stamp(self.path), self._clock())
+        finally:
+            self._reading = False
+
+    def _read(self, stamp: Stamp, now: float) -> None:
         """Read the file, which had this stamp before: one that changes meanwhile is looked at again."""
         state = replace(self._state, stamp=stamp, checked=now, tried=now)
         try:

@@ -56,14 +56,18 @@ class Threads:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
+                future = next(filter(_runs, self._waiting), None)
+                if future is None:
                     self._alive -= 1
                     return
-                future = next(iter(self._waiting))
                 context, job = self._waiting.pop(future)
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(context.run(job))
-                except BaseException as error:
-                    future.set_exception(error)
+            try:
+                future.set_result(context.run(job))
+            except BaseException as error:
+                future.set_exception(error)
             del future, context, job
+
+
+def _runs(future: Future[Any]) -> bool:
+    """Whether a job begins now; one that was cancelled never does, and still waits to be given up."""
+    return not future.cancelled() and future.set_running_or_notify_cancel()

@@ -11,7 +11,7 @@ from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.log import Floats, ReplayLog
 
-__all__ = ["overlapping", "sample_of_rows"]
+__all__ = ["overlapping", "sample_of_rows", "shared_rows"]
 
 KEPT = 64
 """Rows that are remembered: of a log that has a tenth of them again, one is met in 999 of 1,000 cases."""
@@ -31,7 +31,8 @@ def overlapping(policy: Policy, log: ReplayLog) -> bool:
     """Whether the policy was fitted on rows of this log.
 
     Of the remembered rows whose ids are met again more than half must have the same readings: ids alone may be those
-    of other queries, row numbers for instance.
+    of other queries, row numbers for instance.  Where no id is met, and what was read differs from row to row, more
+    than half of that must be met: ids may be new.
     """
     known: dict[str, str] = dict(entry.split(":") for entry in policy.provenance.get("rows", ()))
     if not known:
@@ -40,7 +41,23 @@ def overlapping(policy: Policy, log: ReplayLog) -> bool:
     met = [query for query in known if query in ids]
     texts = _readings(log, policy.tiers, [ids[query] for query in met])
     same: int = sum(known[query] == _hash(text)[:8] for query, text in zip(met, texts, strict=True))
-    return same > len(met) / 2
+    if same > len(met) / 2:
+        return True
+    read, here = set(known.values()), {_hash(text)[:8] for text in _readings(log, policy.tiers, range(len(log)))}
+    telling = len(read) >= 0.9 * len(known) and len(here) >= 0.98 * len(log)  # else other queries read the same
+    return telling and len(read & here) > len(read) / 2
+
+
+def shared_rows(first: ReplayLog, second: ReplayLog, tiers: Sequence[Tier]) -> str | None:
+    """A query that two logs have both, with the same readings; None where they have none.
+
+    Of some ids that are in both more than half must have the same readings, as in `overlapping`.
+    """
+    ids = [{str(query): at for at, query in enumerate(log.query_ids)} for log in (first, second)]
+    both = sorted(ids[0].keys() & ids[1].keys())[:KEPT]
+    texts = [_readings(log, tiers, [of[query] for query in both]) for log, of in zip((first, second), ids, strict=True)]
+    same = [query for query, a, b in zip(both, *texts, strict=True) if a == b]
+    return same[0] if len(same) > len(both) / 2 else None
 
 
 def _readings(log: ReplayLog, tiers: Sequence[Tier], rows: Sequence[int]) -> list[str]:

@@ -476,7 +476,8 @@ def test_each_warning_of_a_fixture_is_documented() -> None:
     slugs = documented(r"[a-z]+(?:-[a-z]+)+")
     assert len(slugs) == len(set(slugs))
     assert {bad.code for bad in FIXTURES.values() if bad.code and not bad.code.startswith("E_")} <= set(slugs)
-    sources = "".join(path.read_text() for path in (ROOT / "simulators").glob("*.py"))
+    rooms = (ROOT / "simulators", ROOT / "metaverify" / "commands")
+    sources = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
     assert not [slug for slug in slugs if f'"{slug}"' not in sources]
     made = re.findall(r'(?:LogWarning|_Fault)\(\s*"([a-z-]+)"', sources)
     assert set(made) <= set(slugs)

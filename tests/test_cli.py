@@ -30,6 +30,7 @@ from metaverify.learning import MODEL_NAMES
 from metaverify.page import report_page
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.decision_log import DecisionLog
+from metaverify.policies.editions import promote
 from metaverify.policies.explain import action_json, explain
 from metaverify.policies.file import dump_policy, load_policy, parse_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Stop
@@ -43,7 +44,8 @@ from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
 COMMANDS = ("demo", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join", "decide")
-COMMANDS += ("show", "report", "simulate", "import")
+COMMANDS += ("show", "report", "simulate", "import", "shadow", "promote", "rollback", "serve-verdict")
+COMMANDS += ("export-vllm-sr",)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     found.labels.write_text("query_id,tier,correct\n0,tier1,1\n1,tier1,0\n2,tier1,true\n", "utf-8")
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
+    for policy in (found.policy, found.full_policy):
+        promote(policy, folder / "exchanged.json")
     return found
 
 
@@ -163,10 +167,14 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "report": ["report", shop.policy, "-o", shop.folder / "report.html"],
         "simulate": ["simulate", "independent", "-n", "20", "-o", shop.folder / "drawn.csv"],
         "import": ["import", "wide", shop.log, "-o", shop.folder / "imported.parquet"],
+        "shadow": ["shadow", shop.policy, shop.log, "--live", shop.policy],
+        "promote": ["promote", shop.policy, shop.folder / "promoted.json"],
+        "rollback": ["rollback", shop.folder / "exchanged.json"],
+        "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log],
     }[str(command)] + others
 
 
-SMALL = COMMANDS[1:]
+SMALL = [command for command in COMMANDS if command not in ("demo", "serve-verdict")]  # which has no end
 
 
 # ------------------------------------------------------------------------------------------ what people read
@@ -329,7 +337,7 @@ def test_help_has_an_example_that_is_no_wrong_use(
 def test_help_names_every_command(run: Run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    listed = re.findall(r"^    (\w+) +\S", ran.out.partition("commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^ {4}([\w-]+)", ran.out.partition("commands:")[2], re.MULTILINE)
     assert listed == list(COMMANDS)
 
 

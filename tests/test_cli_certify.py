@@ -168,3 +168,28 @@ def test_fit_writes_nothing_that_is_not_promised(run: Run, argv: list[str], mess
     assert ran.code == 1
     assert message in ran.err
     assert not Path("sure.json").exists()
+
+
+def test_a_policy_that_is_certified_again_is_warned_of_and_looks_are_not(run: Run) -> None:
+    look = ["certify", "policy.json", "--traffic", "traffic.parquet", "--budget", "2.5"]
+    for more, slugs in (([], []), ([], ["certified-again"])):
+        ran = run(*look, *more, "--json")
+        assert ran.code == 0
+        assert [slug for slug in json.loads(ran.out)["warnings"] if slug == "certified-again"] == slugs
+    assert run("fit", "known.parquet", "--budget", "2.5", "--method", "thresholds", "-o", "policy.json").code == 0
+    for _ in range(2):
+        assert "certified-again" not in run(*look, "--looks").out
+
+
+def test_a_price_that_is_typed_is_that_of_the_policy(run: Run) -> None:
+    ran = run("certify", "policy.json", "--traffic", "traffic.parquet", "--budget", "2.5", "--cost", "tier1=0.1")
+    assert ran.code == 1
+    assert "--cost tier1=0.1, but that price varied in the log that the policy was fitted on" in ran.err
+    assert load_policy("policy.json").certificate is None
+    write_log(WORLDS["shared_difficulty"](2).draw(300, 1), "known.parquet")
+    write_log(WORLDS["shared_difficulty"](2).draw(2000, 2), "new.parquet")
+    assert run("fit", "known.parquet", "--budget", "2.5", "--method", "thresholds", "-o", "policy.json").code == 0
+    price = load_policy("policy.json").tiers[1].price
+    look = ["certify", "policy.json", "new.parquet", "--budget", "2.5"]
+    assert f"but that price is {price:g} in the policy" in run(*look, "--cost", "tier2=0.5").err
+    assert run(*look, "--cost", f"tier2={price}").code == 0

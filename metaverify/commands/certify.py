@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from metaverify.arguments import parse_costs
 from metaverify.inputs import read_for, read_policy, signing_key
 from metaverify.options import add_key, add_log, add_policy, add_promise, number
 from metaverify.output import check_out, print_json, print_warnings, working
+
+if TYPE_CHECKING:
+    from metaverify.policies.policy import Policy
 
 __all__ = ["EXAMPLE", "add", "run"]
 
@@ -56,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.policies.certificate import certificate_text
     from metaverify.policies.file import save_policy
     from metaverify.simulators.inspection import repeat_warnings
+    from metaverify.simulators.log import LogWarning
     from metaverify.simulators.traffic import read_traffic
 
     out = options.out or options.policy
@@ -64,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
     if options.log is None and options.traffic is None:
         raise ValueError("give a log that the policy was not fitted on, or --traffic")
     policy = read_policy(options)
+    _check_costs(policy, parse_costs(options.cost))
     logs = [] if options.log is None else [read_for(policy, options)]
     if options.traffic is not None:
         known = {"costs": parse_costs(options.cost), "scale": options.scale, "group": options.group}
@@ -71,7 +79,14 @@ def run(options: argparse.Namespace) -> None:
     terms = Terms(options.delta, options.level, options.method, options.dearest, options.next, options.looks)
     with working("certifying"):
         certified = certify(policy, *logs, budget=options.budget, terms=terms)
+    again = LogWarning(
+        "certified-again",
+        "the policy had a certificate: who tests the same rows again, or a log that has grown, until it holds breaks "
+        "promises more often than is said; look again and again by --looks, or on rows that are all new",
+    )
     warnings = [warning for log in logs for warning in repeat_warnings(log)]
+    if policy.certificate is not None and not options.looks:
+        warnings.append(again)
     save_policy(certified, out, key=key)
     if options.json:
         told = {
@@ -90,3 +105,18 @@ def run(options: argparse.Namespace) -> None:
     )
     print_warnings(warnings)
     print(f"wrote {out}")
+
+
+def _check_costs(policy: Policy, costs: Mapping[str, float] | None) -> None:
+    """Make sure that a price that is typed is the one that the policy was fitted at."""
+    from metaverify.simulators.traffic import varying
+
+    for tier in policy.tiers:
+        told = (costs or {}).get(tier.name, tier.price)
+        varies = (tier.name, None) in (varying(policy) or {})
+        if tier.name in (costs or {}) and (varies or not math.isclose(told, tier.price, rel_tol=1e-6)):
+            price = "varied in the log that the policy was fitted on" if varies else f"is {tier.price:g} in the policy"
+            raise ValueError(
+                f"--cost {tier.name}={told:g}, but that price {price}: what is promised is what queries really cost; "
+                "give it as a column of the rows, or fit at the new price"
+            )

@@ -1,7 +1,8 @@
-// The decisions of `metaverify decide`, from the policy file's own node table.
+// The decisions of `metaverify decide`, from the policy file's own node table; docs/policy-format.md is what it reads.
 //
-// policy: the file, parsed.  readings: tier -> confidence, null where it is missing, [yes, asked] for votes, or
-// {reading: any of these}; {} has answered and is unread.  Everything here is a pure function of its arguments.
+// policy: the file, parsed, as `readPolicy` does it.  readings: tier -> confidence, null where it is missing,
+// [yes, asked] for votes, or {reading: any of these}; {} has answered and is unread.  Everything here is a pure function
+// of its arguments.  It needs nothing else, in a page or as a module: const { decide } = require("./decide.js").
 
 const has = (object, name) => Object.hasOwn(object, name);
 const isMapping = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -34,6 +35,15 @@ function atBudget(policy, budget) {
   return { ...policy, operating_point: { low, high: end, share, budget, price: null }, certificate };
 }
 
+/** The policy with its dial at a price, in quality per unit of cost: the cheapest of the vertices that are best at it. */
+function atPrice(policy, price) {
+  if (!(price >= 0 && price < Infinity)) throw new RangeError(`price ${price} is not a finite number of at least 0`);
+  const worth = policy.vertices.map((vertex) => vertex.quality - price * vertex.cost);
+  const best = worth.reduce((found, value, at) => (value > worth[found] ? at : found), 0);
+  const certificate = covers(policy.certificate, policy.vertices[best].cost) ? policy.certificate : null;
+  return { ...policy, operating_point: { low: best, high: best, share: 0, budget: null, price }, certificate };
+}
+
 /** Whether a certificate holds at an operating point of this cost: a promise of cost below its own, of quality above. */
 function covers(certificate, cost) {
   if (!certificate) return false;
@@ -59,10 +69,15 @@ function armOf(policy, key) {
   const { low, high, share } = policy.operating_point;
   if (low === high || share <= 0 || share >= 1) return share === 1 ? high : low;
   if (key === null || key === undefined) throw new Error("this policy mixes two decision graphs: a key is needed");
-  const encode = (text) => new TextEncoder().encode(text);
-  const digest = blake2b(encode(String(key)), encode(policy.salt), 7);
-  const drawn = digest.reduce((number, byte) => (number << 8n) | BigInt(byte), 0n);
-  return drawn < BigInt(Math.ceil(share * 2 ** 56)) ? high : low;
+  return drawOf(policy.salt, key) < BigInt(Math.ceil(share * 2 ** 56)) ? high : low;
+}
+
+/** What a key draws, from 0 to below 2 ** 56: a hash of its bytes, or of its text. */
+function drawOf(salt, key) {
+  if (/\p{Surrogate}/u.test(String(key))) throw new TypeError("the key is no text: it has half a surrogate pair");
+  const bytes = key instanceof Uint8Array ? key : new TextEncoder().encode(String(key));
+  const digest = blake2b(bytes, new TextEncoder().encode(salt), 7);
+  return digest.reduce((number, byte) => (number << 8n) | BigInt(byte), 0n);
 }
 
 // ------------------------------------------------------------------------------------------------- the context
@@ -71,6 +86,7 @@ function armOf(policy, key) {
 function contextLabel(policy, context) {
   if (typeof context === "string") return context;
   const cuts = policy.context_cuts ?? {};
+  if (!isMapping(context)) throw new TypeError("the context is neither a label nor the values of its columns by name");
   const values = policy.context.map((name) => {
     if (!has(context, name)) throw new Error(`the context has no ${name}`);
     return has(cuts, name) ? intervalLabel(name, cuts[name], context[name]) : String(context[name]);
@@ -216,9 +232,8 @@ function walk(policy, root, beliefs, readings) {
     }
     const name = node.read ?? node.poll;
     const verify = (reading) => ({ action: { action: "verify", tier: node.of, reading }, looks, branches });
-    if (!has(readings, node.of)) return verify(name);
     const tier = policy.tiers.find((each) => each.name === node.of);
-    const given = readingInHand(tier, name, readings[node.of]);
+    const given = readingInHand(tier, name, has(readings, node.of) ? readings[node.of] : {});
     if (given instanceof Unread) return verify(given.reading);
     const votes = tier.readings.find((reading) => reading.name === name).votes;
     const rows = has(beliefs, at) ? beliefs[at] : undefined;
@@ -302,6 +317,84 @@ function decide(policy, readings, known) {
   return explain(policy, readings, known).action;
 }
 
+// ---------------------------------------------------------------------------------------------------- the file
+
+/** The policy in the text of its file; throws where it is of another format, has a key that is not known here, or its id
+    is not that of its content. */
+async function readPolicy(text) {
+  const policy = JSON.parse(text);
+  if (policy?.format !== "metaverify-policy") throw new Error("it is not a policy file");
+  if (policy.version !== 1) throw new Error(`it is of version ${policy.version}; this reads version 1`);
+  if (policy.id !== (await policyId(text))) throw new Error("its id is not that of its content: damaged or edited");
+  checkKeys(policy, KEYS);
+  return policy;
+}
+
+const OUTAGE = { without: true, root: true, context_roots: true };
+const PART = { of: true, cuts: true, points: true, missing: true };
+const READING = { name: true, price: true, cuts: true, counts: true, parts: PART, votes: true, sample: true };
+const LOOK = { read: true, poll: true, of: true, cuts: true, tallies: { cuts: true, then: true }, missing: true };
+const VERTEX = { price: true, cost: true, quality: true, root: true, context_roots: true, beliefs: true };
+/** What an object may have: true stands for what is not looked into, an object for what this one may have, or each of a
+    list. */
+const KEYS = {
+  ...{ format: true, version: true, id: true, serial: true, expires: true, salt: true },
+  ...{ context: true, context_cuts: true, abstain: true, evidence: true, provenance: true, certificate: true },
+  tiers: { name: true, price: true, readings: READING, answer: true, needs: true },
+  nodes: { call: true, then: true, ...LOOK, accept: true, abstain: true },
+  vertices: { ...VERTEX, evidence: true, outages: OUTAGE },
+  operating_point: { low: true, high: true, share: true, budget: true, price: true },
+};
+
+function checkKeys(value, known) {
+  if (known === true) return;
+  if (Array.isArray(value)) return value.forEach((each) => checkKeys(each, known));
+  for (const [key, inner] of Object.entries(value)) {
+    if (!has(known, key)) throw new Error(`${key} is not a known key: a newer reader is needed`);
+    checkKeys(inner, known[key]);
+  }
+}
+
+/** The id that the content of a file has. */
+async function policyId(text) {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(canonicalBody(text)));
+  return "sha256:" + Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The canonical text of a document without its id.  Numbers are kept as text, since 1.0 is not 1 there. */
+function canonicalBody(text) {
+  const token = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+  const number = (digits) => (/[.eE]/.test(digits) ? pythonFloat(Number(digits)) : String(BigInt(digits)));
+  const marked = text.replace(token, (found) => (found[0] === '"' ? `"t${found.slice(1)}` : `"n${number(found)}"`));
+  const { tid, ...body } = JSON.parse(marked);
+  return canonical(body);
+}
+
+/** Canonical JSON of values whose texts begin with "t", and whose numbers are texts that begin with "n". */
+function canonical(value) {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
+  if (isMapping(value)) {
+    const pairs = Object.entries(value).sort(([a], [b]) => byCodePoint(a, b));
+    return `{${pairs.map(([key, inner]) => `${quoted(key.slice(1))}:${canonical(inner)}`).join(",")}}`;
+  }
+  if (typeof value !== "string") return String(value);
+  return value[0] === "n" ? value.slice(1) : quoted(value.slice(1));
+}
+
+const quoted = (text) => JSON.stringify(text);
+
+function byCodePoint(one, other) {
+  const [a, b] = [one, other].map((text) => Array.from(text, (letter) => letter.codePointAt(0)));
+  const at = a.findIndex((point, place) => point !== b[place]);
+  return at < 0 ? a.length - b.length : a[at] - (b[at] ?? -1);
+}
+
+/** A number as Python writes it. */
+function pythonFloat(value) {
+  const text = pythonNumber(value);
+  return /[.e]/.test(text) ? text : `${text}.0`;
+}
+
 // --------------------------------------------------------------------------------------- BLAKE2b (RFC 7693)
 
 const BLAKE_START = [
@@ -373,4 +466,8 @@ function blake2b(message, key, size) {
   const out = new DataView(new ArrayBuffer(64));
   state.forEach((value, at) => out.setBigUint64(8 * at, value, true));
   return new Uint8Array(out.buffer, 0, size);
+}
+
+if (typeof module === "object") {
+  module.exports = { atBudget, atPrice, canonicalBody, decide, drawOf, explain, policyId, readPolicy, without };
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -262,6 +263,107 @@ def test_what_cannot_be_certified_is_refused_with_the_lowest_budget_that_can_be(
     with pytest.raises(CertificateError):
         certify(policy, log, budget=limit * 0.999)
     assert 40 < refused.value.rows < 4000
+
+
+def counted(policy: Policy, *counts: int) -> Policy:
+    """The policy, its reading seen so often in each bin, and last missing."""
+    small, *others = policy.tiers
+    return replace(policy, tiers=(replace(small, readings=(replace(small.readings[0], counts=counts),)), *others))
+
+
+def unread(log: ReplayLog, share: float) -> ReplayLog:
+    """The log, small's reading missing in the first of its rows."""
+    small, large = log.tiers
+    (conf,) = small.readings
+    gone = np.where(np.arange(len(log)) < share * len(log), np.nan, conf.confidence)
+    return replace(log, tiers=(replace(small, readings=(replace(conf, confidence=gone),)), large))
+
+
+def test_a_trace_in_which_tiers_were_not_read_says_nothing_of_what_they_would_have_led_to() -> None:
+    policy, log = counted(two_tiers(), 190, 190, 190, 190, 190, 50), uniform_log(1000, 3)
+    assert issued(certify(policy, unread(log, 0.05), budget=4.5)).rows == 1000
+    assert issued(certify(policy, log, budget=4.5)).rows == 1000
+    with pytest.raises(
+        LogError, match=r"E_MISSING: 'conf' of 'small' is missing in 30\.0% of these rows, and was in 5\.0%"
+    ):
+        certify(policy, unread(log, 0.3), budget=4.5)
+    with pytest.raises(LogError, match="E_MISSING"):
+        certify_quality(policy, unread(uniform_log(1000, 3, labels=True), 0.3), floor=0.5, delta=0.1, binary=True)
+
+
+def test_a_query_is_not_counted_twice_where_two_files_have_it() -> None:
+    policy, log, other = two_tiers(), uniform_log(300, 4), uniform_log(300, 5)
+    both = replace(other, query_ids=log.query_ids, group_ids=log.query_ids)  # row numbers, say, of other queries
+    assert issued(certify(policy, log, both, budget=4.0)).rows == 600
+    with pytest.raises(LogError, match="E_DUPID: query '4-0' and others are in the log and in the traffic"):
+        certify(policy, log, log.take(np.arange(40)), budget=4.0)
+
+
+def test_rows_that_were_fitted_on_are_known_by_what_was_read_where_their_ids_are_new() -> None:
+    log = uniform_log(600, 6, labels=True)
+    policy = fit(log, budget=2.0, learner=Thresholds(), compare=False).policy
+    ids = np.array([f"new {at}" for at in range(len(log))], dtype=object)
+    renamed = replace(log, query_ids=ids, group_ids=ids)
+    with pytest.raises(LogError, match="E_INSAMPLE"):
+        certify(policy, renamed, budget=3.0)
+    few = [np.round(each.tiers[0].readings[0].confidence, 1) for each in (log, uniform_log(600, 7, labels=True))]
+    coarse = [
+        replace(
+            each,
+            tiers=(
+                replace(each.tiers[0], readings=(replace(each.tiers[0].readings[0], confidence=conf),)),
+                each.tiers[1],
+            ),
+        )
+        for each, conf in zip((log, uniform_log(600, 7, labels=True)), few, strict=True)
+    ]
+    policy = fit(coarse[0], budget=2.0, learner=Thresholds(), compare=False).policy
+    assert issued(certify(policy, coarse[1], budget=4.9)).rows == 600  # eleven values: others read the same
+
+
+def test_weights_below_one_make_no_more_of_the_next_queries_than_there_are() -> None:
+    policy, log, terms = two_tiers(), uniform_log(400, 8), Terms(next=50)
+    light = replace(log, weights=np.full(400, 0.01))
+    assert (
+        certify(policy, light, budget=3.0, terms=terms).expected_cost
+        <= 1.01 * certify(policy, log, budget=3.0, terms=terms).expected_cost
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_limit_that_was_said_can_be_typed_back(seed: int) -> None:
+    policy, log = two_tiers(VARYING), uniform_log(40, 20 + seed, price=0.5)
+    with pytest.raises(CertificateError) as refused:
+        certify(policy, log, budget=1.05)
+    said = re.search(r"the bound is ([0-9.]+), the lowest", str(refused.value))
+    assert said is not None
+    assert issued(certify(policy, log, budget=float(said[1]))).limit == float(said[1])
+    log = uniform_log(40, 20 + seed, labels=True)
+    with pytest.raises(CertificateError) as refused:
+        certify_quality(two_tiers(), log, floor=0.9, delta=0.1, binary=True)
+    said = re.search(r"the bound is ([0-9.]+), the highest", str(refused.value))
+    assert said is not None
+    assert issued(certify_quality(two_tiers(), log, floor=float(said[1]), delta=0.1, binary=True)).limit == float(
+        said[1]
+    )
+
+
+def test_how_many_rows_it_takes_is_said_as_closely_as_these_can_tell() -> None:
+    """The range holds the number and begins above what was not enough; few rows may not say where it ends, or whether
+    the budget can be kept at all."""
+    policy = two_tiers(VARYING)
+    for n, seed, budget, told in (
+        (30, 45, 1.1, " to "),
+        (30, 46, 1.08, "or far more, which so few cannot tell"),
+        (300, 46, 1.05, "or far more"),
+        (30, 41, 1.03, "should that be chance, it would still take more than"),
+        (50, 41, 0.4, "more rows like these would not help: the cheapest point of the dial does not cost less"),
+    ):
+        with pytest.raises(CertificateError, match=told) as refused:
+            certify(policy, uniform_log(n, seed, price=0.5), budget=budget)
+        low, high = refused.value.between
+        assert n < low <= refused.value.rows <= high
+        assert (high < math.inf) == (told == " to ")
 
 
 def test_a_budget_below_the_cheapest_cost_is_never_had() -> None:

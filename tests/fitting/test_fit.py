@@ -169,6 +169,17 @@ def test_the_evidence_in_the_file_is_the_outcome(log: ReplayLog, fitted: Fit) ->
     assert fitted.policy.provenance["log"] == fingerprint(log)
 
 
+def test_what_varies_in_price_is_in_the_file_as_a_histogram_over_all_queries(log: ReplayLog, fitted: Fit) -> None:
+    assert fitted.policy.provenance["prices"] == []
+    tokens = token_prices(2, 4).draw(400, 2)
+    prices = fit(tokens, budget=2.0).policy.provenance["prices"]
+    told = {(tier, name): (cuts, counts) for tier, name, cuts, counts in prices}
+    assert told.keys() == {(tier.name, None) for tier in tokens.tiers}
+    for tier in tokens.tiers:
+        cuts, counts = told[tier.name, None]
+        assert counts == np.histogram(tier.cost, [-np.inf, *cuts, np.inf])[0].tolist() == [50] * 8
+
+
 def test_readings_that_pay_are_read(fitted: Fit) -> None:
     assert any(isinstance(node, Read) for node in fitted.policy.nodes)
     assert fitted.outcome.gain.low > 0.0

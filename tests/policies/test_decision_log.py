@@ -234,30 +234,57 @@ def test_what_has_no_line_is_counted_as_lost_and_not_written(tmp_path: Path, unw
     assert not (tmp_path / "log.jsonl").exists()
 
 
-def test_closing_gives_the_queue_and_then_the_writer_what_is_left_of_its_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, waited = 100.0, []
-
-    class Queue:
-        def put(self, item: None, *, timeout: float | None) -> None:
-            nonlocal now
-            now += 2.0
-            waited.append(timeout)
+def test_closing_gives_the_writer_so_much_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
 
     class Writer:
         def join(self, timeout: float | None) -> None:
             waited.append(timeout)
 
     log = DecisionLog(tmp_path / "log.jsonl")
-    assert log._queue.maxsize == 10_000
-    monkeypatch.setattr("metaverify.policies.decision_log.time.monotonic", lambda: now)
-    monkeypatch.setattr(log, "_queue", Queue())
+    log.close()  # nobody writes yet
     monkeypatch.setattr(log, "_thread", Writer())
+    for told in ((), (1.5,), (None,)):
+        log.close(*told)
+    assert waited == [5.0, 1.5, None]
+    assert [log._queue.get_nowait() for _ in range(3)] == [None] * 3
+    assert log._queue.empty()
+
+
+@pytest.mark.parametrize("amid", ["put", "_drop", "drops", "close"])
+def test_a_signal_s_handler_may_close_the_log_whatever_it_was_at(tmp_path: Path, amid: str) -> None:
+    """The handler comes while this thread holds the lock, or is inside the queue's own code."""
+    script = f"""
+import signal, sys
+from metaverify import DecisionLog, Router
+from tests.policies.test_decision_log import cascade, doubted
+log = DecisionLog(sys.argv[1])
+router = Router(cascade(), doubted, log=log)
+for key in range(3):
+    router.route('?', key=key)
+def close(*_):
     log.close()
-    log.close(1.5)
-    log.close(None)
-    assert waited == [5.0, 3.0, 1.5, 0.0, None, None]
+    log.dropped
+    sys.exit(7)
+signal.signal(signal.SIGALRM, close)
+def trace(frame, event, arg):
+    code = frame.f_code
+    if 'decision_log' in code.co_filename and {amid!r} in code.co_name and event == 'line':
+        sys.settrace(None)
+        with log._lock:
+            signal.raise_signal(signal.SIGALRM)
+    return trace
+sys.settrace(trace)
+log.dropped
+log._drop('full')
+router.route('?', key=4)
+log.close()
+"""
+    root = Path(__file__).resolve().parents[2]
+    path = tmp_path / "log.jsonl"
+    ran = subprocess.run([sys.executable, "-c", script, path], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (7, "")
+    assert {line["key"] for line in lines(path)} >= {0, 1, 2}
 
 
 def test_a_process_that_ends_writes_what_waits(tmp_path: Path) -> None:

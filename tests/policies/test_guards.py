@@ -348,3 +348,21 @@ def stream(seed: int, requests: int) -> None:
 def test_spend_never_exceeds_rate_times_time_plus_burst(streams: range) -> None:
     for seed in streams:
         stream(seed, 150)
+
+
+def test_a_signal_s_handler_may_look_at_a_bucket_that_its_thread_is_changing() -> None:
+    levels: list[float] = []
+    handling = False
+
+    def clock() -> float:  # which is asked under the lock
+        nonlocal handling
+        if handling:
+            handling = False
+            levels.append(bucket.level)
+        return 0.0
+
+    bucket = TokenBucket(1.0, 5.0, clock)
+    handling = True
+    assert bucket.take(2.0)
+    assert levels == [5.0]
+    assert bucket.level == 3.0

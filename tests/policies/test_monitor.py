@@ -6,7 +6,7 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from statistics import median, pstdev
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import chi2, chi2_contingency, mannwhitneyu, norm
 
 from metaverify.policies.actions import Abstain, Accept, Call, Verify
@@ -520,6 +521,9 @@ metaverify_unplanned_steps_total{reason="down"} 1
 # HELP metaverify_unrecorded_total Requests that could not be counted.
 # TYPE metaverify_unrecorded_total counter
 metaverify_unrecorded_total 0
+# HELP metaverify_unwatched_total Requests of another policy than the one that is watched for drift.
+# TYPE metaverify_unwatched_total counter
+metaverify_unwatched_total 0
 # HELP metaverify_recalibrate Readings and costs that are no longer those of the log.
 # TYPE metaverify_recalibrate gauge
 metaverify_recalibrate 0
@@ -571,7 +575,7 @@ def test_neighbouring_bins_are_joined_into_four_groups_of_equal_shares() -> None
 
 
 def test_the_last_six_hundred_readings_are_compared_after_each_fifty() -> None:
-    histogram = _Histogram(Reading("conf", 0.0, (0.5,), (400, 600, 10)))
+    histogram = _Histogram((0.5,), (400, 600, 10))
     values = [0.25] * 100 + [0.75] * 900
     told = []
     for at, value in enumerate(values):
@@ -583,7 +587,7 @@ def test_the_last_six_hundred_readings_are_compared_after_each_fifty() -> None:
             told.append(at + 1)
     assert told == list(range(50, 1001, 50))
     assert histogram.counts == [100, 900, 0]
-    silent = _Histogram(Reading("conf", 0.0, (0.5,), (0, 0, 0)))
+    silent = _Histogram((0.5,), (0, 0, 0))
     assert [silent.add(0.25) for _ in range(100)] == [()] * 100
 
 
@@ -629,9 +633,85 @@ def test_shares_are_expected_where_both_vertices_were_cross_fitted_and_of_tiers_
     [(-5e-324, [0, 0, 1]), (0.0, [1, 0, 0]), (0.5, [0, 1, 0]), (1.0, [0, 1, 0]), (1.0 + 2**-52, [0, 0, 1])],
 )
 def test_a_reading_falls_in_the_bin_that_the_file_says(value: float, counts: list[int]) -> None:
-    histogram = _Histogram(Reading("conf", 0.0, (0.5,), (5, 5, 0)))
-    assert histogram.add(value) == ()
-    assert histogram.counts == counts
+    monitor, policy = Monitor(), cascade()
+    conf, *others = policy.tiers[0].readings
+    tier = replace(policy.tiers[0], readings=(replace(conf, cuts=(0.5,), counts=(5, 5, 0)), *others))
+    policy = replace(policy, tiers=(tier, *policy.tiers[1:]))
+    monitor.record(routed_of(policy, [bought(Call("small"), conf=value)], 1.0, "small"))
+    assert monitor.report()["readings"] == {"small.conf": counts}
+
+
+def priced(*prices: list[Any]) -> Policy:
+    """A cascade that always calls small, and large where small is doubted; of their prices the file says this."""
+    return replace(cascade(), provenance={"prices": [*prices]})
+
+
+def histogram(tier: str, logged: NDArray[np.float64]) -> list[Any]:
+    cuts = [float(cut) for cut in np.quantile(logged, np.arange(1, 8) / 8)]
+    return [tier, None, cuts, [int(n) for n in np.bincount(np.searchsorted(cuts, logged, "right"), minlength=8)]]
+
+
+def paying(policy: Policy, prices: Mapping[str, NDArray[np.float64]], reason: str = "") -> Monitor:
+    """A monitor of requests that all buy the same, at these prices; what they cost in all is as expected."""
+    monitor, expected = Monitor(), policy.vertices[HIGH].cost
+    for paid in zip(*prices.values(), strict=True):
+        steps = [Step(Call(tier), {}, cost, cost, None, reason) for tier, cost in zip(prices, paid, strict=True)]
+        monitor.record(routed_of(policy, steps, expected, "small"))
+    return monitor
+
+
+def test_a_rise_of_a_price_that_varies_is_found_long_before_it_is_seen_in_costs() -> None:
+    """Log-normal prices, as tokens make them: the rank test sees a quarter more in some hundred requests."""
+    rng = np.random.default_rng(6)
+    policy = priced(histogram("small", rng.lognormal(0.0, 0.8, 2000)))
+    for seed in range(5):
+        healthy = np.random.default_rng(seed).lognormal(0.0, 0.8, 2000)
+        assert paying(policy, {"small": healthy}).recalibrate == ()
+        (drift,) = paying(policy, {"small": 1.28 * healthy}).recalibrate
+        assert (drift.kind, drift.name) == ("price", "the price of small")
+        assert drift.requests <= 600
+        assert "the histogram of the price of small is no longer that of the log" in str(drift)
+
+
+def test_only_prices_of_what_every_request_buys_are_compared_and_only_where_they_were_paid() -> None:
+    rng = np.random.default_rng(7)
+    logged = rng.lognormal(0.0, 0.8, 2000)
+    dearer = {"small": logged, "large": 10.0 * logged}
+    assert paying(priced(histogram("large", logged)), dearer).recalibrate == ()  # only the doubted queries buy it
+    both = priced(histogram("small", logged), histogram("large", logged))
+    assert paying(both, dearer).recalibrate == ()
+    ten = {"small": 10.0 * logged}
+    assert [drift.requests for drift in paying(both, ten).recalibrate] == [50]
+    assert paying(both, ten, reason="timeout").recalibrate == ()  # of which nothing came
+
+
+def test_a_price_that_nobody_told_is_none_that_is_compared() -> None:
+    """Such a step is charged with the file's mean, which is no draw from its histogram."""
+    rng = np.random.default_rng(8)
+    policy = priced(histogram("small", rng.lognormal(0.0, 0.8, 2000)))
+    for cost, names in ((None, ()), (1.0, ("the price of small",))):
+        monitor = Monitor()
+        router = Router(policy, lambda tier, _, cost=cost: Reply(tier, {"conf": 0.99}, cost), monitor=monitor)  # type: ignore[misc]
+        for key in range(60):
+            router.route("?", key=key)
+        assert tuple(drift.name for drift in monitor.recalibrate if drift.kind == "price") == names
+        (step, *_) = router.route("?", key=1).steps
+        assert (step.cost, step.told) == (1.0, cost is not None)
+
+
+@pytest.mark.parametrize(
+    "prices",
+    [
+        3, [3], [["small"]], [["small", None, [1.0], [4]]], [["small", None, [2.0, 1.0], [4, 4, 4]]],
+        [["small", None, [1.0], [-4, 4]]], [["small", None, [1.0], [4, True]]], [["small", None, ["x"], [4, 4]]],
+        [[["small"], None, [1.0], [4, 4]]], [["small", None, [1.0], 4]], [["small", None, None, [4, 4]]],
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_as_prices_of_a_log_is_passed_over(prices: Any) -> None:
+    policy = replace(cascade(), provenance={"prices": prices})
+    monitor = paying(policy, {"small": np.full(100, 50.0)})
+    assert monitor.recalibrate == ()
+    assert monitor.report()["unrecorded"] == 0
 
 
 def siegmund(slack: float, run: float) -> float:
@@ -762,3 +842,26 @@ def test_a_histogram_with_one_group_never_alarms_and_nonsense_is_counted() -> No
 
 def test_the_chance_of_an_alarm_is_shared_by_all_that_is_looked_at() -> None:
     assert _Watch(Snapshot(cascade(), "id")).chance == pytest.approx(0.01 / 1 / 100 / 2)
+
+
+def test_the_policy_of_a_store_that_took_another_s_place_is_watched_and_a_straggler_s_is_not() -> None:
+    old, new = (Snapshot(cascade(), name) for name in ("old", "new"))  # both the first of their store
+    monitor = Monitor()
+
+    def route(snapshot: Snapshot, cost: float) -> None:
+        monitor.record(Routed(None, "small", (Step(Accept("small"), {}, 0.0, cost, None),), snapshot, HIGH))
+
+    route(old, 1.0)
+    for _ in range(50):
+        route(new, 1e6)
+    route(old, 1.0)  # nobody took its place
+    assert (monitor.report()["policy"], monitor.report()["unwatched"]) == ("old", 50)
+    for _ in range(120):
+        route(new, 1e6)
+    report = monitor.report()
+    assert (report["policy"], report["unwatched"]) == ("new", 100)
+    assert [(drift.kind, drift.policy) for drift in monitor.recalibrate] == [("cost", "new")]
+    route(old, 1.0)
+    assert (monitor.report()["policy"], monitor.report()["unwatched"]) == ("new", 101)
+    route(Snapshot(cascade(), "later", 1), 1.0)
+    assert (monitor.report()["policy"], monitor.recalibrate) == ("later", ())

@@ -263,9 +263,7 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize(
-    "reason", REASONS, ids=lambda reason: "refusing" if isinstance(reason, Refusing) else ascii(reason)
-)
+@pytest.mark.parametrize("reason", REASONS, ids=[*map(str, range(len(REASONS)))])
 def test_a_reason_is_a_text_that_says_that_it_failed(reason: Any) -> None:
     def call(tier: str, _: object) -> Reply:
         if tier == "large":
@@ -650,7 +648,7 @@ def test_each_step_says_what_it_was_what_it_cost_and_why() -> None:
     def verify(*_: object) -> Look:
         return Look(0.9, 0.25)
 
-    first = Step(Call("small"), {"conf": 0.1}, 1.0, 1.0, 1.0, "")
+    first = Step(Call("small"), {"conf": 0.1}, 1.0, 1.0, 1.0, "", told=False)
     judged = Router(cascade(low=MIDDLE, high=MIDDLE), doubted, verify).route("?")
     last = Step(Accept("small"), {}, 0.0, 1.25, 1.0, "")
     assert judged.steps == (first, Step(Verify("small", "judge"), {"judge": 0.9}, 0.25, 1.25, 1.0, ""), last)
@@ -733,7 +731,7 @@ def test_plain_callables_hold_up_no_event_loop_and_come_to_their_timeouts(hangin
         return Reply(tier, {"conf": 0.9})
 
     async def main() -> tuple[Routed, Routed, Routed]:
-        router = Router(cascade(low=LOW, high=LOW), call, timeouts={"small": 0.2, "large": 0.01})
+        router = Router(cascade(low=LOW, high=LOW), call, timeouts={"small": 0.2, "large": 1.0})
         slow = asyncio.create_task(router.aroute("slow"))
         await asyncio.sleep(0)
         quick = await router.aroute("quick")
@@ -799,3 +797,49 @@ def test_a_request_that_is_interrupted_while_it_waits_for_a_thread_leaves_nothin
 def test_a_router_without_threads_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^threads is 0; at least one call must be able to run$"):
         Router(cascade(), doubted, threads=0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, 1e10, "2", None, True])
+def test_a_timeout_that_no_clock_has_is_refused_at_once(seconds: Any) -> None:
+    with pytest.raises(ValueError, match=r"the timeout of 'small' is .*; give seconds above 0, or leave it out"):
+        Router(cascade(), doubted, timeouts={"small": seconds})
+
+
+def test_what_a_callable_waits_for_may_be_cancelled_and_the_request_goes_on() -> None:
+    """Nobody cancelled the request: its call failed, and what is in hand is not lost."""
+
+    async def cancelled(tier: str, _: object) -> Reply:
+        if tier == "large":
+            inner = asyncio.ensure_future(asyncio.sleep(30))
+            asyncio.get_running_loop().call_soon(inner.cancel)
+            await inner
+        return Reply(tier, {"conf": 0.1})
+
+    def plain(tier: str, _: object) -> Reply:
+        if tier == "large":
+            raise asyncio.CancelledError
+        return Reply(tier, {"conf": 0.1})
+
+    for timeouts in ({}, {"large": 30.0}):
+        ways = [
+            asyncio.run(Router(cascade(), cancelled, timeouts=timeouts).aroute("?", key=1)),
+            asyncio.run(Router(cascade(), plain, timeouts=timeouts).aroute("?", key=1)),
+            Router(cascade(), plain, timeouts=timeouts).route("?", key=1),
+        ]
+        for routed in ways:
+            assert (routed.tier, routed.reasons) == ("small", ("error", "unanswered"))
+
+
+def test_a_request_that_is_cancelled_amid_what_it_waits_for_ends() -> None:
+    async def slow(tier: str, _: object) -> Reply:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    async def main() -> None:
+        task = asyncio.ensure_future(Router(cascade(), slow, timeouts={"small": 20.0}).aroute("?", key=1))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())

@@ -473,3 +473,28 @@ class StoreMachine(RuleBasedStateMachine):
 def test_the_store_does_what_a_small_model_does(tmp_path: Path) -> None:
     machine: Any = type("Machine", (StoreMachine,), {"folder": tmp_path})
     run_state_machine_as_test(machine, settings=settings(examples(40), stateful_step_count=25))
+
+
+def test_a_signal_s_handler_that_reloads_amid_a_look_has_the_file_read_once_more(tmp_path: Path) -> None:
+    """What the look was reading may be older than what the handler was told of."""
+    path = tmp_path / "policy.json"
+    first, second, third = (replace(revision(serial), serial=serial) for serial in (1, 2, 3))
+    save_policy(first, path)
+    read: list[int] = []
+    told: list[int] = []
+
+    def load(path: Path) -> Policy:
+        policy = load_policy(path)
+        read.append(policy.serial)
+        if read == [1, 2]:
+            save_policy(third, path)
+            told.append(store.reload().serial)  # as a handler would, in this thread
+            told.append(store.policy.serial)
+        return policy
+
+    store = PolicyStore(path, every=0.0, load=load)
+    save_policy(second, path)
+    assert store.policy.serial == 3
+    assert (read, told) == ([1, 2, 3], [1, 1])
+    assert (store.health().reloads, store.health().refused) == (2, 0)
+    assert store.policy.serial == 3

@@ -54,6 +54,8 @@ def test_jobs_wait_for_a_free_thread_in_the_order_in_which_they_came(held: threa
     wait([first, *(others[at] for at in (0, 1, 4))], 30)
     assert begun == [0, 1, 4]
     assert not others[2].done()
+    assert threads.give_up(others[3])  # it was cancelled, never began, and is known not to have
+    assert not threads.give_up(others[4])
 
 
 def test_a_job_runs_in_a_daemon_thread_in_the_context_of_who_asked_for_it() -> None:

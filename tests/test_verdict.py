@@ -1,0 +1,267 @@
+"""Verdicts over HTTP: what the server says is what the policy says, and what it cannot use it refuses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaverify.policies.actions import Abstain, Accept, Call
+from metaverify.policies.explain import action_json
+from metaverify.policies.file import load_policy, policy_id, save_policy
+from metaverify.policies.store import PolicyStore
+from metaverify.verdict import BODY_LIMIT, VerdictServer, Verifier, http_verifier, is_loopback, verdict_of
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@contextmanager
+def serving(path: Path, verifier: Verifier | None = None) -> Iterator[VerdictServer]:
+    with VerdictServer(PolicyStore(path, every=0.0), port=0, verifier=verifier) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+def ask(server: VerdictServer, path: str, body: Any = None, headers: Mapping[str, str] = JSON) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    connection.request("GET" if body is None else "POST", path, data, dict(headers))
+    reply = connection.getresponse()
+    text = reply.read().decode()
+    connection.close()
+    return reply.status, json.loads(text) if reply.headers["Content-Type"] == "application/json" else text
+
+
+@pytest.mark.parametrize("name", ["policy", "signals", "votes", "numbers", "scores", "outages"])
+def test_decide_says_what_every_golden_case_says(name: str) -> None:
+    cases = {"policy": "decisions"}.get(name, name)
+    with serving(GOLDEN / f"{name}.json") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
+        for line in (GOLDEN / f"{cases}.jsonl").read_text("utf-8").splitlines()[::7]:
+            case = json.loads(line)
+            wanted = case.pop("action")
+            connection.request("POST", "/decide", json.dumps(case), JSON)
+            reply = connection.getresponse()
+            told = json.loads(reply.read())
+            assert reply.status == 200
+            assert wanted.items() <= told.items()
+            assert told["escalate"] == (wanted["action"] in ("call", "abstain"))
+            assert (told["policy"], told["serial"]) == (server.store.health().id, server.store.health().serial)
+        connection.close()
+
+
+def test_the_dial_turns_with_a_request() -> None:
+    policy = load_policy(GOLDEN / "spread.json")
+    with serving(GOLDEN / "spread.json") as server:
+        for budget in (1.0, 5.5):
+            wanted = policy.at(budget=budget).decide({"small": {}})
+            status, told = ask(server, "/decide", {"readings": {"small": {}}, "budget": budget})
+            assert status == 200
+            assert action_json(wanted).items() <= told.items()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/decide", b"{", 400, "no JSON"),
+        ("/decide", b"[]", 400, "no JSON object"),
+        ("/decide", b"\xff", 400, "no JSON"),
+        ("/decide", b"[" * 200_000, 400, "no JSON"),
+        ("/decide", {"reading": {}}, 400, "'reading' is not one of readings, context"),
+        ("/decide", {"readings": []}, 400, "readings is no object"),
+        ("/decide", {"readings": {"smal": {}}, "key": 1}, 400, "did you mean 'small'"),
+        ("/decide", {"readings": {"small": "0.5"}, "key": 1}, 400, "not a number or None"),
+        ("/decide", {"readings": {}}, 400, "pass key="),
+        ("/decide", {"readings": {}, "key": 1.5}, 400, "key is neither"),
+        ("/decide", {"readings": {}, "key": 1, "context": 7}, 400, "neither a label nor"),
+        ("/decide", {"readings": {}, "key": 1, "without": "large"}, 400, "without is no list"),
+        ("/decide", {"readings": {}, "key": 1, "without": ["large"]}, 400, "was not solved for"),
+        ("/decide", {"readings": {}, "key": 1, "budget": "3"}, 400, "budget is '3'"),
+        ("/decide", {"readings": {}, "key": 1, "budget": 0.1}, 400, "E_BUDGET"),
+        ("/else", {}, 404, "nothing is at /else"),
+        ("/tiers/small/verify", {"question": "q"}, 400, "answer is missing"),
+        ("/tiers/small/verify", {"question": "q", "answer": "a"}, 501, "--verifier"),
+        ("/tiers/small/webhook", {"request": {"text": "q"}}, 400, "response.text is missing"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_counted(path: str, body: Any, status: int, words: str) -> None:
+    with serving(GOLDEN / "policy.json") as server:
+        found, told = ask(server, path, body)
+        assert (found, list(told)) == (status, ["error"])
+        assert words in told["error"]
+        assert 'verdicts_total{verdict="refused"} 1' in ask(server, "/metrics")[1]
+
+
+def test_a_body_without_a_length_or_too_large_is_not_read() -> None:
+    def raw(port: int, head: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(f"POST /decide HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+            parts = []
+            while part := connection.recv(1 << 16):
+                parts.append(part)
+            return b"".join(parts)
+
+    with serving(GOLDEN / "spread.json") as server:
+        port = server.server_address[1]
+        assert b"411" in raw(port, "Accept: */*").splitlines()[0]
+        assert b"411" in raw(port, "Transfer-Encoding: chunked\r\nContent-Length: 2").splitlines()[0]
+        assert b"413" in raw(port, f"Content-Length: {BODY_LIMIT + 1}").splitlines()[0]
+        assert b"413" in raw(port, f"Content-Length: {'9' * 400}").splitlines()[0]
+        assert b"400" in raw(port, "Content-Length: -1").splitlines()[0]
+
+
+def fixed(confidence: float | None, heard: list[Mapping[str, str]] | None = None) -> Verifier:
+    def verify(asked: Mapping[str, str]) -> float | None:
+        if heard is not None:
+            heard.append(asked)
+        return confidence
+
+    return verify
+
+
+@pytest.mark.parametrize(("confidence", "accepted"), [(0.49, False), (0.5, True), (1.0, True), (None, False)])
+def test_the_verifier_of_vllm_semantic_router_is_told_accepted_or_not(
+    confidence: float | None, accepted: bool, tmp_path: Path
+) -> None:
+    save_policy(load_policy(GOLDEN / "spread.json").at(budget=5.5), tmp_path / "p.json")
+    heard: list[Mapping[str, str]] = []
+    with serving(tmp_path / "p.json", fixed(confidence, heard)) as server:
+        body = {"question": "2+2?", "answer": "4", "threshold": 0.7, "context": "sums"}
+        status, told = ask(server, "/tiers/small/verify", body)
+        assert heard == [{"question": "2+2?", "answer": "4", "context": "sums"}]
+        assert status == 200
+        assert told["confidence"] == float(accepted)  # on either side of every threshold
+        assert told["should_escalate"] is not accepted
+        assert told["threshold"] == 0.7
+        assert {"verified_count", "total_samples", "samples"} < told.keys()
+        assert ask(server, "/tiers/large/verify", body)[1]["confidence"] == 1.0  # nothing is beyond it
+
+
+def test_a_webhook_of_portkey_is_told_its_verdict_by_key_and_context() -> None:
+    policy = load_policy(GOLDEN / "policy.json")
+    with serving(GOLDEN / "policy.json", fixed(0.6)) as server:
+        for key, context in [("request-1", None), ("request-2", None), ("request-7", "code"), ("request-3", "code")]:
+            metadata = {"key": key} | ({"context": context} if context else {})
+            body = {"request": {"text": "q"}, "response": {"text": "a"}, "metadata": metadata}
+            _, told = ask(server, "/tiers/small/webhook", body)
+            wanted = verdict_of(policy, "small", 0.6, context=context, key=key)
+            assert told["verdict"] is isinstance(wanted, Accept)
+            assert action_json(wanted).items() <= told["data"].items()
+
+
+def test_a_verdict_forgets_what_the_gateway_does_not_know() -> None:
+    policy = load_policy(GOLDEN / "policy.json")
+    low, high = policy.at(budget=3.0), policy.at(budget=11.0)
+    assert verdict_of(low, "small", 0.5) == Accept("small")
+    assert verdict_of(low, "small", 0.4) == Call("medium")
+    assert verdict_of(low, "small", None) == Call("medium")
+    assert verdict_of(low, "medium", 0.4) == Accept("medium")
+    assert verdict_of(low, "medium", 0.3) == Call("large")
+    assert verdict_of(low, "large", None) == Accept("large")
+    assert verdict_of(high, "small", 0.5) == Call("large")  # the judge, whom nobody can ask, is missing
+    assert verdict_of(low, "small", None, context="résumé") == Abstain()
+    with pytest.raises(ValueError, match="'smal' is not one of the tiers small, medium, large"):
+        verdict_of(low, "smal", 0.5)
+
+
+def test_a_new_policy_is_taken_up_and_a_bad_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    first = load_policy(GOLDEN / "spread.json")
+    save_policy(first.at(budget=1.0), path)
+    with serving(path) as server:
+        assert ask(server, "/decide", {"readings": {"small": {}}})[1]["action"] == "accept"
+        second = replace(first.at(budget=5.5), serial=2)
+        save_policy(second, path)
+        told = ask(server, "/decide", {"readings": {"small": {}}})[1]
+        assert (told["action"], told["policy"], told["serial"]) == ("verify", policy_id(second), 2)
+        path.write_text("{")
+        assert ask(server, "/decide", {"readings": {"small": {}}})[1]["policy"] == policy_id(second)
+        status, health = ask(server, "/healthz")
+        assert (status, health["policy"], health["serial"]) == (200, policy_id(second), 2)
+        assert "E_DEPTH" in health["error"] or "E_SYNTAX" in health["error"]
+        metrics = ask(server, "/metrics")[1]
+        assert 'metaverify_verdicts_total{verdict="accept"} 1' in metrics
+        assert "metaverify_policy_serial 2" in metrics
+
+
+def test_a_page_in_a_browser_cannot_ask_for_verdicts() -> None:
+    with serving(GOLDEN / "spread.json") as server:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            status, told = ask(server, "/decide", {"readings": {}, "key": 1}, {"Content-Type": kind})
+            assert (status, list(told)) == (415, ["error"])
+        assert ask(server, "/decide", {"readings": {}, "key": 1})[0] == 200
+
+
+def test_it_listens_on_ipv6_too() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        with VerdictServer(PolicyStore(GOLDEN / "spread.json"), "::1", 0) as server:
+            assert server.server_address[0] == "::1"
+            assert server.server_port > 0
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+
+
+def test_other_machines_may_ask_only_where_that_is_said() -> None:
+    store = PolicyStore(GOLDEN / "spread.json")
+    for host in ("0.0.0.0", "192.0.2.1", "example.com", ""):
+        assert not is_loopback(host)
+        with pytest.raises(ValueError, match="--allow-remote"):
+            VerdictServer(store, host, 0)
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "::1", "localhost")))
+
+
+@pytest.fixture
+def upstream() -> Iterator[tuple[str, list[Any]]]:
+    """A verifier that answers with whatever the question is."""
+    heard: list[Any] = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            heard.append((self.path, body))
+            data = body["question"].encode()
+            self.send_response(500 if body["question"] == "fail" else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Upstream) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/", heard
+        server.shutdown()
+        thread.join()
+
+
+def test_a_verifier_that_fails_has_no_confidence(upstream: tuple[str, list[Any]]) -> None:
+    url, heard = upstream
+    verify = http_verifier(url, 5.0)
+    assert verify({"question": '{"confidence": 0.75}', "answer": "a"}) == 0.75
+    assert heard == [("/verify", {"question": '{"confidence": 0.75}', "answer": "a", "threshold": 0.5})]
+    for said in ("fail", "{", "[]", "{}", '{"confidence": "0.5"}', '{"confidence": true}', '{"confidence": null}'):
+        assert verify({"question": said, "answer": "a"}) is None
+    assert math.isnan(verify({"question": '{"confidence": NaN}', "answer": "a"}) or 0.0)
+    assert http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"}) is None
