@@ -9,10 +9,11 @@ from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.comparison import (
     Adherence,
     CalibrationBin,
@@ -107,7 +108,7 @@ def compare(
     tasks = list(product(every, divisions))
     jobs = (delayed(run_trial)(method, rows, fold, resume, mark) for method, fold in tasks)
     sums = _Sums(rows, grid, every, repeats)
-    finished = zip(tasks, Parallel(return_as="generator")(jobs), strict=True)
+    finished = zip(tasks, in_turn(jobs), strict=True)
     for done, ((method, fold), tried) in enumerate(finished, start=1):
         sums.add(method, tried)
         progress(f"{method.name}, fold {fold.at + 1}", done / len(tasks))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import NDArray
 
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.export import keep_vertices
 from metaverify.fitting.frontier import mixture_at
 from metaverify.fitting.rehearse import Rehearsal, rehearse_policy
@@ -181,7 +182,7 @@ def cross_fit_all(
     member = log.folds(folds, seed=seed)
     tasks = (delayed(_run)(learners, log, np.flatnonzero(member == fold)) for fold in range(folds))
     runs = []
-    for run in Parallel(return_as="generator")(tasks):
+    for run in in_turn(tasks):
         runs.append(run)
         done()
     return tuple(CrossFit(log, of_learner) for of_learner in zip(*runs, strict=True))

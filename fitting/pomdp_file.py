@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metaverify.fitting.lattice import LatticeSizeError
 from metaverify.fitting.pomdp import CascadePOMDP
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.file import write_atomically
+from metaverify.policies.storage import write_atomically
 
 __all__ = ["PomdpFormat", "dump_pomdp", "write_pomdp"]
 

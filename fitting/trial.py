@@ -19,9 +19,9 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.methods import Method
-from metaverify.policies.file import write_atomically
 from metaverify.policies.graph import Poll, Read
 from metaverify.policies.policy import Policy
+from metaverify.policies.storage import write_atomically
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.outcome import Ledger, ledger_of
 from metaverify.simulators.replay import Routes, check_match, route

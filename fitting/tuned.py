@@ -17,9 +17,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from metaverify.fitting.archive import open_storage
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.chain_space import ChainSpace, Params
 from metaverify.fitting.crossfit import Learner
@@ -187,7 +188,7 @@ class TunedChains:
         for params in starts:
             study.enqueue_trial(dict(params))
         asked = [_ask(study, space) for _ in range(min(self.batch, self._wanted - done))]
-        runs = Parallel(return_as="generator")(delayed(space.rows.value)(chain) for _, chain in asked)
+        runs = in_turn(delayed(space.rows.value)(chain) for _, chain in asked)
         for number, ((trial, _), valued) in enumerate(zip(asked, runs, strict=True), start=done + 1):
             trial.set_user_attr("cost", valued.cost)
             trial.set_user_attr("quality", valued.quality)

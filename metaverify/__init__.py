@@ -6,10 +6,12 @@ replay are imported when they are first used, and need the extra ``fit``.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
 
+TYPE_CHECKING = False  # the module `typing` is dear to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from metaverify.fitting.certify import CertificateError as CertificateError
     from metaverify.fitting.certify import Terms as Terms
     from metaverify.fitting.certify import certify as certify
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
     from metaverify.policies.shadow import Shadow as Shadow
     from metaverify.policies.store import PolicyStore as PolicyStore
     from metaverify.simulators.counting import count as count
-    from metaverify.simulators.counting import sketch as sketch
     from metaverify.simulators.counts import Counts as Counts
     from metaverify.simulators.decisions import join_labels as join_labels
     from metaverify.simulators.decisions import read_decisions as read_decisions
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from metaverify.simulators.outcome import replay as replay
     from metaverify.simulators.partial_reader import read_partial_log as read_partial_log
     from metaverify.simulators.reader import read_log as read_log
+    from metaverify.simulators.sketching import sketch as sketch
     from metaverify.simulators.traffic import read_traffic as read_traffic
 
 _HOMES = {
@@ -85,7 +87,7 @@ _HOMES = {
     "policies.router": ("Failure", "Look", "Reply", "Router"),
     "policies.shadow": ("Shadow",),
     "policies.store": ("PolicyStore",),
-    "simulators.counting": ("count", "sketch"),
+    "simulators.counting": ("count",),
     "simulators.counts": ("Counts",),
     "simulators.decisions": ("join_labels", "read_decisions", "read_labels"),
     "simulators.digits": ("load_digits_log",),
@@ -97,6 +99,7 @@ _HOMES = {
     "simulators.outcome": ("Outcome", "replay"),
     "simulators.partial_reader": ("read_partial_log",),
     "simulators.reader": ("read_log",),
+    "simulators.sketching": ("sketch",),
     "simulators.traffic": ("read_traffic",),
     "fitting.certify": ("CertificateError", "Terms", "certify"),
     "fitting.compare": ("compare",),
@@ -119,7 +122,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'metaverify' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(f"metaverify.{_HOME[name]}"), name)
+        value = getattr(import_module(f"metaverify.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "metaverify":
             raise

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written")
+        return _fail("interrupted; every file is as it was, or whole")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "metaverify":
             raise

@@ -12,6 +12,7 @@ from glob import glob
 from typing import TYPE_CHECKING, Any
 
 from metaverify.arguments import parse_costs, parse_names, parse_signals, parse_votes
+from metaverify.output import progress
 
 if TYPE_CHECKING:
     from metaverify.policies.policy import Policy
@@ -29,8 +30,6 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
     read_from: Callable[..., Any] = read_log
     if getattr(options, "partial", False):
         read_from = partial(read_partial_log, logged_by=_logged_by(options), epsilon=options.epsilon)
-    if "*" in options.log or "?" in options.log:
-        read_from = _counted
     said = {
         "tiers": parse_names(options.tiers),
         "costs": parse_costs(options.cost),
@@ -38,14 +37,13 @@ def read(options: argparse.Namespace, **known: Any) -> Any:
         **_columns(options),
         "votes": parse_votes(options.votes),
     }
-    return read_from(options.log, **said | known)
+    with progress() as tell:
+        if "*" in options.log or "?" in options.log:
+            from metaverify.simulators.counting import count
 
-
-def _counted(path: str, **said: Any) -> Any:
-    """The log in all the files of a glob, counted."""
-    from metaverify.simulators.counting import count
-
-    return count(path, **said).log()
+            return count(options.log, progress=tell, **said | known).log()
+        tell(f"reading {pathlib.Path(options.log).name}", None)
+        return read_from(options.log, **said | known)
 
 
 def read_columns(options: argparse.Namespace, **known: Any) -> Any:

@@ -7,11 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from metaverify.options import number, whole
-from metaverify.output import Tell, check_out
+from metaverify.output import check_out
 
 if TYPE_CHECKING:
     from metaverify.fitting.crossfit import Learner
     from metaverify.fitting.models.base import TableModel
+    from metaverify.simulators.progress import Tell
 
 __all__ = ["MODEL_NAMES", "add_learner", "named_model", "read_learner", "say_interrupted"]
 

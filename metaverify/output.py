@@ -8,18 +8,18 @@ import os
 import pathlib
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaverify.simulators.log import LogWarning
+    from rich.progress import Task
 
-__all__ = ["Tell", "check_out", "json_text", "print_json", "print_warnings", "progress", "spare_inputs"]
+    from metaverify.simulators.log import LogWarning
+    from metaverify.simulators.progress import Tell
+
+__all__ = ["check_out", "json_text", "print_json", "print_warnings", "progress", "spare_inputs", "working"]
 
 CASES = 3  # of a warning, that are named
-
-Tell = Callable[[str, float | None], None]
-"""What is being done, and the share of the whole that is done; None where that has not changed."""
 
 
 def check_out(path: str | None) -> None:
@@ -97,14 +97,37 @@ def print_warnings(warnings: Iterable[LogWarning]) -> None:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Tell]:
-    """A progress bar on stderr, where that is a terminal."""
+    """A progress bar on stderr, where that is a terminal: what is being done, how fast, and for how long still.
+
+    It has no end while no share was told.
+    """
     if not sys.stderr.isatty():
         yield lambda what, share: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    class Rate(ProgressColumn):
+        """Percent of the whole in a second."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{100 * task.speed:.2g} %/s")
+
+    doing = TextColumn("{task.description:<32}")
+    columns = (doing, BarColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
+        task = bar.add_task("starting", total=None)
+
+        def tell(what: str, share: float | None) -> None:
+            bar.update(task, description=what, completed=share, total=None if share is None else 1.0)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says what is being done, for as long as it is; nobody knows how far it has come."""
+    with progress() as tell:
+        tell(what, None)
+        yield

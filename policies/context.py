@@ -7,7 +7,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
+
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["context_label", "context_word", "interval_label", "interval_labels", "split_label"]
 

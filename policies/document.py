@@ -1,16 +1,23 @@
-"""Strict JSON: a document is what it says, or it is refused with a code, a place and the way out."""
+"""Strict JSON: a document is read in bounds and is what it says, or is refused with a code, a place and the way out."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from metaverify.policies.names import did_you_mean, name_fault
 
-__all__ = ["Fields", "PolicyFileError", "check_number", "parse_document"]
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+__all__ = ["SIZE_LIMIT", "Fields", "PolicyFileError", "check_number", "parse_document", "read_at_most"]
+
+SIZE_LIMIT = 1 << 20
 
 DEPTH_LIMIT = 12
 WHOLE_LIMIT = 1 << 63
@@ -22,6 +29,7 @@ NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 SQUARE = bytes.maketrans(b"{}", b"[]")
 NINES = bytes.maketrans(b"012345678", b"9" * 9)
 LONG_WHOLE = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?!\.\d|[eE][+-]?\d)")
+TO_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -34,6 +42,36 @@ class PolicyFileError(ValueError):
         self.code = code
         self.place = place
         self.message = message
+
+
+def read_at_most(path: str | os.PathLike[str], limit: int, way_out: str) -> bytes:
+    """What is in a file, up to one byte above the limit.
+
+    Raises:
+        PolicyFileError: E_NOTFILE, with the way out.
+    """
+    try:
+        data = _read(path, limit + 1)
+    except FileNotFoundError:
+        raise PolicyFileError("E_NOTFILE", "", f"does not exist; {way_out}") from None
+    except (OSError, ValueError) as error:  # a ValueError for a path with NUL
+        reason = getattr(error, "strerror", None) or error
+        raise PolicyFileError("E_NOTFILE", "", f"cannot be read: {reason}; {way_out}") from error
+    if data is None:
+        raise PolicyFileError("E_NOTFILE", "", f"is not a file; {way_out}")
+    return data
+
+
+def _read(path: str | os.PathLike[str], most: int) -> bytes | None:
+    """What a file begins with; None where it is no plain file."""
+    handle = os.open(path, TO_READ)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(handle)
 
 
 def parse_document(data: bytes) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from metaverify.policies.document import Fields, PolicyFileError, parse_document, shown
+from metaverify.policies.document import Fields, PolicyFileError, parse_document, read_at_most, shown
 from metaverify.policies.episode import Told
 from metaverify.policies.graph import as_confidence, as_votes
-from metaverify.policies.storage import read_at_most, write_atomically
+from metaverify.policies.storage import write_atomically
 
 __all__ = ["Exploration", "ExploredBin", "Explorer", "dump_exploration", "load_exploration", "save_exploration"]
 

@@ -8,16 +8,27 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
 
 from metaverify.policies.actions import Abstain, Accept
-from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate, Level, Promise
-from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
+from metaverify.policies.document import (
+    SIZE_LIMIT,
+    Fields,
+    PolicyFileError,
+    check_number,
+    parse_document,
+    read_at_most,
+    shown,
+)
 from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, bought_first
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
-from metaverify.policies.storage import SIZE_LIMIT, read_at_most, read_signed, write_atomically
 from metaverify.policies.tiers import Points, Reading, Tier
+
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from metaverify.policies.certificate import Certificate
 
 __all__ = [
     "PolicyFileError",
@@ -27,7 +38,6 @@ __all__ = [
     "parse_policy",
     "policy_id",
     "save_policy",
-    "write_atomically",
 ]
 
 FORMAT = "metaverify-policy"
@@ -62,6 +72,8 @@ def save_policy(policy: Policy, path: str | os.PathLike[str], *, key: bytes | No
         TypeError: the key is not bytes.
         ValueError: the key is too short, or public, or none.
     """
+    from metaverify.policies.storage import write_atomically  # which a router does not need
+
     try:
         data = dump_policy(policy).encode()
     except UnicodeEncodeError as error:
@@ -243,13 +255,19 @@ def load_policy(
     """
     try:
         out = "`metaverify fit LOG -o FILE` writes one"
-        data = read_at_most(path, SIZE_LIMIT, out) if key is None else read_signed(path, SIZE_LIMIT, out, key)
+        data = read_at_most(path, SIZE_LIMIT, out) if key is None else _read_signed(path, out, key)
         policy = parse_policy(data)
         _check_use(policy, tiers, at_least, now)
     except PolicyFileError as error:
         place = f"{path} {error.place}".strip()
         raise PolicyFileError(error.code, place, error.message) from error.__cause__
     return policy
+
+
+def _read_signed(path: str | os.PathLike[str], way_out: str, key: bytes) -> bytes:
+    from metaverify.policies.storage import read_signed  # which brings more than most routers need
+
+    return read_signed(path, SIZE_LIMIT, way_out, key)
 
 
 def _check_use(policy: Policy, tiers: Iterable[str] | None, at_least: int, now: float | None) -> None:
@@ -393,7 +411,10 @@ def _cost_at(vertices: tuple[Vertex, ...], point: OperatingPoint) -> float:
 
 
 def _decode_certificate(item: Fields) -> Certificate:
-    promise, level = cast(Promise, _one_of(item, "promise", PROMISES)), cast(Level, _one_of(item, "level", LEVELS))
+    from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate  # few files have one
+
+    promise: Any = _one_of(item, "promise", PROMISES)
+    level: Any = _one_of(item, "level", LEVELS)
     most = 1.0 if promise == "expected quality" else math.inf
     dearest = item.number("dearest", 0.0) if item.has("dearest") else None
     count = item.whole("next") if item.has("next") else 0

@@ -13,10 +13,13 @@ from functools import lru_cache
 from itertools import pairwise
 from operator import index
 from types import MappingProxyType
-from typing import Any
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.tiers import Reading, Tier, fused_score
+
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "Ask",
@@ -290,7 +293,7 @@ def _check_poll(node: Poll, place: str, votes: int) -> None:
         raise GraphError(place, f"asks for more after {len(node.tallies)} votes, and does not say what follows them")
 
 
-Linked = tuple[Any, ...]
+Linked = tuple["Any", ...]
 """A compiled node: (tier, reading, is first reading, cuts, branches, missing branch, action, reading as listed).
 
 ``reading`` is None at a call, ``tier`` None at a stop; branches are compiled nodes themselves; the last entry is None

@@ -7,10 +7,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
 
 from metaverify.policies.actions import Action
-from metaverify.policies.certificate import Certificate
 from metaverify.policies.context import context_label, context_word, interval_label
 from metaverify.policies.graph import (
     Ask,
@@ -25,6 +23,12 @@ from metaverify.policies.graph import (
 )
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.tiers import Tier
+
+TYPE_CHECKING = False  # the module `typing` is dear to import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from metaverify.policies.certificate import Certificate
 
 __all__ = ["Belief", "BudgetError", "OperatingPoint", "Outage", "Policy", "Vertex", "VertexEvidence"]
 

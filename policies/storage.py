@@ -1,4 +1,4 @@
-"""A small file on disk: read in bounds, written in one step, vouched for by a signature beside it."""
+"""A small file on disk: written in one step, vouched for by a signature beside it."""
 
 from __future__ import annotations
 
@@ -10,48 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from metaverify.policies.document import PolicyFileError
+from metaverify.policies.document import SIZE_LIMIT, PolicyFileError, read_at_most
 from metaverify.policies.signatures import is_signed, sign
 
-__all__ = ["SIZE_LIMIT", "read_at_most", "read_signed", "replacing", "signature_path", "write_atomically"]
+__all__ = ["read_signed", "replacing", "signature_path", "write_atomically"]
 
-SIZE_LIMIT = 1 << 20
 SIGNATURES_LIMIT = 1 << 12
 READS = 3  # of a file and its signatures, while they change
 POSIX = os.name == "posix"
-_BINARY = getattr(os, "O_BINARY", 0)
-_TO_READ = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe is not waited for
-_TO_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-
-
-def read_at_most(path: str | os.PathLike[str], limit: int, way_out: str) -> bytes:
-    """What is in a file, up to one byte above the limit.
-
-    Raises:
-        PolicyFileError: E_NOTFILE, with the way out.
-    """
-    try:
-        data = _read(path, limit + 1)
-    except FileNotFoundError:
-        raise PolicyFileError("E_NOTFILE", "", f"does not exist; {way_out}") from None
-    except (OSError, ValueError) as error:  # a ValueError for a path with NUL
-        reason = getattr(error, "strerror", None) or error
-        raise PolicyFileError("E_NOTFILE", "", f"cannot be read: {reason}; {way_out}") from error
-    if data is None:
-        raise PolicyFileError("E_NOTFILE", "", f"is not a file; {way_out}")
-    return data
-
-
-def _read(path: str | os.PathLike[str], most: int) -> bytes | None:
-    """What a file begins with; None where it is no plain file."""
-    handle = os.open(path, _TO_READ)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            return None
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(most)
-    finally:
-        os.close(handle)
+_TO_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, key: bytes | None = None) -> None:

@@ -50,10 +50,10 @@ def resample(sums: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Floa
     totals = [sums.sum(axis=0, keepdims=True)]
     step = max(CELLS // groups, 1)
     for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        drawn = rng.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups)
-        totals.append(times.astype(np.float64) @ sums)
+        times = np.empty((min(step, resamples - start), groups))
+        for row in times:
+            row[:] = np.bincount(rng.integers(groups, size=groups), minlength=groups)
+        totals.append(times @ sums)
     return np.concatenate(totals)
 
 

@@ -69,20 +69,24 @@ def _remainder(value: Ints) -> Ints:
     return np.asarray(value - value // PRIME * PRIME, dtype=np.int64)
 
 
-def with_batches(frame: Any, column: str, batches: int) -> Any:
+def with_batches(frame: Any, column: str, batches: int, passed: Callable[[int], None] = lambda rows: None) -> Any:
     """A native frame with the batch of each row's id in the column `BATCH`; null where there is no id.
+
+    ``passed`` is told of rows whose batch is known, while a query runs, where the engine calls back for it (polars).
 
     Raises:
         LogError: the frame is of an engine that is not known.
     """
     implementation = nw.from_native(frame).implementation
-    if implementation not in _WAYS:
-        known = ", ".join(sorted(each.name.lower() for each in _WAYS))
+    if implementation not in (nw.Implementation.POLARS, *_WAYS):
+        known = ", ".join(sorted(each.name.lower() for each in (nw.Implementation.POLARS, *_WAYS)))
         raise LogError(
             "E_OPTION",
             f"a frame of {implementation.name.lower()} has no batches of its groups yet; give one of {known}, or write "
             "it to Parquet files",
         )
+    if implementation is nw.Implementation.POLARS:
+        return _polars(frame, column, batches, passed)
     return _WAYS[implementation](frame, column, batches)
 
 
@@ -107,7 +111,7 @@ def reading_little_ahead() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _polars(frame: pl.LazyFrame, column: str, batches: int) -> pl.LazyFrame:
+def _polars(frame: pl.LazyFrame, column: str, batches: int, passed: Callable[[int], None]) -> pl.LazyFrame:
     def part(texts: pl.Series) -> pl.Series:
         known = texts.fill_null("") if texts.null_count() else texts
         text = known.str.join("").item()
@@ -117,6 +121,7 @@ def _polars(frame: pl.LazyFrame, column: str, batches: int) -> pl.LazyFrame:
 
     def of(texts: pl.Series) -> pl.Series:
         parts = [part(texts.slice(start, PIECE)) for start in range(0, max(len(texts), 1), PIECE)]
+        passed(len(texts))
         return pl.concat(parts)
 
     batch = pl.col(column).cast(pl.String).map_batches(of, return_dtype=pl.Int64, is_elementwise=True)
@@ -161,7 +166,6 @@ def _dask(frame: Any, column: str, batches: int) -> Any:
 
 _WAYS: Mapping[nw.Implementation, Callable[[Any, str, int], Any]] = MappingProxyType(
     {
-        nw.Implementation.POLARS: _polars,
         nw.Implementation.DUCKDB: _duckdb,
         nw.Implementation.PYSPARK: _pyspark,
         nw.Implementation.DASK: _dask,

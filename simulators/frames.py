@@ -92,6 +92,8 @@ class Part:
     context_names: tuple[str, ...]
     context_cuts: Mapping[str, tuple[float, ...]]
     sampled: Callable[[], tuple[Any, int]] | None = None  # some of the rows, and how many there are in all
+    rows: Callable[[], int] | None = None  # how many there are, where that is known before they are read
+    share: float = 1.0  # of the log
 
     @property
     def frame(self) -> nw.LazyFrame[Any]:
@@ -203,6 +205,7 @@ def is_glob(path: str | os.PathLike[str]) -> bool:
 def _parts_of_files(files: Sequence[str], options: Options) -> Callable[[], Iterator[Part]]:
     streamed = [file for file in files if _is_wide_parquet(file, options)]
     whole = [file for file in files if file not in streamed]
+    size = {file: max(Path(file).stat().st_size, 1) for file in files}
     at_once = []
     for _, same in _by_schema(streamed):
         name = Path(same[0]).name if len(same) == 1 else f"{Path(same[0]).name} and {len(same) - 1} more"
@@ -210,12 +213,20 @@ def _parts_of_files(files: Sequence[str], options: Options) -> Callable[[], Iter
             table = pl.scan_parquet(same, glob=False)
             part = _part(name, table, nw.from_native(table).collect_schema(), options)
         used = [column for column in part.columns() if column is not None]
-        at_once.append(replace(part, sampled=partial(_spread, table.select(used))))
+        at_once.append(
+            replace(
+                part,
+                sampled=partial(_spread, table.select(used)),
+                rows=partial(_length, table),
+                share=sum(map(size.__getitem__, same)) / sum(size.values()),
+            )
+        )
 
     def parts() -> Iterator[Part]:
         yield from at_once
         for file in whole:
-            yield _part_of_log(Path(file).name, options.read(file))
+            part = _part_of_log(Path(file).name, options.read(file))
+            yield replace(part, share=size[file] / sum(size.values()))
 
     return parts
 
@@ -247,13 +258,17 @@ def _by_schema(files: Sequence[str]) -> list[tuple[Any, list[str]]]:
 
 def _spread(table: pl.LazyFrame) -> tuple[pl.LazyFrame, int]:
     """About `SAMPLED` rows in pieces that are spread over a table, and how many it has."""
-    total = int(table.select(pl.len()).collect().item())
+    total = _length(table)
     if total <= SAMPLED:
         return table, total
     length, step = SAMPLED // PIECES, total // PIECES
     with reading_little_ahead():
         pieces = [table.slice(at * step, length).collect(engine="streaming") for at in range(PIECES)]
     return pl.concat(pieces).lazy(), total
+
+
+def _length(table: pl.LazyFrame) -> int:
+    return int(table.select(pl.len()).collect().item())
 
 
 def _part(name: str, native: Any, schema: nw.Schema, options: Options) -> Part:
@@ -315,7 +330,7 @@ def _part_of_log(name: str, log: ReplayLog) -> Part:
     votes = {r.name: r.votes for source in log.sources for r in source.readings if r.votes}
     options = Options(signals=needs, samples=samples, votes=votes, context=() if log.contexts is None else "context")
     part = _part(name, frame.lazy(), nw.from_native(frame).schema, options)
-    return replace(part, context_names=log.context_names or part.context, context_cuts={})
+    return replace(part, context_names=log.context_names or part.context, context_cuts={}, rows=lambda: len(log))
 
 
 _NUMBERS = "give numbers, or write the log as a file, of which texts are read too"

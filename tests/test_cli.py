@@ -963,7 +963,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, run: Run, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("metaverify.policies.file.load_policy", interrupted)
-    assert run("show", shop.policy) == Ran(1, "", "metaverify: interrupted; nothing was written\n")
+    assert run("show", shop.policy) == Ran(1, "", "metaverify: interrupted; every file is as it was, or whole\n")
 
 
 # ------------------------------------------------------------------------------------------ numbers as contexts

@@ -268,4 +268,4 @@ def test_an_interruption_says_what_is_left(
     monkeypatch.setattr(engine, "run_trial", interrupt)
     code, _, err = run(*(["--resume", str(tmp_path / "kept")] if kept else []))
     assert code == 1
-    assert ("goes on where it was" if kept else "nothing was written") in err
+    assert ("goes on where it was" if kept else "every file is as it was") in err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from metaverify.arguments import parse_costs
 from metaverify.inputs import read_for, read_policy, signing_key
 from metaverify.options import add_key, add_log, add_policy, add_promise, number
-from metaverify.output import check_out, print_json, print_warnings
+from metaverify.output import check_out, print_json, print_warnings, working
 
 if TYPE_CHECKING:
     from metaverify.policies.policy import Policy
@@ -77,7 +77,8 @@ def run(options: argparse.Namespace) -> None:
         known = {"costs": parse_costs(options.cost), "scale": options.scale, "group": options.group}
         logs.append(read_traffic(options.traffic, policy, **known, weight=options.weight))
     terms = Terms(options.delta, options.level, options.method, options.dearest, options.next, options.looks)
-    certified = certify(policy, *logs, budget=options.budget, terms=terms)
+    with working("certifying"):
+        certified = certify(policy, *logs, budget=options.budget, terms=terms)
     again = LogWarning(
         "certified-again",
         "the policy had a certificate: who tests the same rows again, or a log that has grown, until it holds breaks "

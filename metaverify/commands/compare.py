@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.comparison import comparison_text
     from metaverify.fitting.compare import compare
     from metaverify.fitting.methods import known_methods
-    from metaverify.policies.file import write_atomically
+    from metaverify.policies.storage import write_atomically
     from metaverify.report import peak_memory
 
     start = time.perf_counter()

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     elif kinds == {"sketch"}:
         _write_sketch(options, _sum_of_sketches(options.log))
     elif options.sketch:
-        from metaverify.simulators.counting import sketch
+        from metaverify.simulators.sketching import sketch
 
         with progress() as tell:
             _write_sketch(options, sketch(options.log, progress=tell, **_said(options)))

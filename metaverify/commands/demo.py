@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.page import report_page
     from metaverify.policies.drawing import draw_text
     from metaverify.policies.explain import explain
-    from metaverify.policies.file import load_policy, save_policy, write_atomically
+    from metaverify.policies.file import load_policy, save_policy
+    from metaverify.policies.storage import write_atomically
     from metaverify.simulators.digits import load_digits_log
     from metaverify.simulators.inspection import inspect_log, render
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from metaverify.inputs import read_for
 from metaverify.options import add_log, number, whole
-from metaverify.output import check_out, print_json
+from metaverify.output import check_out, print_json, working
 
 if TYPE_CHECKING:
     from metaverify.simulators.exploration_plan import ExplorationPlan
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     new, old = load_policy(options.new), load_policy(options.old)
     log = read_for(new, options, beside=old)
     told = {"traffic": options.traffic, "precision": options.precision, "least": options.least}
-    plan = plan_exploration(new, old, log, **told)
+    with working("planning"):
+        plan = plan_exploration(new, old, log, **told)
     if options.out is not None:
         save_exploration(plan.exploration(options.salt), options.out)
     if options.json:

@@ -6,7 +6,7 @@ import argparse
 
 from metaverify.inputs import read, read_columns
 from metaverify.options import add_log
-from metaverify.output import print_json
+from metaverify.output import print_json, working
 
 __all__ = ["EXAMPLE", "add", "run"]
 
@@ -22,7 +22,9 @@ def run(options: argparse.Namespace) -> None:
     """What is in a log, and what is wrong with it."""
     from metaverify.simulators.inspection import inspect_log, render
 
-    report = inspect_log(read(options))
+    log = read(options)
+    with working("inspecting"):
+        report = inspect_log(log)
     columns = read_columns(options)
     if options.json:
         print_json({**report.to_json(), "ignored_columns": list(columns.ignored)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from metaverify.output import check_out, print_json
+from metaverify.output import check_out, print_json, working
 
 __all__ = ["EXAMPLE", "add", "run"]
 
@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.simulators.log import LogError
 
     check_out(options.out)
-    rows, skipped = read_decisions(options.decisions)
-    labels = read_labels(options.labels)
-    joined = join_labels(rows, labels)
+    with working("joining"):
+        rows, skipped = read_decisions(options.decisions)
+        labels = read_labels(options.labels)
+        joined = join_labels(rows, labels)
     answers = joined.filter(pl.col("cost").is_not_null()).unique(["query_id", "tier"])
     labelled = int(answers["correct"].is_not_null().sum())
     if not labelled:

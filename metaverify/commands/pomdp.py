@@ -7,7 +7,7 @@ import pathlib
 
 from metaverify.inputs import read
 from metaverify.options import add_log, number, whole
-from metaverify.output import check_out, print_json
+from metaverify.output import check_out, print_json, working
 
 __all__ = ["EXAMPLE", "add", "run"]
 
@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> None:
     suffix = pathlib.Path(options.out).suffix
     if suffix not in (".pomdp", ".pomdpx"):
         raise ValueError(f"{options.out} ends in {suffix or 'nothing'}; name a file that ends in .pomdp or .pomdpx")
-    study = TableLearner(bins=options.bins, first=True).study(read(options))
+    log = read(options)
+    with working("learning"):
+        study = TableLearner(bins=options.bins, first=True).study(log)
     contexts = study.table.contexts
     if options.label is not None and options.label not in contexts:
         raise ValueError(f"--label {options.label!r} is no context; the log has {', '.join(contexts) or 'none'}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from metaverify.inputs import in_use, read_for, read_policy
 from metaverify.options import add_in_use, add_log, add_partial, add_policy
-from metaverify.output import print_json, print_warnings
+from metaverify.output import print_json, print_warnings, working
 
 if TYPE_CHECKING:
     from metaverify.policies.policy import Policy
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
         _appraise(options, policy)
         return
     log = read_for(policy, options)
-    outcome = replay(in_use(policy, options), log)
+    with working("replaying"):
+        outcome = replay(in_use(policy, options), log)
     seen = policy.provenance.get("queries") == fingerprint_queries(log)
     notes, most = [], policy.vertices[-1].cost
     if options.budget is not None and options.budget > most * (1 + 1e-9):
@@ -69,7 +70,8 @@ def _appraise(options: argparse.Namespace, policy: Policy) -> None:
     from metaverify.simulators.offpolicy import appraise
 
     partial = read_for(policy, options)
-    found = appraise(in_use(policy, options), partial)
+    with working("appraising"):
+        found = appraise(in_use(policy, options), partial)
     warnings = partial.log.notes
     if options.json:
         print_json({**found.to_json(), "warnings": [w.slug for w in warnings]})

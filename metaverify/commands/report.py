@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """A policy as one web page: the dial, its trees, decisions by hand."""
     from metaverify.page import load_comparison, report_page
-    from metaverify.policies.file import write_atomically
+    from metaverify.policies.storage import write_atomically
 
     check_out(options.out)
     policy = read_policy(options)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from metaverify.options import add_seed, number, whole
-from metaverify.output import print_json, progress
+from metaverify.output import print_json, progress, working
 
 if TYPE_CHECKING:
     from metaverify.simulators.worlds import World
@@ -65,9 +65,11 @@ def run(options: argparse.Namespace) -> None:
     if options.pieces > 1:
         _write_pieces(options, world)
         return
-    log = world.draw(options.number, options.seed)
+    with working("drawing"):
+        log = world.draw(options.number, options.seed)
     if options.seen_by is None:
-        write_log(log, options.out)
+        with working("writing"):
+            write_log(log, options.out)
     else:
         from metaverify.policies.exploration import Exploration, load_exploration
         from metaverify.policies.file import load_policy

@@ -23,11 +23,9 @@ from metaverify.simulators.importers.settling import BY, FILE, LINE, Known, Sett
 from metaverify.simulators.importers.sources import Record, Source, Unused
 from metaverify.simulators.importers.tally import Fault, Tally
 from metaverify.simulators.log import LogError
+from metaverify.simulators.progress import Tell, silent
 
 __all__ = ["Imported", "import_log"]
-
-Tell = Callable[[str, float | None], None]
-"""What is being done, and the share of the whole that is done; None where that has not changed."""
 
 _CHUNK = 16_384  # rows that become a frame at once
 _OF_JOINS = 8  # how much larger records are than rows
@@ -79,7 +77,7 @@ def import_log(
     scale: float = 1.0,
     whole: bool | None = None,
     rows: int = 131_072,
-    progress: Tell = lambda what, share: None,
+    progress: Tell = silent,
 ) -> Imported:
     """Make a log of files of some format, in the format of the suffix of ``out``, whole or not at all.
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from joblib import Parallel, delayed
+from joblib import delayed, parallel_config
 from rich.console import Console
 from rich.progress import track
 from scipy.special import gammainc
@@ -39,6 +39,7 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify import CertificateError, FloorError, LogError, Policy, ReplayLog, Terms, certify, fit
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.certify import certify_crossed, certify_quality
 from metaverify.fitting.finish import finish
 from metaverify.fitting.fit import FITTED
@@ -345,14 +346,14 @@ def rows_of(draw: Draw, n: int, seed: int) -> ReplayLog:
 # All of it -----------------------------------------------------------------------------------------------------------
 
 
-def sweep(tasks: list[tuple[Any, ...]], resume: Path | None, minutes: float = math.inf, jobs: int = 2) -> list[Row]:
+def sweep(tasks: list[tuple[Any, ...]], resume: Path | None, minutes: float = math.inf) -> list[Row]:
     """The rows of all tasks, as many as there are after so many minutes; those that the file has are not made again,
     and each is added to it once made."""
     end = time.monotonic() + 60 * minutes
     lines = resume.read_text("utf-8").splitlines() if resume is not None and resume.exists() else []
     done = {(row["world"], row["n"], row["seed"]): row for row in map(json.loads, lines)}
     todo = [task for task in tasks if task[:3] not in done]
-    made = Parallel(n_jobs=jobs, return_as="generator")(
+    made = in_turn(
         delayed(grouped)(seed) if name == "groups" else delayed(trial)(name, n, seed, others)
         for name, n, seed, others in todo
         if time.monotonic() < end
@@ -412,7 +413,8 @@ def main() -> None:
     worlds, sizes = options.worlds.split(","), [int(n) for n in options.rows.split(",")]
     tasks = [(w, n, seed, seed < options.others) for n, seed, w in product(sizes, range(options.trials), worlds)]
     tasks += [("groups", 3000, seed, False) for seed in range(options.trials if options.groups else 0)]
-    rows = sweep(tasks, options.resume, options.minutes, options.jobs)
+    with parallel_config(n_jobs=options.jobs):
+        rows = sweep(tasks, options.resume, options.minutes)
     print_summaries(rows)
     print_reported(rows)
     if options.needs:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed, parallel_config
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +31,7 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from metaverify import TableLearner, read_log
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.crossfit import CrossFit, Learner, cross_fit, cross_fit_all, rehearse
 from metaverify.fitting.frontier import mixture_at
@@ -380,19 +381,16 @@ def main() -> None:
     cells = [Cell(task, size, split) for split in range(options.splits) for size in sizes for task in tasks]
     console = Console(stderr=True)
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*bar, console=console, disable=not console.is_terminal) as progress:
+    showing = Progress(*bar, console=console, disable=not console.is_terminal)
+    with showing as progress, parallel_config(n_jobs=options.jobs):
         done = progress.add_task("cells", total=len(cells))
         jobs = (delayed(run_cell)(folder, cache, cell, methods) for cell in cells)
-        for cell in finished(jobs, options.jobs):
+        for cell in in_turn(jobs):
             progress.update(done, advance=1, description=f"{cell.task} {cell.size} {cell.split}")
     found = report(folder, cache, tasks, sizes, options.splits, methods)
     print(found)
     if options.out:
         Path(options.out).write_text(PAGE.format(splits=options.splits, found=found), encoding="utf-8")
-
-
-def finished(jobs: Iterator[Any], count: int) -> Iterator[Cell]:
-    yield from Parallel(n_jobs=count, return_as="generator_unordered")(jobs)
 
 
 def parse() -> argparse.Namespace:

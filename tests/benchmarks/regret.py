@@ -23,11 +23,12 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed, parallel_config
 from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.crossfit import Learner
 from metaverify.fitting.frontier import mixture_at, trace_frontier
 from metaverify.fitting.learner import TableLearner
@@ -166,8 +167,7 @@ def sweep(cells: list[Cell], candidates: Mapping[str, Learner]) -> dict[Cell, fl
     """The regret of every cell, in points, in the order given; runs under the caller's joblib ``parallel_config``."""
     console = Console(stderr=True)
     tasks = (delayed(run)(cell, candidates[cell.candidate]) for cell in cells)
-    done = Parallel(return_as="generator", batch_size=4)(tasks)
-    bar = track(done, "fits", total=len(cells), console=console, disable=not console.is_terminal)
+    bar = track(in_turn(tasks), "fits", total=len(cells), console=console, disable=not console.is_terminal)
     return dict(zip(cells, bar, strict=True))
 
 

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
+from joblib import delayed, parallel_config
 from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from metaverify.fitting.backends import in_turn
 from metaverify.fitting.compare import compare
 from metaverify.fitting.fit import fit
 from metaverify.policies.policy import Policy
@@ -136,7 +137,7 @@ def main() -> None:
     with parallel_config(n_jobs=options.jobs):
         for (way, run, draws), n, name in product(ways, sizes, worlds):
             seeds = range(options.first_seed, options.first_seed + draws)
-            made = Parallel(return_as="generator", batch_size=4)(delayed(run)(name, n, seed) for seed in seeds)
+            made = in_turn(delayed(run)(name, n, seed) for seed in seeds)
             bar = track(made, f"{way}, {name}, {n}", total=draws, console=console, disable=not console.is_terminal)
             lines.append(cell([way, name, f"{n:,}"], list(bar)))
     head = ["reported less true", "world", "rows", "draws", "quality, points", "cost, %", "chosen", "held"]

@@ -8,12 +8,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import platform
-import subprocess
 import sys
-import tempfile
-import time
 import timeit
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -26,7 +22,6 @@ from threadpoolctl import threadpool_limits
 
 from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import trace_frontier
-from metaverify.fitting.ladders import Ladder, Rung
 from metaverify.fitting.lattice import Lattice
 from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.table import JointTable
@@ -37,7 +32,9 @@ from metaverify.simulators.log import Floats, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.replay import route
 from metaverify.simulators.worlds import shared_difficulty
+from tests.benchmarks.growth import counted, growing, random_table
 from tests.benchmarks.peer import beside_automix
+from tests.benchmarks.startup import starting
 from tests.benchmarks.timing import Goal, Line, Section, compare, layout, turns
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +44,17 @@ OUTCOMES = 9  # of a reading: 8 bins and "missing"
 # Replay ---------------------------------------------------------------------------------------------------------------
 
 
-def replaying(rows: int = 1_000_000) -> Section:
+def replaying() -> Section:
     """Replay of a solved policy against a cascade of two thresholds written by hand."""
+    return _replaying(1_000_000)
+
+
+def replaying_much() -> Section:
+    """The same of a log that no cache holds."""
+    return _replaying(10_000_000)
+
+
+def _replaying(rows: int) -> Section:
     log = shared_difficulty(3, 16, missing=0.02).draw(rows, 0)
     policy = TableLearner(slack=0.0).policy(log.take(np.arange(20_000)))
     vertices = range(len(policy.vertices))
@@ -123,19 +129,6 @@ def solving() -> Section:
         "information state: np.add.reduce, or np.copyto and np.maximum",
         tuple(lines),
     )
-
-
-def random_table(tiers: int, *, seed: int = 0) -> JointTable:
-    """A table in which nothing has structure but that dearer tiers are better."""
-    rng = np.random.default_rng(seed)
-    cuts = tuple(np.linspace(0, 1, OUTCOMES)[1:-1].tolist())
-    ladders = tuple(Ladder(f"tier{k + 1}", (Rung("conf", cuts),)) for k in range(tiers))
-    shape = (1, *(OUTCOMES,) * tiers)
-    mass = rng.exponential(size=shape)
-    mass /= mass.sum()
-    quality = tuple(mass * (0.6 * rng.random(shape) + 0.4 * (k + 1) / tiers) for k in range(tiers))
-    price = tuple((4.0**k * mass * rng.uniform(0.5, 1.5, shape),) for k in range(tiers))
-    return JointTable(ladders, mass, quality, price)
 
 
 def stated(table: JointTable) -> list[Floats]:
@@ -246,59 +239,6 @@ def _best_of(codes: list[str], known: Mapping[str, object], *, count: int = 60, 
     return [min(turn[at] for turn in taken) for at in range(len(codes))]
 
 
-# Importing ------------------------------------------------------------------------------------------------------------
-
-RUN_TIME = "import metaverify.policies.policy, metaverify.policies.file"
-
-
-def importing() -> Section:
-    """What a router's start pays, in fresh interpreters, the bytecode of all modules in a cache of its own."""
-    with tempfile.TemporaryDirectory() as cache:
-        lines = [
-            _import_line("beside an installation's own start", cache),
-            _import_line("beside a bare start (-S)", cache, "-S"),
-        ]
-        missed = any(line.verdict == "missed" for line in lines)
-        return Section(
-            "Importing what decides",
-            f"python -c '{RUN_TIME}', what it takes beyond the yardstick",
-            "python -c pass; an editable installation imports part of what the run time needs at its start, -S nothing",
-            tuple(lines),
-            _import_times(cache) if missed else (),
-        )
-
-
-def _import_line(what: str, cache: str, *options: str) -> Line:
-    sides = [lambda code=code: _python(cache, *options, "-c", code) for code in ("pass", RUN_TIME)]
-    taken = turns(*sides, count=15, clock=time.perf_counter)
-    beyond = median(ours - bare for bare, ours in taken)
-    return Line(
-        what, beyond, median(bare for bare, _ in taken), goal=Goal(seconds=0.015), note=f"{len(taken)} turns, wall time"
-    )
-
-
-def _import_times(cache: str) -> tuple[str, ...]:
-    """The dearest modules by their own time, each at its best of 9 runs."""
-    best: dict[str, int] = {}
-    for _ in range(9):
-        for line in _python(cache, "-S", "-X", "importtime", "-c", RUN_TIME).splitlines():
-            own, _, name = line.removeprefix("import time:").split("|")
-            if own.strip().isdigit():
-                best[name.strip()] = min(best.get(name.strip(), sys.maxsize), int(own))
-    dearest = sorted(best, key=lambda name: -best[name])[:12]
-    return ("own time by -X importtime: " + ", ".join(f"{name} {best[name] / 1e3:.1f} ms" for name in dearest),)
-
-
-def _python(cache: str, *arguments: str) -> str:
-    """What a fresh interpreter prints on stderr."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**kept, "PYTHONPYCACHEPREFIX": cache}, check=True, capture_output=True, text=True
-    )
-    return done.stderr
-
-
 # Fitting --------------------------------------------------------------------------------------------------------------
 
 
@@ -323,11 +263,14 @@ def fitting() -> Section:
 
 SECTIONS: Mapping[str, Callable[[], Section]] = {
     "replay": replaying,
+    "replay-much": replaying_much,
     "solve": solving,
     "frontier": frontiers,
     "decide": deciding,
-    "import": importing,
+    "startup": starting,
     "fit": fitting,
+    "growth": growing,
+    "counts": counted,
     "automix": beside_automix,
 }
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metaverify.fitting.automix.zoo import LEARNERS as AUTOMIX
 from metaverify.fitting.certify import Terms, certify
@@ -20,12 +24,14 @@ from metaverify.fitting.rivals import FrugalGPT, IsotonicPairs
 from metaverify.fitting.tuned import TunedChains
 from metaverify.policies.file import dump_policy, load_policy, save_policy
 from metaverify.policies.policy import Policy
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, LoggedReading, ReplayLog
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
+from metaverify.simulators.sketching import sketch
 from metaverify.simulators.worlds import shared_difficulty, token_prices
+from tests.strategies import repeatable
 
 Learn = Callable[[ReplayLog], Policy]
 
@@ -90,6 +96,17 @@ def test_parts_of_a_log_give_the_policy_of_the_whole_to_the_last_byte() -> None:
     total = parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
     once, added = (fit(counts.log(), budget=3.0).policy for counts in (count(rows, cuts=cuts), total))
     assert dump_policy(once) == dump_policy(added)
+
+
+@repeatable(15)
+@given(st.lists(st.integers(0, 4), min_size=150, max_size=150), st.permutations(range(5)))
+def test_any_parts_of_a_log_give_the_thresholds_of_the_whole(place: list[int], order: list[int]) -> None:
+    rows = token_prices(2, 16, missing=0.05).draw(150, 1)
+    cuts = sketch(rows)
+    whole = dump_policy(Thresholds().policy(count(rows, cuts=cuts).log()))
+    parts = [np.flatnonzero(np.array(place) == at) for at in order]
+    total = reduce(add, [count(rows.take(part), cuts=cuts) for part in parts if len(part)])
+    assert dump_policy(Thresholds().policy(total.log())) == whole
 
 
 @pytest.mark.slow

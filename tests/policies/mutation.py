@@ -31,7 +31,7 @@ TESTS = {  # the tests that a mutant of a file is held against
     "certificate": ("certificate",),
     "context": ("context",),
     "decision_log": ("decision_log",),
-    "document": ("file", "document"),
+    "document": ("file", "document", "storage"),
     "drawing": ("drawing",),
     "episode": ("episode",),
     "explain": ("explain", "fused"),

@@ -29,10 +29,10 @@ from metaverify.policies.file import (
     parse_policy,
     policy_id,
     save_policy,
-    write_atomically,
 )
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
+from metaverify.policies.storage import write_atomically
 from metaverify.policies.tiers import Reading, Tier
 
 from .strategies import examples, plain_json, policies

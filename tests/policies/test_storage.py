@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from metaverify.policies import storage
-from metaverify.policies.file import PolicyFileError, load_policy, parse_policy, save_policy, write_atomically
+from metaverify.policies.document import read_at_most
+from metaverify.policies.file import PolicyFileError, load_policy, parse_policy, save_policy
 from metaverify.policies.policy import Policy
-from metaverify.policies.storage import read_at_most, signature_path
+from metaverify.policies.storage import signature_path, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"

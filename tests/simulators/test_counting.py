@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.simulators.cells import Amount, Cells
-from metaverify.simulators.counting import count, cuts_of, sketch
+from metaverify.simulators.counting import count, cuts_of
 from metaverify.simulators.counts import Counts, is_counted, load_counts, load_sketch, save_sketch
 from metaverify.simulators.engines import BEND, BY_LENGTH, PERIOD, PRIME, WEIGHTS, text_batches
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.reader import read_log, write_log
+from metaverify.simulators.sketching import sketch
 from metaverify.simulators.worlds import shared_difficulty, token_prices
 from tests.strategies import repeatable
 

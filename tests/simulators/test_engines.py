@@ -11,14 +11,25 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.engines import BATCH, with_batches
 from metaverify.simulators.log import LogError
+from metaverify.simulators.sketching import sketch
 from tests.simulators.test_counting import OPTIONS, batch_by_hand, same, table
 
 IDS = ("", "q1", "é", "日本-7", "a𝄞b", "x" * 64, "x" * 65 + "y", "q" * 200, "42")
 
 Opener = Callable[[Path], Any]
+
+SMALL_SPARK = {  # little is computed, so that compiling would take the time
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "localhost",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
 
 
 def duckdb(path: Path) -> Any:
@@ -33,9 +44,11 @@ def dask(path: Path) -> Any:
 
 def pyspark(path: Path) -> Any:
     sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed")
-    builder = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+    builder = sql.SparkSession.builder.master("local[1]")
+    for name, value in SMALL_SPARK.items():
+        builder = builder.config(name, value)
     try:
-        session = builder.config("spark.sql.shuffle.partitions", "2").getOrCreate()
+        session = builder.getOrCreate()
     except Exception as error:  # no Java, mostly
         pytest.skip(f"PySpark does not start: {error}")
     return session.read.parquet(str(path))
@@ -45,7 +58,7 @@ ENGINES = {
     "polars": lambda path: pl.scan_parquet(path),
     "duckdb": duckdb,
     "dask": dask,
-    "pyspark": pytest.param(pyspark, marks=pytest.mark.slow),
+    "pyspark": pyspark,
 }
 
 
@@ -59,10 +72,11 @@ def opened(request: pytest.FixtureRequest) -> Any:
 
 def test_every_engine_counts_alike(opened: Opener, tmp_path: Path) -> None:
     table(240).write_parquet(tmp_path / "log.parquet")
-    whole = count(tmp_path / "log.parquet", bins=5, **OPTIONS)  # type: ignore[arg-type]
+    drawn = sketch(tmp_path / "log.parquet", **OPTIONS)
+    whole = count(tmp_path / "log.parquet", cuts=drawn, bins=5, **OPTIONS)  # type: ignore[arg-type]
     frame = opened(tmp_path / "log.parquet")
-    assert same(count(frame, bins=5, **OPTIONS), whole)  # type: ignore[arg-type]
-    assert sketch(frame, **OPTIONS).to_json() == sketch(tmp_path / "log.parquet", **OPTIONS).to_json()
+    assert sketch(frame, **OPTIONS).to_json() == drawn.to_json()
+    assert same(count(frame, cuts=drawn, bins=5, **OPTIONS), whole)  # type: ignore[arg-type]
 
 
 def test_every_engine_refuses_alike(opened: Opener, tmp_path: Path) -> None:

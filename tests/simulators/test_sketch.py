@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import narwhals as nw
 import numpy as np
 import polars as pl
@@ -10,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.simulators.bins import CANDIDATES, balanced_cuts
-from metaverify.simulators.counting import count, sketch
+from metaverify.simulators.counting import count
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, ReplayLog
 from metaverify.simulators.sketch import Histogram, grid_cell
+from metaverify.simulators.sketching import sketch
 from tests.strategies import repeatable
 
 
@@ -93,6 +97,17 @@ def test_edges_divide_readings_evenly(name: str, bins: int) -> None:
     found = histogram(values)
     below = np.array([(values < edge).mean() for edge in found.edges(bins)])
     assert np.abs(below - np.arange(1, bins) / bins).max() <= found.rank_error + 1.0 / CANDIDATES
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN if "hump" not in name])
+def test_edges_of_sketches_that_were_added_up_lie_as_near_to_their_ranks_as_is_said(name: str) -> None:
+    rng = np.random.default_rng(2)
+    values = DRAWN[name](rng)
+    part = rng.integers(0, 7, len(values))
+    found = reduce(add, (histogram(values[part == at]) for at in (4, 0, 6, 2, 5, 1, 3)))
+    below = np.array([(values < edge).mean() for edge in found.edges(32)])
+    assert np.abs(below - np.arange(1, 32) / 32).max() <= found.rank_error + 1.0 / CANDIDATES
+    assert found.rank_error == histogram(values).rank_error
 
 
 @repeatable(40)
