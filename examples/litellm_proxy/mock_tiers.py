@@ -60,16 +60,12 @@ class MockTiers(litellm.CustomLLM):  # type: ignore[misc]
         else:
             said, sure = answer(model, question)
             text = str(said)
-        told = (
-            [{"token": text, "logprob": math.log(sure), "top_logprobs": []}]
-            if optional_params.get("logprobs")
-            else None
-        )
+        told = ChoiceLogprobs(content=[{"token": text, "logprob": math.log(sure), "top_logprobs": []}])
         choice = {
             "index": 0,
             "finish_reason": "stop",
             "message": {"role": "assistant", "content": text},
-            "logprobs": ChoiceLogprobs(**told) if optional_params.get("logprobs") else None,
+            "logprobs": told if optional_params.get("logprobs") else None,
         }
         usage = Usage(prompt_tokens=20, completion_tokens=WORDS[model], total_tokens=20 + WORDS[model])
         return ModelResponse(model=model, choices=[choice], usage=usage)

@@ -57,7 +57,8 @@ def told(trail: list[dict[str, Any]]) -> str:
     for step in trail:
         sure = "".join(f" {value:.2f}".replace("0.", ".") for value in step["confidence"].values() if value is not None)
         name = step.get("reading") or step.get("tier", "")
-        words.append(f"accept {name}" if step["action"] == "accept" else f"{name}{sure}{step['reason'] and ' !'}")
+        why = f" ({step['reason']})" if step["reason"] else ""
+        words.append(f"accept {name}" if step["action"] == "accept" else f"{name}{sure}{why}")
     return " > ".join(words)
 
 

@@ -307,9 +307,10 @@ def find_verifier(name: str, params: Mapping[str, Any] = MappingProxyType({})) -
     if not callable(made):
         raise ValueError(f"verifier {name!r} is {made!r}, which cannot be called")
     if not inspect.isclass(made):
-        return partial(made, **params) if params else made  # type: ignore[no-any-return]
+        return partial(made, **params) if params else made
     try:
-        return made(**params)  # type: ignore[no-any-return]
+        verifier: Any = made(**params)
+        return verifier  # type: ignore[no-any-return]
     except TypeError as error:
         raise ValueError(f"verifier {name!r}: {str(error).replace(f'{made.__name__}.__init__() ', '')}") from error
 
