@@ -194,6 +194,7 @@ class Cascade:
 
     def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
         """What the router is told of a call that failed; the log and the client may be told more."""
+        error = getattr(error, "original_exception", None) or error  # LiteLLM's, where a stream fails
         LOGGER.warning("%s: %s failed: %s: %s", self.settings.name, tier, type(error).__name__, error)
         asked.errors[tier] = error
         return _failure(error)
@@ -236,7 +237,7 @@ class Cascade:
             return await _awaited(look(self.models[of], request, answers.get(of)))  # type: ignore[no-any-return]
         except Exception as error:
             LOGGER.warning("%s: %s of %s failed: %s", self.settings.name, reading, tier, error)
-            raise
+            raise Failure(_failure(error).reason) from error  # of several calls some may be billed
 
 
 async def _awaited(came: Any) -> Any:

@@ -94,8 +94,8 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             for chunk in last_chunks(routed.answer, trail(routed, cascade.settings.dollars)):
                 yield chunk
         finally:
-            if routing.cancel():
-                with suppress(asyncio.CancelledError):
+            if routing.cancel():  # the client went
+                with suppress(asyncio.CancelledError, Exception):
                     await routing
 
     def completion(self, *args: Any, **given: Any) -> Any:
