@@ -44,7 +44,7 @@ class ReadingSettings:
     """How a reading is had: by which verifier, with which parameters, within how many seconds (of votes, each)."""
 
     verifier: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a key
     timeout: float | None = None
     dearest: float | None = None
 

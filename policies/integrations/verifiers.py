@@ -27,6 +27,7 @@ from functools import partial
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, ClassVar
+from urllib.error import HTTPError
 
 from metaverify.policies.integrations.models import Model, Request, answer_text, token_logprobs
 from metaverify.policies.names import did_you_mean
@@ -263,8 +264,12 @@ class HTTPVerifier:
     def _post(self, body: bytes) -> Any:
         headers = {"Content-Type": "application/json", **self.headers}
         posted = urllib.request.Request(self.url, body, headers, method="POST")
-        with urllib.request.urlopen(posted, timeout=self.timeout) as reply:
-            return json.loads(reply.read(LONGEST_REPLY))
+        try:
+            with urllib.request.urlopen(posted, timeout=self.timeout) as reply:
+                return json.loads(reply.read(LONGEST_REPLY))
+        except HTTPError as error:
+            error.close()
+            raise
 
 
 LONGEST_REPLY = 1 << 20

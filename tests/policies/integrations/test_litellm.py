@@ -7,19 +7,31 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import litellm
+import polars as pl
 import pytest
 
+from metaverify.fitting.partial_fit import fit_partial
+from metaverify.policies.actions import Accept, Call
+from metaverify.policies.exploration import Exploration, save_exploration
 from metaverify.policies.file import load_policy, policy_id, save_policy
+from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.integrations.litellm import Provider, load_provider
 from metaverify.policies.integrations.settings import SettingsError
 from metaverify.policies.policy import OperatingPoint, Policy
+from metaverify.policies.tiers import Reading, Tier
+from metaverify.simulators.decisions import join_labels, read_decisions
+from metaverify.simulators.outcome import replay
+from metaverify.simulators.partial_reader import read_partial_log
+from metaverify.simulators.reader import read_log
 
-from .cascades import EASY, HARD, HIGH, LOW, MIDDLE, MIDDLING, cascade, outcome, write_settings
+from .cascades import COST, EASY, HARD, HIGH, LOW, MIDDLE, MIDDLING, cascade, outcome, write_settings
 from .mocks import Mock, prompt
 
 Serve = Callable[..., Provider]
@@ -420,10 +432,6 @@ def test_two_hundred_requests_at_once_with_reloads_follow_one_policy_each(serve:
 
 
 def test_a_policy_that_the_settings_do_not_fit_is_refused_and_the_last_one_stays(serve: Serve, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from metaverify.policies.tiers import Reading, Tier
-
     provider = serve()
     stranger = replace(
         cascade(serial=1), tiers=(*cascade().tiers, Tier("other", 1.0, (Reading("conf", 0.0, (), (1, 0)),)))
@@ -454,6 +462,70 @@ def test_the_decision_log_has_what_the_policy_decides_on_the_same_readings(serve
             assert (action.tier, getattr(action, "reading", None)) == (line["tier"], line["reading"])  # type: ignore[union-attr]
             readings.setdefault(line["tier"], {}).update(line["confidence"])
     assert {lines[-1]["vertex"] for lines in steps.values()} == {MIDDLE, HIGH}
+
+
+def test_the_decision_log_costs_what_a_replay_of_the_same_readings_costs(serve: Serve, tmp_path: Path) -> None:
+    provider = serve()
+    worlds = [{"small": {"p": [at / 40 + 0.01]}, "judge": {"grade": (at * 37) % 100}} for at in range(40)]
+    for at, world in enumerate(worlds):
+        ask(world, metadata={"key": f"request-{at}"})
+    lines = decisions(provider, tmp_path)
+    rows = [
+        {
+            "query_id": f"request-{at}",
+            "conf_small": world["small"]["p"][0],
+            "conf_judge_medium": world["judge"]["grade"] / 100,
+            "verify_cost_judge_medium": COST["judge"],
+            **{f"cost_{tier}": COST[tier] for tier in ("small", "medium", "large")},
+            **{f"correct_{tier}": 1.0 for tier in ("small", "medium", "large")},
+        }
+        for at, world in enumerate(worlds)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
+    replayed = replay(load_policy(tmp_path / "policy.json"), read_log(tmp_path / "log.csv"))
+    spent = {line["key"]: line["spent"] for line in lines}
+    assert replayed.cost.mean == pytest.approx(sum(spent.values()) / 40, rel=1e-9)
+    accepted = Counter(line["tier"] for line in lines if line["action"] == "accept")
+    assert {tier: 40 * share for tier, share in replayed.accepts.items()} == pytest.approx(accepted)
+
+
+def test_the_decision_log_refits(serve: Serve, tmp_path: Path) -> None:
+    save_exploration(Exploration(0.5), tmp_path / "exploration.json")
+    nodes = (
+        Ask("small", 4),
+        Ask("small", 2),
+        Read("small", "conf", (0.8,), (3, 4), 3),
+        Ask("medium", 5),
+        Stop(Accept("small")),
+        Stop(Accept("medium")),
+    )
+    tiers = (cascade().tiers[0], Tier("medium", 10.0))
+    without_judge = replace(cascade(MIDDLE), nodes=nodes, vertices=cascade().vertices[:2], tiers=tiers)
+    path = tmp_path / "cascades.toml"
+    write_settings(tmp_path, 'exploration = "exploration.json"', without_judge)
+    told = path.read_text()
+    path.write_text(told[: told.index("[support.tiers.medium.readings")])  # and without large
+    provider = load_provider(path)
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
+    worlds = {f"request-{at}": {"small": {"p": [(at * 61) % 200 / 200 + 0.001]}} for at in range(200)}
+    for key, world in worlds.items():
+        ask(world, metadata={"key": key})
+    decisions(provider, tmp_path)
+    rows, skipped = read_decisions(tmp_path / "decisions.jsonl")
+    assert skipped == 0
+    labels = pl.DataFrame(
+        [
+            {"query_id": key, "tier": tier, "correct": float(tier == "medium" or world["small"]["p"][0] > 0.4)}
+            for key, world in worlds.items()
+            for tier in ("small", "medium")
+        ]
+    )
+    join_labels(rows, labels).write_parquet(tmp_path / "seen.parquet")
+    fitted = fit_partial(read_partial_log(tmp_path / "seen.parquet"), budget=6.0, folds=2)
+    # Small is right above .4, and medium always is; the policy before had its cut at .8.
+    assert fitted.policy.expected_quality > 0.97
+    assert fitted.policy.decide({"small": {"conf": 0.1}}, key="?") == Call("medium")
+    assert fitted.policy.decide({"small": {"conf": 0.7}}, key="?") == Accept("small")
 
 
 def _fields(policy: Policy) -> dict[str, Any]:
