@@ -97,6 +97,14 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
         yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(), finish_reason="stop")])
 
 
+class Ready(litellm.CustomLLM):  # type: ignore[misc]
+    """A provider that answers at once."""
+
+    async def acompletion(self, **_: Any) -> ModelResponse:
+        message = {"role": "assistant", "content": "yes"}
+        return ModelResponse(model="now", choices=[{"index": 0, "finish_reason": "stop", "message": message}])
+
+
 def _fail(how: str | None, model: str) -> None:
     if how == "rate":
         raise litellm.RateLimitError("too many", "mock", model)
