@@ -18,13 +18,13 @@ import polars as pl
 import pytest
 
 from metaverify.fitting.partial_fit import fit_partial
-from metaverify.policies.actions import Accept, Call
+from metaverify.policies.actions import Abstain, Accept, Call
 from metaverify.policies.exploration import Exploration, save_exploration
 from metaverify.policies.file import load_policy, policy_id, save_policy
-from metaverify.policies.graph import Ask, Read, Stop
+from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
 from metaverify.policies.integrations.litellm import Provider, load_provider
 from metaverify.policies.integrations.settings import SettingsError
-from metaverify.policies.policy import OperatingPoint, Policy
+from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
@@ -387,6 +387,142 @@ def test_the_guard_holds(serve: Serve) -> None:
     with pytest.raises(litellm.RateLimitError, match="nothing is left of what may be spent"):
         ask(HARD, num_retries=0)
     assert provider.cascades["support"].monitor.report()["reasons"]["budget"] == 1
+
+
+# ------------------------------------------------------------------------------------- how readings are had
+
+
+TWO_TIERS = """
+[support]
+policy = "policy.json"
+dollars = 0.001
+
+[support.tiers.small]
+litellm_params = { model = "mock/small", input_cost_per_token = 0.0, output_cost_per_token = 0.0001 }
+READING
+
+[support.tiers.large]
+litellm_params = { model = "mock/large", input_cost_per_token = 0.0, output_cost_per_token = 0.01 }
+"""
+
+
+def two_tiers(folder: Path, reading: str, nodes: Graph, *sources: Tier) -> Provider:
+    """Small, something to read of it, and large."""
+    policy = Policy((*sources, Tier("large", 100.0)), nodes, (Vertex(0.0, 20.0, 0.9, 0),), OperatingPoint(0, 0, 0.0))
+    save_policy(policy, folder / "policy.json")
+    path = folder / "cascades.toml"
+    path.write_text(TWO_TIERS.replace("READING", reading))
+    provider = load_provider(path)
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
+    return provider
+
+
+ENDS: Graph = (Ask("large", 4), Stop(Accept("small")), Stop(Accept("large")))  # nodes 2, 3 and 4
+
+
+@pytest.mark.parametrize(
+    ("votes", "asked", "tier"),
+    [([1, 1], 2, "small"), ([0], 1, "large"), ([1, 0, 1], 3, "small"), ([1, 0, 0], 3, "large")],
+)
+def test_votes_are_asked_for_one_by_one_until_they_suffice(
+    tmp_path: Path, mocked: Mock, votes: list[int], asked: int, tier: str
+) -> None:
+    poll = Poll(
+        "small",
+        "self_verify",
+        (
+            Tally((1,), (2, None)),  # no: to large
+            Tally((2,), (None, 3)),  # two yes: accept
+            Tally((2,), (2, 3)),
+        ),
+        2,
+    )
+    small = Tier("small", 1.0, (Reading("self_verify", 3.0, (0.5,), (1, 1, 0), votes=3),))
+    provider = two_tiers(
+        tmp_path, 'readings.self_verify = { verifier = "self_verification" }', (Ask("small", 1), poll, *ENDS), small
+    )
+    told = ask({"small": {"votes": votes}}).metaverify
+    assert told["tier"] == tier
+    assert told["cost"] == pytest.approx(1.0 + asked * 1.0 + (100.0 if tier == "large" else 0.0))
+    assert [step["action"] for step in told["trail"]].count("verify") == asked
+    share = replace(small, readings=(replace(small.readings[0], votes=0),))
+    nodes = (Ask("small", 1), Read("small", "self_verify", (0.5,), (2, 3), 2), *ENDS)
+    policy = Policy((share, Tier("large", 100.0)), nodes, (Vertex(0.0, 20.0, 0.9, 0),), OperatingPoint(0, 0, 0.0))
+    save_policy(policy, tmp_path / "policy.json")
+    error = provider.cascades["support"].store.reload().error
+    assert error is not None
+    assert "'self_verify' of 'small' is votes in one of two policies; restart to change that" in error
+
+
+def test_a_verifier_without_votes_is_refused_where_the_policy_asks_for_them(tmp_path: Path, mocked: Mock) -> None:
+    poll = Poll("small", "sure", (Tally((1,), (2, 3)),), 2)
+    small = Tier("small", 1.0, (Reading("sure", 3.0, (0.5,), (1, 1, 0), votes=3),))
+    with pytest.raises(SettingsError, match=r"small\.readings\.sure: the policy asks for its votes one by one"):
+        two_tiers(tmp_path, 'readings.sure = { verifier = "p_true" }', (Ask("small", 1), poll, *ENDS), small)
+
+
+@pytest.mark.parametrize(
+    ("reading", "world", "price"),
+    [
+        ('{ verifier = "p_true" }', {"true": 0.9}, 1.0),
+        ('{ verifier = "self_verification", k = 4 }', {"votes": [1, 1, 0, 1]}, 4.0),
+        ('{ verifier = "self_consistency", k = 2 }', {}, 2.0),
+        ('{ verifier = "answer_probability", aggregate = "min" }', {"p": [0.9, 0.8]}, 0.0),
+    ],
+    ids=["p_true", "self_verification", "self_consistency", "answer_probability"],
+)
+def test_each_verifier_reads_a_tiers_answer_at_its_price(
+    tmp_path: Path, mocked: Mock, reading: str, world: dict[str, Any], price: float
+) -> None:
+    confidence = {"true": 0.9 / (0.9 + 0.05), "votes": 0.75, "p": 0.8}.get(next(iter(world), ""), 1.0)
+    small = Tier("small", 1.0, (Reading("sure", 0.5, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), *ENDS)
+    two_tiers(tmp_path, f"readings.sure = {reading}", nodes, small)
+    told = ask({"small": world}).metaverify
+    assert (told["tier"], told["cost"]) == ("small", pytest.approx(1.0 + price))
+    sure = {name: value for step in told["trail"] for name, value in step["confidence"].items()}
+    assert sure == {"sure": pytest.approx(confidence)}
+
+
+def test_a_signal_reads_the_answer_that_it_needs(tmp_path: Path, mocked: Mock) -> None:
+    judge = Tier("judge", 0.0, (Reading("conf", 2.0, (0.5,), (1, 1, 0)),), answer=False, needs=("small",))
+    nodes = (Ask("small", 1), Read("judge", "conf", (0.5,), (2, 3), 2), *ENDS)
+    reading = """
+[support.tiers.judge.readings.conf]
+verifier = "judge"
+litellm_params = { model = "mock/judge", input_cost_per_token = 0.0, output_cost_per_token = 0.0002 }
+"""
+    two_tiers(tmp_path, reading, nodes, Tier("small", 1.0), judge)
+    assert ask({"judge": {"grade": 80}}).metaverify["cost"] == pytest.approx(3.0)
+    told = ask({"judge": {"grade": 20}, "small": {"text": "so it is"}}).metaverify
+    assert (told["tier"], told["cost"]) == ("large", pytest.approx(103.0))
+    assert [asked["messages"][1]["content"] for tier, asked in mocked.asked if tier == "judge"] == [
+        "says small",
+        "so it is",
+    ]
+
+
+def test_a_policy_that_hands_over_ends_in_an_error_that_is_not_tried_again(tmp_path: Path, mocked: Mock) -> None:
+    small = Tier("small", 1.0, (Reading("sure", 0.0, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), Stop(Abstain()), Stop(Accept("small")))
+    policy = Policy((small,), nodes, (Vertex(0.0, 20.0, 0.9, 0),), OperatingPoint(0, 0, 0.0), abstain=0.4)
+    save_policy(policy, tmp_path / "policy.json")
+    path = tmp_path / "cascades.toml"
+    settings = TWO_TIERS.replace("READING", 'readings.sure = { verifier = "answer_probability" }')
+    path.write_text(settings[: settings.index("[support.tiers.large]")])
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": load_provider(path)})
+    assert ask({"small": {"p": [0.9]}}).metaverify["tier"] == "small"
+    with pytest.raises(litellm.UnprocessableEntityError, match="hands this request over to a person"):
+        ask({"small": {"p": [0.1]}})
+
+
+def test_metrics_are_told_in_prometheus_format(serve: Serve) -> None:
+    provider = serve()
+    ask(HARD)
+    text = provider.prometheus("support")
+    assert 'metaverify_calls_total{tier="large"} 1\n' in text
+    assert "metaverify_policy_serial 0\n" in text
+    assert 'metaverify_decisions_dropped_total{cause="full"} 0\n' in text
 
 
 # --------------------------------------------------------------------------------- reloads, decisions, refits
