@@ -102,13 +102,10 @@ class Cascade:
 
     def _verifier(self, tier: str, name: str, reading: ReadingSettings) -> Verifier:
         try:
-            return find_verifier(reading.verifier, with_model(reading.params, f"{name} of {tier}", self._dollars))
+            params = with_model(reading.params, f"{name} of {tier}", self.settings.dollars)
+            return find_verifier(reading.verifier, params, self.settings.folder)
         except ValueError as error:
             raise SettingsError(f"{self.settings.name}.tiers.{tier}.readings.{name}: {error}") from error
-
-    @property
-    def _dollars(self) -> float:
-        return self.settings.dollars
 
     def _told(self, key: str) -> dict[str | tuple[str, str], float]:
         """What the settings say of this of purchases, by their names."""

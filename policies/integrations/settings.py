@@ -64,6 +64,7 @@ class CascadeSettings:
     """One cascade: see the top of this file, and `Guard` for ``cap``, ``rate``, ``burst`` and ``fail_open``."""
 
     name: str
+    folder: Path  # of the settings file
     policy: Path
     tiers: Mapping[str, TierSettings]
     budget: float | None = None
@@ -166,6 +167,7 @@ def _cascade(name: str, table: _Table) -> CascadeSettings:
         raise SettingsError(f"{table.file.name}: {name} has only one of rate and burst; give both, or neither")
     made = CascadeSettings(
         name=name,
+        folder=table.file.parent,
         policy=policy,
         tiers=tiers,
         budget=table.amount("budget"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -310,15 +311,13 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
         "def verify(tier, request, answer):\n"
         "    return Look(told[0], 2.0)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "of_ours", raising=False)
     path = write_settings(tmp_path)
     told_before, judge = path.read_text(), "[support.tiers.medium.readings.judge]\n"
     own = f'{judge}verifier = "of_ours:verify"\n[support.tiers.large]\n'
     path.write_text(told_before[: told_before.index(judge)] + own + told_before.split("[support.tiers.large]\n")[1])
-    import of_ours  # type: ignore[import-not-found]
-
-    of_ours.told[:] = [confidence]
     provider = load_provider(path)
+    sys.modules["of_ours"].told[:] = [confidence]  # type: ignore[attr-defined]
     litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
     told = ask(MIDDLING).metaverify
     assert (told["tier"], told["cost"]) == ("large", 113.0)
