@@ -126,7 +126,7 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             async with asyncio.timeout(_seconds(given.get("timeout"))):
                 routed = await cascade.router.aroute(
                     asked,
-                    key=str(metadata.get("key") or given["logging_obj"].litellm_call_id),
+                    key=str(metadata.get("key", given["logging_obj"].litellm_call_id)),
                     context=metadata.get("context"),
                     budget=_budget(cascade.settings, metadata),
                 )

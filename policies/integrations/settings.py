@@ -140,10 +140,8 @@ class _Table:
         return None if told is None else self.file.parent / told
 
     def tables(self, key: str) -> dict[str, _Table]:
-        told = self.take(key) or {}
-        if not isinstance(told, dict):
-            raise self.fault(key, told, "give a table of tables")
-        return {name: _Table(self.file, f"{self.place}.{key}.{name}", table) for name, table in told.items()}
+        told = _Table(self.file, f"{self.place}.{key}", self.take(key) or {})
+        return {name: _Table(self.file, f"{told.place}.{name}", table) for name, table in told.left.items()}
 
     def end(self) -> None:
         """Nothing is left over."""

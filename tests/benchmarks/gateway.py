@@ -73,7 +73,7 @@ async def in_sdk(requests: int) -> list[list[float]]:
 
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
     with TemporaryDirectory() as folder:
-        path = write_settings(Path(folder), timeout=20.0)
+        path = write_settings(Path(folder))
         path.write_text(path.read_text().replace("every = 0.0", "every = 1.0"))
         provider = load_provider(path)
         litellm.custom_provider_map = [

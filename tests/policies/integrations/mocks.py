@@ -78,6 +78,8 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         reason = "tool_calls" if "tool_calls" in message else "stop"
         choice = {"index": 0, "finish_reason": reason, "message": message, "logprobs": logprobs}
+        if of.get("fail_late") == "timeout":
+            raise litellm.Timeout("too late", model, "mock")
         usage = Usage(prompt_tokens=1, completion_tokens=10, total_tokens=11)
         return ModelResponse(model=model, choices=[choice], usage=usage)
 
@@ -90,7 +92,9 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
             if at == broken:
                 raise litellm.InternalServerError("lost on the way", "mock", model)
             delta = Delta(role="assistant" if at == 0 else None, content=word if at == 0 else f" {word}")
-            yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=delta)])
+            told = getattr(whole.choices[0], "logprobs", None) if at == 0 else None
+            yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=delta, logprobs=told)])
+        yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(content=""))])
         usage = ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta())])
         usage.usage = whole.usage
         yield usage
