@@ -172,6 +172,8 @@ class Cascade:
             response = await model.complete(request.messages, **request.params, **self._added(tier, request))
         except Exception as error:
             raise self._failed(tier, asked, error) from error
+        if is_empty(response):
+            raise Failure("empty answer", model.cost(response))
         return await self._reply(model, request, response)
 
     async def _pass_on(self, tier: str, asked: Asked) -> Reply:
@@ -185,7 +187,7 @@ class Cascade:
             stream = await model.complete(request.messages, **params)
             async for chunk in stream:
                 chunks.append(chunk)
-                said = said_in(chunk, logprobs="logprobs" not in added)
+                said = said_in(chunk, "logprobs" not in added, not begun)
                 if said is not None:
                     begun = True
                     asked.sink.put_nowait(said)
@@ -193,6 +195,8 @@ class Cascade:
         except BaseException as error:
             failed = self._failed(tier, asked, error) if isinstance(error, Exception) else error
             raise BrokenStreamError if begun else failed from error
+        if not begun:
+            raise Failure("empty answer", model.cost(response))
         return await self._reply(model, request, response)
 
     def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
@@ -211,14 +215,7 @@ class Cascade:
         return {name: value for name, value in wanted.items() if not request.params.get(name)}
 
     async def _reply(self, model: Model, request: Request, response: Any) -> Reply:
-        """The answer with the readings that come with it.
-
-        Raises:
-            Failure: it says nothing.
-        """
-        cost = model.cost(response)
-        if is_empty(response):
-            raise Failure("empty answer", cost)
+        """The answer with the readings that come with it."""
         readings: dict[str, Any] = {}
         for (of, name), verifier in self._verifiers.items():
             if of == model.name and getattr(verifier, "with_answer", False):
@@ -229,7 +226,7 @@ class Cascade:
         if "logprobs" in self._added(model.name, request):
             for choice in response.choices:
                 choice.logprobs = None
-        return Reply(response, readings, cost)
+        return Reply(response, readings, model.cost(response))
 
     async def _verify(self, tier: str, reading: str, asked: Asked, answers: Mapping[str, Any]) -> Look:
         verifier = self._verifiers[tier, reading]

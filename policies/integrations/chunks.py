@@ -53,18 +53,23 @@ def response_of(chunks: Sequence[Any], messages: Sequence[Any], log: Any) -> Any
     return response
 
 
-def said_in(chunk: Any, logprobs: bool) -> Any | None:
+def said_in(chunk: Any, logprobs: bool, first: bool) -> Any | None:
     """What is passed on of a model's chunk: without its end and usage, and without logprobs that no client asked for;
-    None where that leaves nothing."""
-    kept = [choice.model_copy() for choice in chunk.choices if any(choice.delta.model_dump(exclude_none=True).values())]
+    None where that says nothing.  The ``first`` one says who speaks."""
+    kept = [choice.model_copy() for choice in chunk.choices if _says_something(choice.delta)]
     if not kept:
         return None
     passed = ModelResponseStream(id=chunk.id, created=chunk.created, model=chunk.model, choices=kept)
     for choice in passed.choices:
         choice.finish_reason = None
+        choice.delta.role = "assistant" if first else None
         if not logprobs:
             choice.logprobs = None
     return passed
+
+
+def _says_something(delta: Any) -> bool:
+    return any(told for name, told in delta.model_dump(exclude_none=True).items() if name != "role")
 
 
 def _logprobs(choice: Any) -> list[Any]:

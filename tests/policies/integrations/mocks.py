@@ -87,11 +87,12 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
         whole = await self.acompletion(model, messages, **given)
         text = whole.choices[0].message.content
         broken = json.loads(messages[0]["content"]).get(model, {}).get("breaks")
+        yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(role="assistant"))])
         for at, word in enumerate(text.split(" ")):
             await asyncio.sleep(0)
             if at == broken:
                 raise litellm.InternalServerError("lost on the way", "mock", model)
-            delta = Delta(role="assistant" if at == 0 else None, content=word if at == 0 else f" {word}")
+            delta = Delta(content=word if at == 0 else f" {word}")
             told = getattr(whole.choices[0], "logprobs", None) if at == 0 else None
             yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=delta, logprobs=told)])
         yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(content=""))])

@@ -153,17 +153,18 @@ def test_joined_chunks_are_the_answer_and_the_cost_that_is_logged_is_the_sum(
 
 def test_a_tier_that_is_accepted_unread_is_passed_on_as_it_comes(serve: Serve, mocked: Mock) -> None:
     serve()
-    asked = []
+    roles: list[str] = []
 
     async def first() -> list[str]:
         stream = await aask(HARD, stream=True)
         said = []
         async for chunk in stream:
-            asked.append(len(mocked.asked))
+            roles.extend(choice.delta.role for choice in chunk.choices if choice.delta.role)
             said += [choice.delta.content for choice in chunk.choices if choice.delta.content]
         return said
 
     said = asyncio.run(first())
+    assert roles == ["assistant"]
     assert "".join(said) == HARD["large"]["text"]
     assert len(said) == len(HARD["large"]["text"].split())  # in its own chunks, and not in ours
     assert mocked.asked[-1][1]["stream"] is True
@@ -369,6 +370,13 @@ def test_a_stream_that_breaks_before_it_begins_is_gone_round(serve: Serve) -> No
     serve()
     chunks = [*ask(HARD | {"large": {"text": "one two three", "breaks": 0}}, stream=True)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "says medium"
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "says medium"), (" ", " ")])
+def test_a_stream_that_says_nothing_is_gone_round_unless_it_has_begun(serve: Serve, text: str, said: str) -> None:
+    serve()
+    chunks = [*ask(HARD | {"large": {"text": text}}, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).strip() == said.strip()
 
 
 def test_a_client_that_goes_ends_the_request(serve: Serve) -> None:
