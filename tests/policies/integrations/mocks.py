@@ -102,12 +102,11 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
         yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(), finish_reason="stop")])
 
 
-class Ready(litellm.CustomLLM):  # type: ignore[misc]
-    """A provider that answers at once."""
+class Forwarding(litellm.CustomLLM):  # type: ignore[misc]
+    """A provider that only forwards to a tier."""
 
-    async def acompletion(self, **_: Any) -> ModelResponse:
-        message = {"role": "assistant", "content": "yes"}
-        return ModelResponse(model="now", choices=[{"index": 0, "finish_reason": "stop", "message": message}])
+    async def acompletion(self, model: str, messages: list[Any], **_: Any) -> Any:
+        return await litellm.acompletion(**PARAMS[model], messages=messages)
 
 
 def _fail(how: str | None, model: str) -> None:
