@@ -9,7 +9,7 @@ SHARE ?= 1
 SEED ?= 1
 MINUTES ?= 120
 
-.PHONY: demo test test-slow lint format coverage mutation fuzz bench bench-certify bench-count docs-check links clean
+.PHONY: demo test test-slow lint format coverage mutation fuzz bench bench-certify bench-count example-litellm docs-check links clean
 
 demo: $(STAMP)
 	@echo "metaverify demo: inspect a log, fit a policy, compare methods; writes digits-policy.json and report.html"
@@ -53,6 +53,10 @@ bench-certify: $(STAMP)
 # Draws 50 million queries into build/counting first, 1.5 GB.
 bench-count: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.counting
+
+# Needs no network and no key.
+example-litellm: $(STAMP)
+	$(BIN)/python examples/litellm_proxy/run.py
 
 docs-check: $(STAMP)
 	$(BIN)/python -m pytest tests/test_docs.py

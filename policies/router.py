@@ -31,6 +31,7 @@ SAME = object()
 NOTHING: Mapping[str, Told] = MappingProxyType({})
 NO_PRICES: Prices = MappingProxyType({})
 LONGEST = 80  # letters of a reason
+TURNED = 64  # budgets of requests that are kept ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Router:
         log: where decisions are written, or held against those of another policy.
         exploration: which requests are explored: once the answer is settled, every tier that was not called is called
             too, cheapest first, as far as the guard allows and they are not down.  What is returned stays the same.
+        final: (tier, request) -> `Reply`, asked instead of ``call`` where what it brings is returned whatever it says,
+            because the policy accepts it unread; so it may be passed on while it arrives.
         threads: calls with a timeout run in threads, and in `aroute` all that are no coroutine functions, at most so
             many at once, with those that nobody waits for any more.  A call that comes to its timeout before a thread
             is free is not made, costs nothing and is told as "busy".
@@ -129,6 +132,7 @@ class Router:
         monitor: Monitor | None = None,
         log: DecisionLog | Shadow | None = None,
         exploration: Exploration | None = None,
+        final: Callable[[str, Any], Any] | None = None,
         threads: int = 256,
     ) -> None:
         self._snapshot = policy.snapshot if isinstance(policy, PolicyStore) else _fixed(policy)
@@ -141,6 +145,7 @@ class Router:
             if as_number(seconds) is None or not 0.0 < seconds <= threading.TIMEOUT_MAX:
                 raise ValueError(f"the timeout of {name!r} is {seconds!r}; give seconds above 0, or leave it out")
         self._call = call
+        self._final = final
         self._verify = verify or _no_verifier
         self._timeouts = dict(timeouts)
         self._guard = guard or Guard()
@@ -157,6 +162,7 @@ class Router:
         key: str | bytes | int | None = None,
         context: str | Mapping[str, Any] | None = None,
         without: Collection[str] = (),
+        budget: float | None = None,
     ) -> Routed:
         """The answer to a request, and how it was come to.
 
@@ -165,12 +171,14 @@ class Router:
             key: the request's id.
             context: what is known before any call.
             without: tiers that are known to be down; they are not called.  Others than the policy's do not matter.
+            budget: turns the dial for this request, as `Policy.at` does.
 
         Raises:
+            BudgetError: the budget is below the cost of the cheapest policy.
             ValueError: a context without one of its columns, or no key where the policy mixes two graphs, or where
                 requests are explored.
         """
-        run = self._begin(key, context, without)
+        run = self._begin(key, context, without, budget)
         try:
             while run.pending is not None:
                 run.tell(self._buy(run.pending, request, run))
@@ -186,9 +194,10 @@ class Router:
         key: str | bytes | int | None = None,
         context: str | Mapping[str, Any] | None = None,
         without: Collection[str] = (),
+        budget: float | None = None,
     ) -> Routed:
         """`route` in asyncio."""
-        run = self._begin(key, context, without)
+        run = self._begin(key, context, without, budget)
         try:
             while run.pending is not None:
                 run.tell(await self._abuy(run.pending, request, run))
@@ -198,13 +207,18 @@ class Router:
         return self._end(run.routed())
 
     def _begin(
-        self, key: str | bytes | int | None, context: str | Mapping[str, Any] | None, without: Collection[str]
+        self,
+        key: str | bytes | int | None,
+        context: str | Mapping[str, Any] | None,
+        without: Collection[str],
+        budget: float | None,
     ) -> _Run:
         snapshot = self._snapshot()
         plan = self._plan
         if plan.snapshot is not snapshot:
             self._plan = plan = _Plan(snapshot, self._guard)
         label = None if context is None else snapshot.policy.context_of(context)
+        plan = plan if budget is None else plan.at(budget)
         return _Run(plan, self._guard, key, label, without, self._explorer)
 
     def _end(self, routed: Routed) -> Routed:
@@ -217,7 +231,8 @@ class Router:
     def _job(self, action: Call | Verify, request: Any, run: _Run) -> partial[Any]:
         """What buys this."""
         if isinstance(action, Call):
-            return partial(self._call, action.tier, request)
+            final = self._final if self._final is not None and run.certain else None
+            return partial(final or self._call, action.tier, request)
         return partial(self._verify, action.tier, action.reading, request, MappingProxyType(run.answers))
 
     def _buy(self, action: Call | Verify, request: Any, run: _Run) -> Any:
@@ -257,7 +272,8 @@ class Router:
 
 
 class _Plan:
-    """What a router knows of one policy beforehand, that of the snapshot or that without tiers that are down."""
+    """What a router knows of one policy beforehand: that of the snapshot, with its dial turned, or without tiers that
+    are down."""
 
     def __init__(self, snapshot: Snapshot, guard: Guard, policy: Policy | None = None) -> None:
         policy = policy or snapshot.policy
@@ -271,6 +287,7 @@ class _Plan:
         self.answering = frozenset(tier.name for tier in policy.tiers if tier.answer)
         self._graphs: dict[int, Policy] = {}
         self._outages: dict[frozenset[str], _Plan] = {}
+        self._turned: dict[float, _Plan] = {}
 
     def without(self, down: frozenset[str]) -> _Plan:
         """What it knows where these tiers are down; the same where the policy was not solved for that."""
@@ -280,6 +297,16 @@ class _Plan:
             except ValueError:
                 self._outages[down] = self
         return self._outages[down] if down else self
+
+    def at(self, budget: float) -> _Plan:
+        """What it knows where the dial is turned to this budget."""
+        found = self._turned.get(budget)
+        if found is None:
+            found = _Plan(self.snapshot, self._guard, self.policy.at(budget=budget))
+            if len(self._turned) >= TURNED:
+                self._turned.clear()
+            self._turned[budget] = found
+        return found
 
     def graph(self, vertex: int) -> Policy:
         """The policy with only this vertex in use."""
@@ -318,7 +345,7 @@ class _Run:
         without: Collection[str],
         explorer: Explorer | None,
     ) -> None:
-        policy = plan.snapshot.policy
+        policy = plan.policy
         if explorer is not None and key is None:
             raise ValueError("requests are explored by their ids: pass key=<the request's id>")
         self._explorer = explorer
@@ -350,6 +377,15 @@ class _Run:
             self._finish(None, "budget")
         else:
             self._go_on()
+
+    @property
+    def certain(self) -> bool:
+        """Whether the answer that is pending is the one that is returned, whatever comes with it."""
+        action = self.pending
+        if not isinstance(action, Call) or self._settled is not None:
+            return False
+        readings = {**self._episode.readings, action.tier: {}}
+        return self._fallback or self._episode.policy.decide(readings, context=self._context) == Accept(action.tier)
 
     def tell(self, came: Any) -> None:
         """What came of the pending purchase: a `Reply` or a `Look`, or the `Failure`."""
@@ -505,7 +541,7 @@ class _Run:
         if self._other is not None:
             other = self._other.decide(self._episode.readings, context=self._context)
             if other != action:
-                point = self._plan.snapshot.policy.point
+                point = self._plan.policy.point
                 self._propensity = point.share if self._vertex == point.high else 1.0 - point.share
                 self._other = None
 

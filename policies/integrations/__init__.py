@@ -1,0 +1,1 @@
+"""The router inside other people's gateways; what a module needs beside the standard library is an extra of its own."""

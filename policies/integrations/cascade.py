@@ -1,0 +1,276 @@
+"""A cascade of LiteLLM's models: the router, with calls and readings that LiteLLM makes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import litellm
+
+from metaverify.policies.decision_log import DecisionLog, decision_lines
+from metaverify.policies.exploration import load_exploration
+from metaverify.policies.file import load_policy
+from metaverify.policies.guards import Guard, TokenBucket, dearest_prices
+from metaverify.policies.integrations.chunks import response_of, said_in
+from metaverify.policies.integrations.models import Model, Request, is_empty
+from metaverify.policies.integrations.settings import CascadeSettings, ReadingSettings, SettingsError
+from metaverify.policies.integrations.verifiers import Verifier, find_verifier, with_model
+from metaverify.policies.monitor import Monitor
+from metaverify.policies.policy import BudgetError, Policy, point_at_budget
+from metaverify.policies.routed import Routed
+from metaverify.policies.router import Failure, Look, Reply, Router
+from metaverify.policies.store import PolicyStore
+
+__all__ = ["Asked", "BrokenStreamError", "Cascade", "trail"]
+
+LOGGER = logging.getLogger("metaverify")
+
+
+TOLD = ("action", "tier", "reading", "confidence", "cost", "reason")
+"""What a client is told of each step."""
+
+
+class BrokenStreamError(BaseException):
+    """A tier failed after a part of its answer was passed on, so no other can answer any more.
+
+    It is no `Exception`, which a router would take for a failure that it can mend.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request on its way.
+
+    ``errors`` has what tiers failed with, the last one last.  Where a client wants a stream, the chunks of an answer
+    that is passed on while it arrives go into ``sink``.
+    """
+
+    request: Request
+    sink: asyncio.Queue[Any] | None = None
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+
+class Cascade:
+    """One cascade of the settings, ready to answer.
+
+    ``router``, ``store``, ``monitor`` and ``log`` are its parts, for health and metrics.  A policy that has tiers or
+    readings of which the settings do not say how they are had is refused, as a reload too.
+
+    Raises:
+        PolicyFileError: the policy's file is refused.
+        SettingsError: settings and policy do not fit each other.
+    """
+
+    def __init__(self, settings: CascadeSettings) -> None:
+        self.settings = settings
+        self.models = {
+            name: Model(name, tier.litellm_params or {}, settings.dollars) for name, tier in settings.tiers.items()
+        }
+        self._verifiers: dict[tuple[str, str], Verifier] = {
+            (tier, name): self._verifier(tier, name, reading)
+            for tier, of in settings.tiers.items()
+            for name, reading in of.readings.items()
+        }
+        self._votes: dict[tuple[str, str], bool] = {}
+        self._needs: Mapping[str, Sequence[str]] = {}
+        self.store = PolicyStore(settings.policy, every=settings.every, load=self._load)
+        self.monitor = Monitor()
+        self.log = DecisionLog(settings.decisions) if settings.decisions else None
+        known = dearest_prices(self.store.policy)
+        self.router = Router(
+            self.store,
+            self._call,
+            self._verify,
+            timeouts={name: seconds for name, seconds in self._told("timeout").items() if name in known},
+            guard=Guard(
+                cap=settings.cap,
+                bucket=None if settings.rate is None else TokenBucket(settings.rate, settings.burst or 0.0),
+                dearest={name: price for name, price in self._told("dearest").items() if name in known},
+                fail_open=settings.fail_open,
+            ),
+            monitor=self.monitor,
+            log=self.log,
+            exploration=load_exploration(settings.exploration) if settings.exploration else None,
+            final=self._pass_on,
+        )
+
+    def _verifier(self, tier: str, name: str, reading: ReadingSettings) -> Verifier:
+        try:
+            params = with_model(reading.params, f"{name} of {tier}", self.settings.dollars)
+            return find_verifier(reading.verifier, params, self.settings.folder)
+        except ValueError as error:
+            raise SettingsError(f"{self.settings.name}.tiers.{tier}.readings.{name}: {error}") from error
+
+    def _told(self, key: str) -> dict[str | tuple[str, str], float]:
+        """What the settings say of this of purchases, by their names."""
+        told: dict[str | tuple[str, str], float | None] = {}
+        for name, tier in self.settings.tiers.items():
+            told[name] = getattr(tier, key)
+            told |= {(name, reading): getattr(of, key) for reading, of in tier.readings.items()}
+        return {name: value for name, value in told.items() if value is not None}
+
+    def _load(self, path: Path) -> Policy:
+        """The policy, where the settings say how all of it is had."""
+        policy = load_policy(path, now=time.time())
+        settings = self.settings
+        budgets = {f"budgets.{name}": budget for name, budget in settings.budgets.items()}
+        for name, budget in (budgets | ({} if settings.budget is None else {"budget": settings.budget})).items():
+            try:
+                point_at_budget(policy.vertices, budget)
+            except BudgetError as error:
+                raise SettingsError(f"{settings.name}.{name}: {error}") from error
+        policy = policy if settings.budget is None else policy.at(budget=settings.budget)
+        votes = self._check(policy)
+        changed = [name for name, wanted in votes.items() if self._votes.get(name, wanted) != wanted]
+        if changed:
+            tier, name = changed[0]
+            raise SettingsError(f"{name!r} of {tier!r} is votes in one of two policies; restart to change that")
+        self._votes |= votes
+        self._needs = {**self._needs, **{tier.name: tier.needs for tier in policy.tiers}}
+        return policy
+
+    def _check(self, policy: Policy) -> dict[tuple[str, str], bool]:
+        """Which readings are votes; every tier and reading is one that the settings have."""
+        votes = {}
+        for tier in policy.tiers:
+            place = f"{self.settings.name}.tiers.{tier.name}"
+            told = self.settings.tiers.get(tier.name)
+            if tier.answer and (told is None or told.litellm_params is None):
+                raise SettingsError(f'{place}: the policy calls this tier; give its litellm_params = {{ model = "…" }}')
+            for reading in tier.readings:
+                if reading.parts:
+                    continue
+                verifier = self._verifiers.get((tier.name, reading.name))
+                if verifier is None:
+                    raise SettingsError(
+                        f"{place}.readings.{reading.name}: the policy reads this; say by which verifier = …"
+                    )
+                if reading.votes and not hasattr(verifier, "vote"):
+                    raise SettingsError(
+                        f"{place}.readings.{reading.name}: the policy asks for its votes one by one, and the verifier "
+                        "gives none; take self_verification, or one of your own with a method `vote`"
+                    )
+                votes[tier.name, reading.name] = reading.votes > 0
+        known = {tier.name for tier in policy.tiers}
+        foreign = [name for name in self.settings.tiers if name not in known]
+        if foreign and not self._votes:  # a later policy may do without a tier
+            raise SettingsError(
+                f"{self.settings.name}.tiers.{foreign[0]}: the policy has no such tier; it has "
+                f"{', '.join(map(repr, sorted(known)))}"
+            )
+        return votes
+
+    async def _call(self, tier: str, asked: Asked) -> Reply:
+        model, request = self.models[tier], asked.request
+        try:
+            response = await model.complete(request.messages, **request.params, **self._added(tier, request))
+        except Exception as error:
+            raise self._failed(tier, asked, error) from error
+        if is_empty(response):
+            raise Failure("empty answer", model.cost(response))
+        return await self._reply(model, request, response)
+
+    async def _pass_on(self, tier: str, asked: Asked) -> Reply:
+        """The same where the answer is returned whatever it says: a stream is passed on as it comes."""
+        if asked.sink is None:
+            return await self._call(tier, asked)
+        model, request, chunks, begun = self.models[tier], asked.request, [], False
+        added = self._added(tier, request)
+        try:
+            params = {**request.params, **added, "stream": True, "stream_options": {"include_usage": True}}
+            stream = await model.complete(request.messages, **params)
+            async for chunk in stream:
+                chunks.append(chunk)
+                said = said_in(chunk, "logprobs" not in added, not begun)
+                if said is not None:
+                    begun = True
+                    asked.sink.put_nowait(said)
+            response = response_of(chunks, request.messages, stream.logging_obj)
+        except BaseException as error:
+            failed = self._failed(tier, asked, error) if isinstance(error, Exception) else error
+            raise BrokenStreamError if begun else failed from error
+        if not begun:
+            raise Failure("empty answer", model.cost(response))
+        return await self._reply(model, request, response)
+
+    def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
+        """What the router is told of a call that failed; the log and the client may be told more."""
+        error = getattr(error, "original_exception", None) or error  # LiteLLM's, where a stream fails
+        LOGGER.warning("%s: %s failed: %s: %s", self.settings.name, tier, type(error).__name__, error)
+        asked.errors[tier] = error
+        return _failure(error)
+
+    def _added(self, tier: str, request: Request) -> dict[str, Any]:
+        """What a tier is asked for beside what the client wants, since its readings need it."""
+        wanted: dict[str, Any] = {}
+        for (of, _), verifier in self._verifiers.items():
+            if of == tier and getattr(verifier, "with_answer", False):
+                wanted |= getattr(verifier, "params", {})
+        return {name: value for name, value in wanted.items() if not request.params.get(name)}
+
+    async def _reply(self, model: Model, request: Request, response: Any) -> Reply:
+        """The answer with the readings that come with it."""
+        readings: dict[str, Any] = {}
+        for (of, name), verifier in self._verifiers.items():
+            if of == model.name and getattr(verifier, "with_answer", False):
+                try:
+                    readings[name] = (await _asked(verifier, model, request, response)).confidence
+                except Exception:
+                    readings[name] = None
+        if "logprobs" in self._added(model.name, request):
+            for choice in response.choices:
+                choice.logprobs = None
+        return Reply(response, readings, model.cost(response))
+
+    async def _verify(self, tier: str, reading: str, asked: Asked, answers: Mapping[str, Any]) -> Look:
+        verifier = self._verifiers[tier, reading]
+        of = tier if self.settings.tiers[tier].litellm_params is not None else next(reversed(self._needs[tier]), tier)
+        request = replace(asked.request, answers=answers)
+        look = verifier.vote if self._votes[tier, reading] else verifier  # type: ignore[attr-defined]
+        try:
+            return await _asked(look, self.models[of], request, answers.get(of))
+        except Exception as error:
+            LOGGER.warning("%s: %s of %s failed: %s", self.settings.name, reading, tier, error)
+            if isinstance(error, Failure):
+                raise
+            raise Failure(_failure(error).reason) from error  # of several calls some may be billed
+
+
+async def _asked(verifier: Verifier, model: Model, request: Request, answer: Any) -> Look:
+    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread."""
+    waits = inspect.iscoroutinefunction(verifier) or inspect.iscoroutinefunction(getattr(verifier, "__call__", None))  # noqa: B004
+    if waits or getattr(verifier, "with_answer", False):
+        came = verifier(model, request, answer)
+    else:
+        came = await asyncio.to_thread(verifier, model, request, answer)
+    return await came if inspect.isawaitable(came) else came  # type: ignore[no-any-return]
+
+
+def _failure(error: Exception) -> Failure:
+    """Why a call failed; it cost nothing where the provider refused it."""
+    if isinstance(error, litellm.Timeout | TimeoutError):
+        return Failure("timeout")
+    status = getattr(error, "status_code", None)
+    refused = isinstance(status, int) and status >= 400 and not isinstance(error, litellm.APIConnectionError)
+    return Failure(type(error).__name__, 0.0 if refused else None)
+
+
+def trail(routed: Routed, dollars: float) -> dict[str, Any]:
+    """What a client is told of a request, as plain JSON; costs are the policy's, ``dollars`` what they come to."""
+    lines = [*decision_lines(routed, 0.0)]
+    return {
+        "policy": routed.snapshot.id,
+        "serial": routed.serial,
+        "vertex": routed.vertex,
+        "key": lines[-1]["key"],
+        "tier": routed.tier,
+        "cost": routed.cost,
+        "dollars": routed.cost * dollars,
+        "trail": [{name: line[name] for name in TOLD if line[name] is not None} for line in lines],
+    }

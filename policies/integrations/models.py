@@ -1,0 +1,87 @@
+"""A tier's model, as LiteLLM calls it, and the request that all tiers are asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["Model", "Request", "answer_text", "is_empty", "token_logprobs"]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asked, as it did: every tier gets the same.
+
+    ``params`` are the OpenAI parameters that came with the messages (tools, response_format, temperature, ...).
+    ``answers`` has what tiers answered so far, as LiteLLM's responses, where a verifier is asked.
+    """
+
+    messages: Sequence[Any]
+    params: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    answers: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that LiteLLM can call.
+
+    ``name`` is the tier's; ``litellm_params`` are those of LiteLLM's ``model_list``; ``dollars`` is what a unit of the
+    policy's cost is.
+    """
+
+    name: str
+    litellm_params: Mapping[str, Any] = field(repr=False)  # may hold a key
+    dollars: float = 1.0
+
+    async def complete(self, messages: Sequence[Any], **params: Any) -> Any:
+        """LiteLLM's response to these messages; parameters go before the model's own.
+
+        Raises:
+            Exception: whatever LiteLLM raises.
+        """
+        import litellm  # seconds, so not before it is used
+
+        return await litellm.acompletion(**{**self.litellm_params, **params, **self._address()}, messages=[*messages])
+
+    def _address(self) -> dict[str, Any]:
+        """Which model it is and where; no client chooses that."""
+        return {name: self.litellm_params[name] for name in _ADDRESS if name in self.litellm_params}
+
+    def cost(self, response: Any) -> float | None:
+        """What a response cost in the policy's unit; None where LiteLLM does not know the model's price."""
+        paid = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        return paid / self.dollars if isinstance(paid, int | float) and math.isfinite(paid) else None
+
+
+_ADDRESS = ("model", "api_base", "base_url", "api_key", "api_version", "custom_llm_provider", "mock_response")
+
+
+def answer_text(response: Any) -> str:
+    """The text of an answer's first choice, "" where it has none."""
+    content = response.choices[0].message.content if response.choices else None
+    return content if isinstance(content, str) else ""
+
+
+def is_empty(response: Any) -> bool:
+    """Whether a response says nothing and calls no tool."""
+    for choice in response.choices or ():
+        message = choice.message
+        if (message.content or "").strip() if isinstance(message.content, str | None) else message.content:
+            return False
+        if getattr(message, "tool_calls", None) or getattr(message, "function_call", None):
+            return False
+        if any(getattr(message, name, None) for name in ("refusal", "audio", "images")):
+            return False
+    return True
+
+
+def token_logprobs(response: Any) -> list[Any]:
+    """The tokens of a response's first choice with their log-probabilities; none where they were not told."""
+    told = getattr(response.choices[0], "logprobs", None) if response.choices else None
+    content = told.get("content") if isinstance(told, dict) else getattr(told, "content", None)
+    return [*(content or ())]
