@@ -27,7 +27,7 @@ SCRIPT = """
 local seq, out, acked, ask, fill = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local rate, burst, first, name = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local known, heard, away = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
-local own, lacks, share = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local own, lacks, share, handicap = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
 local time = redis.call('TIME')
 local now = time[1] * 1e6 + time[2]
 
@@ -44,9 +44,13 @@ if record[1] and tonumber(record[1]) >= seq then
   return {record[3], record[4], kept[1] or level, epoch, kept[3] or 0}
 end
 
--- Nothing flows in for the time in which who comes back found nobody here: it flowed into their shares.
-local flow = math.max(now - away - filled, 0)
-level, filled, flowed = math.min(level + rate * flow, burst), math.max(filled, now), flowed + flow
+-- Nothing flows in for the time in which who comes back found nobody here: it flowed into the shares.  The others may
+-- have saved theirs up, and be back a moment later.
+local alone, flow, brim = math.max(now - filled, 0), math.max(now - away - filled, 0), burst
+if away > 0 then
+  brim = burst - (1 - share) * math.min(rate * alone, burst) - rate * math.min(alone, handicap)
+end
+level, filled, flowed = math.min(level + rate * flow, brim), math.max(filled, now), flowed + flow
 
 -- Of what was spent of a share as much as did not flow in there again, or flowed in here too.
 local both = math.min(epoch == known and flowed - heard or flowed, away)
@@ -238,7 +242,7 @@ class RedisBucket:
             *(self._link.number(), self._out, self._acked, ask, int(fill)),
             *(self.rate * NANO / 1e6, self.burst * NANO, first * NANO, self._link.name),
             *(self._epoch, self._flowed, away * 1e6),
-            *(self._own.spent, self._own.lacks * NANO, self._share),
+            *(self._own.spent, self._own.lacks * NANO, self._share, HANDICAP * 1e6),
         ]
 
 
