@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,25 +19,13 @@ from metaverify.policies.integrations.redis import RedisBucket, connect
 from metaverify.policies.integrations.redis_monitor import SharedMonitor
 from metaverify.policies.router import Reply, Router
 
-from .redis_server import LASTING, Lossy, Relay, Server
+from .redis_server import LASTING, Lossy, Relay, Server, client, server
 from .replica import BURST, PROCESSES, RATE
 from .test_guards import cascade
 
+__all__ = ["client", "server"]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    found = Server(tmp_path_factory.mktemp("redis"))
-    yield found
-    found.kill()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[redis_py.Redis]:
-    with connect(server.url, timeout=1.0) as found:
-        found.flushall()
-        yield found
 
 
 class World:
@@ -293,8 +280,8 @@ def test_while_redis_is_known_to_be_away_no_request_asks_it(world: World) -> Non
     assert not bucket.away
     assert bucket.error == ""
     assert bucket.prometheus().endswith("metaverify_redis_away 0.0\n")
-    # Full, less what the other half may have saved up in 1.25 s, and half a second's for coming back a moment later; what
-    # was spent of the share had flowed in there again.
+    # Full, less what the other half may have saved up in 1.25 s, and half a second's for coming back a moment later;
+    # what was spent of the share had flowed in there again.
     assert bucket.level == 16.0 - 4.0 * 1.25 - 8.0 * 0.5 + 0.5
 
 
