@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from metaverify.policies.store import Snapshot
 __all__ = ["SharedMonitor", "connect"]
 
 EVERY = 1.0  # seconds after which is told what was counted
+WAITS = (0.0, 0.1, 0.3)  # seconds before each try to tell Redis at the end
 TRIES = 10  # to leave, where others leave at the same moment
 GONE = "gone"  # the record of the processes that ended
 WEEK = 7 * 86400  # seconds that a policy's windows and alarms are kept for after it was last used
@@ -142,8 +144,10 @@ class SharedMonitor(Monitor):
     def close(self) -> None:
         """Tell what is to be told, and leave; what is counted later is told to nobody.  Done at the process's end."""
         self._link.end()
-        if self._tell():
-            self._go()
+        for wait in WAITS:
+            time.sleep(wait)
+            if self._tell() and self._go():
+                return
 
     def __enter__(self) -> SharedMonitor:
         return self
@@ -205,17 +209,18 @@ class SharedMonitor(Monitor):
                 self._windows[name] = [sum(column) for column in zip(*windows[name], strict=True)]
                 watch.judge(kind, name, histogram.compare(windows[name]))
 
-    def _go(self) -> None:
-        """Have this process's record added to that of those who are gone, exactly once."""
+    def _go(self) -> bool:
+        """Have this process's record added to that of those who are gone, exactly once; whether it is."""
         name = self._link.name
         try:
             for _ in range(TRIES):
                 gone, own = (_text(told or "") for told in self._client.hmget(self.key, [GONE, name]))
                 args = [name, GONE, gone, f"0 {_written(_sum([gone, own]))}"]
                 if self._leave([self.key, f"{self.key}:{name}"], args):
-                    return
+                    return True
         except (redis.RedisError, OSError) as error:
             self.error = f"{type(error).__name__}: {error}"
+        return False
 
 
 def _written(counts: Counts) -> str:
