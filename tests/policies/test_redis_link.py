@@ -95,6 +95,7 @@ def test_a_thread_tells_what_nobody_asked_for_and_finds_redis_back(tmp_path: Pat
             assert other.level == 1.0
             bucket.settle(3.0, 1.0)
             assert eventually(lambda: other.level == 3.0)
+            assert bucket.level == 3.0  # and it has heard so
             own.kill()
             assert not other.take(2.0)
             assert not bucket.take(2.0)
