@@ -6,7 +6,6 @@ import atexit
 import json
 import os
 import queue
-import sys
 import threading
 import time
 import weakref
@@ -18,7 +17,7 @@ from typing import Any
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.episode import Told
 from metaverify.policies.exposition import counter
-from metaverify.policies.forks import renew_in_children
+from metaverify.policies.forks import close_at_the_end_of_a_child, renew_in_children
 from metaverify.policies.routed import Routed
 
 __all__ = ["DecisionLog", "decision_lines"]
@@ -134,7 +133,7 @@ class DecisionLog:
                 except RuntimeError:
                     return False
                 self._thread = writer
-                _at_the_end_of_a_child(self._at_exit)
+                close_at_the_end_of_a_child(self._at_exit)
             return True
 
     def _write(self) -> None:
@@ -212,16 +211,6 @@ def _plain(told: Told) -> Any:
         return [int(part) for part in told]
     value = float(told)
     return value if 0.0 <= value <= 1.0 else None  # as it was taken
-
-
-def _at_the_end_of_a_child(close: Callable[[], None]) -> None:
-    """Have it called at the end of a child of multiprocessing, which ends without what atexit has."""
-    if "multiprocessing" in sys.modules:  # as it is in every such child
-        from multiprocessing import parent_process
-        from multiprocessing.util import Finalize
-
-        if parent_process() is not None:
-            Finalize(None, close, exitpriority=0)
 
 
 def _ends_whole(path: Path, wait: float = 0.0) -> bool:

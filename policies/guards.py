@@ -8,19 +8,46 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from metaverify.policies.forks import renew_in_children
 from metaverify.policies.graph import Ask, Read, Stop, as_number, successors
 from metaverify.policies.policy import Policy
 
-__all__ = ["Allowance", "Guard", "Prices", "TokenBucket", "as_cost", "dearest_path", "dearest_prices"]
+__all__ = [
+    "Allowance",
+    "Bucket",
+    "Guard",
+    "Prices",
+    "TokenBucket",
+    "as_cost",
+    "check_flow",
+    "dearest_path",
+    "dearest_prices",
+]
 
 MOST = 1e100
 """The most that anything can cost, in a log too: sums and ratios of larger amounts overflow."""
 
 Prices = Mapping[str | tuple[str, str], float]
 """The most that a purchase can cost: tier -> its answer, (tier, reading) -> that reading, of votes a single one."""
+
+
+class Bucket(Protocol):
+    """What bounds spend over time, this process's (`TokenBucket`) or that of many."""
+
+    @property
+    def level(self) -> float:
+        """What could be granted now; below 0 while a debt is repaid."""
+
+    def take(self, amount: float) -> bool:
+        """Take ``amount`` out if all of it is there."""
+
+    def settle(self, taken: float, spent: float) -> None:
+        """Give back what was taken and not spent, or owe what was spent beyond it."""
+
+    def reset(self) -> None:
+        """Fill it to the brim and forget what is owed."""
 
 
 class TokenBucket:
@@ -37,8 +64,7 @@ class TokenBucket:
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        if not (0.0 <= rate < math.inf and 0.0 < burst < math.inf):
-            raise ValueError(f"rate {rate} and burst {burst}: give finite amounts, the burst above 0")
+        check_flow(rate, burst)
         self.rate = rate
         self.burst = burst
         self._clock = clock
@@ -81,14 +107,24 @@ class TokenBucket:
         return self._level
 
 
+def check_flow(rate: float, burst: float) -> None:
+    """Refuse what bounds nothing.
+
+    Raises:
+        ValueError: an amount that is not finite, or below 0; a burst of 0.
+    """
+    if not (0.0 <= rate < math.inf and 0.0 < burst < math.inf):
+        raise ValueError(f"rate {rate} and burst {burst}: give finite amounts, the burst above 0")
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """What a router may spend.
 
     Args:
         cap: the most that one request may cost.
-        bucket: the most that all requests may cost over time.  It is this process's; several share a budget by having
-            a part of the rate and of the burst each.
+        bucket: the most that all requests may cost over time.  A `TokenBucket` is this process's; several share a
+            budget by having a part of the rate and of the burst each, or all of it in Redis (`RedisBucket`).
         dearest: the most that a purchase can cost, where that is more than the price in the policy's file, which is a
             mean; the bounds hold as far as these do.
         fail_open: whether a request without an answer goes on where a bound forbids it: a cheap answer is then bought
@@ -96,7 +132,7 @@ class Guard:
     """
 
     cap: float = math.inf
-    bucket: TokenBucket | None = None
+    bucket: Bucket | None = None
     dearest: Prices = field(default_factory=lambda: MappingProxyType({}))
     fail_open: bool = False
 

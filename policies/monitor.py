@@ -6,7 +6,7 @@ import math
 import threading
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -48,6 +48,9 @@ TESTS = HEALTHY / BLOCK / 2
 
 Purchase = tuple[str, str | None]
 """(tier, reading), None for an answer."""
+
+Counts = Counter[tuple[str, str]]
+"""(kind, name) -> how often, costs in billionths."""
 
 PAID = frozenset({"", "invalid"})
 """The reasons of purchases that the policy asked for, and of which something came."""
@@ -100,7 +103,7 @@ class Monitor:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: Counts = Counter()
         self._reasons: set[str] = set()
         self._watch: _Watch | None = None
         self._others = 0
@@ -124,13 +127,16 @@ class Monitor:
         self._others = self._others + 1 if other else 0
         replaced = watch is not None and snapshot.number == watch.snapshot.number and self._others > PATIENCE
         if watch is None or snapshot.number > watch.snapshot.number or replaced:
-            watch, self._others = _Watch(snapshot), 0
+            watch, self._others = self._watching(snapshot), 0
             self._watch = watch
         self._count(routed)
         if snapshot.id == watch.snapshot.id:
             watch.record(routed)
         else:
             self._counts["unwatched", ""] += 1
+
+    def _watching(self, snapshot: Snapshot) -> _Watch:
+        return _Watch(snapshot)
 
     def _count(self, routed: Routed) -> None:
         counts = self._counts
@@ -172,14 +178,7 @@ class Monitor:
         """
         with self._lock:
             counts, watch = Counter(self._counts), self._watch
-            report: dict[str, Any] = {
-                "requests": counts["requests", ""],
-                "cost": counts["cost", ""] / NANO,
-                "handed_over": counts["handed over", ""],
-                "unrecorded": counts["unrecorded", ""],
-                "unwatched": counts["unwatched", ""],
-                **{kind: _of(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
-            }
+            report = totals(counts)
             if watch is not None:
                 report |= {
                     "policy": watch.snapshot.id,
@@ -194,11 +193,8 @@ class Monitor:
         with self._lock:
             counts = Counter(self._counts)
             found = {} if self._watch is None else dict(self._watch.found)
-        text = ""
-        for name, kind, label, told in _FAMILIES:
-            total = counts[kind, ""] / NANO if kind == "cost" else counts[kind, ""]
-            text += counter(name, told, _of(counts, kind) if label else total, label)
-        return text + gauge("recalibrate", "Readings and costs that are no longer those of the log.", len(found))
+        recalibrate = gauge("recalibrate", "Readings and costs that are no longer those of the log.", len(found))
+        return families(counts) + recalibrate
 
 
 _FAMILIES = (
@@ -215,7 +211,28 @@ _FAMILIES = (
 )
 
 
-def _of(counts: Mapping[tuple[str, str], int], kind: str) -> dict[str, int]:
+def totals(counts: Counts) -> dict[str, Any]:
+    """What was counted, as plain JSON."""
+    return {
+        "requests": counts["requests", ""],
+        "cost": counts["cost", ""] / NANO,
+        "handed_over": counts["handed over", ""],
+        "unrecorded": counts["unrecorded", ""],
+        "unwatched": counts["unwatched", ""],
+        **{kind: of_kind(counts, kind) for kind in ("calls", "reads", "accepts", "reasons", "outages")},
+    }
+
+
+def families(counts: Counts, prefix: str = "") -> str:
+    """What was counted, in Prometheus' text format."""
+    text = ""
+    for name, kind, label, told in _FAMILIES:
+        total = counts[kind, ""] / NANO if kind == "cost" else counts[kind, ""]
+        text += counter(prefix + name, told, of_kind(counts, kind) if label else total, label)
+    return text
+
+
+def of_kind(counts: Counts, kind: str) -> dict[str, int]:
     return {name: count for (of, name), count in sorted(counts.items()) if of == kind}
 
 
@@ -276,6 +293,13 @@ class _Watch:
             self.always[vertex] = _of_all_roots(self.snapshot.policy, vertex) & self.varying.keys()
         return self.always[vertex]
 
+    def histograms(self) -> Iterator[tuple[str, str, _Histogram]]:
+        """Kind, name and histogram of all that is compared."""
+        for (tier, reading), histogram in self.readings.items():
+            yield "reading", _reading_of(tier, reading), histogram
+        for bought, histogram in self.varying.items():
+            yield "price", _price_of(bought), histogram
+
     def record(self, routed: Routed) -> None:
         self.requests += 1
         told: dict[str, dict[str, Told]] = {}
@@ -313,10 +337,14 @@ class _Watch:
         if value is None:
             return
         histogram = self.readings.setdefault((tier, name), _Histogram(reading.cuts, reading.counts))
-        self._compare("reading", f"{name} of {tier}", histogram, value if 0.0 <= value <= 1.0 else math.nan)
+        self._compare("reading", _reading_of(tier, name), histogram, value if 0.0 <= value <= 1.0 else math.nan)
 
     def _compare(self, kind: str, name: str, histogram: _Histogram, value: float) -> None:
-        for statistic, freedom in histogram.add(value):
+        self.judge(kind, name, histogram.add(value))
+
+    def judge(self, kind: str, name: str, statistics: Iterable[tuple[float, int]]) -> None:
+        """Raise the alarm where one of them exceeds what it does by chance."""
+        for statistic, freedom in statistics:
             limit = chi_square_quantile(self.chance, freedom) if freedom else math.inf
             if statistic > limit:
                 self._find(kind, name, statistic, limit)
@@ -363,6 +391,10 @@ def _purchase(step: Step) -> Purchase | None:
             return None
 
 
+def _reading_of(tier: str, reading: str) -> str:
+    return f"{reading} of {tier}"
+
+
 def _price_of(bought: Purchase) -> str:
     tier, reading = bought
     return f"the price of {tier}" if reading is None else f"the price of {reading} of {tier}"
@@ -403,10 +435,11 @@ class _Histogram:
         self.counts = [0] * len(before)  # since the policy is in use
         self.block = [0] * len(before)
         self.blocks: deque[list[int]] = deque(maxlen=WINDOW // BLOCK)
+        self.done = 0  # blocks that are full, in all
         self.groups = _groups(before)
 
     def add(self, value: float) -> tuple[tuple[float, int], ...]:
-        """When a block is full, statistics and their degrees of freedom: of any change, and of a move up or down."""
+        """What `compare` says of the last blocks, when one is full."""
         at = -1 if math.isnan(value) else bisect_right(self.cuts, value)
         self.counts[at] += 1
         self.block[at] += 1
@@ -414,7 +447,12 @@ class _Histogram:
             return ()
         self.blocks.append(self.block)
         self.block = [0] * len(self.counts)
-        now = [sum(column) for column in zip(*self.blocks, strict=True)]
+        self.done += 1
+        return self.compare(self.blocks)
+
+    def compare(self, blocks: Iterable[Sequence[int]]) -> tuple[tuple[float, int], ...]:
+        """Statistics of these blocks and their degrees of freedom: of any change, and of a move up or down."""
+        now = [sum(column) for column in zip(*blocks, strict=True)]
         return chi_square(self.before, now, self.groups), (trend(self.before[:-1], now[:-1]), 1)
 
 
