@@ -106,7 +106,7 @@ class Monitor:
         self._counts: Counts = Counter()
         self._reasons: set[str] = set()
         self._watch: _Watch | None = None
-        self._others = 0
+        self._elsewhere = 0
         self._renew()
         renew_in_children(self._renew)
 
@@ -124,10 +124,10 @@ class Monitor:
     def _record(self, routed: Routed) -> None:
         watch, snapshot = self._watch, routed.snapshot
         other = watch is not None and snapshot.id != watch.snapshot.id
-        self._others = self._others + 1 if other else 0
-        replaced = watch is not None and snapshot.number == watch.snapshot.number and self._others > PATIENCE
+        self._elsewhere = self._elsewhere + 1 if other else 0
+        replaced = watch is not None and snapshot.number == watch.snapshot.number and self._elsewhere > PATIENCE
         if watch is None or snapshot.number > watch.snapshot.number or replaced:
-            watch, self._others = self._watching(snapshot), 0
+            watch, self._elsewhere = self._watching(snapshot), 0
             self._watch = watch
         self._count(routed)
         if snapshot.id == watch.snapshot.id:

@@ -88,7 +88,7 @@ def fork_often(folder: str, held: str) -> None:
     threads = [threading.Thread(target=requests) for _ in range(3 if held == "by traffic" else 0)]
     for thread in threads:
         thread.start()
-    locks: list[Any] = [store._loading, bucket._lock, monitor._lock, log._lock, log._queue.mutex]
+    locks: list[Any] = [store._loading, bucket._lock, monitor._lock, log._lock]
     try:
         for child in range(10):
             with ExitStack() as stack:
