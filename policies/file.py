@@ -6,14 +6,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import reduce
+from itertools import compress, pairwise
+from operator import and_
 from typing import Any, cast
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.certificate import LEVELS, METHODS, PROMISES, SOURCES, Certificate, Level, Promise
 from metaverify.policies.document import Fields, PolicyFileError, check_number, parse_document, shown
-from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, bought_first
+from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, always_next
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.storage import SIZE_LIMIT, read_at_most, read_signed, write_atomically
@@ -33,6 +35,7 @@ __all__ = [
 FORMAT = "metaverify-policy"
 VERSION = 1
 VOTES_LIMIT = 1 << 10
+BOUGHT_LIMIT = 1 << 9  # tiers, signals and readings in all: what proofs and memory take grows with nodes times these
 FAR_BELOW = 0.5  # the sum of mean prices: costs of honest files of 12 rows were found down to 0.87 of it
 ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
@@ -315,7 +318,10 @@ def _check_numbers(found: Any, canonical: Any, place: str) -> None:
 
 
 def _decode(top: Fields) -> Policy:
-    tiers = tuple(_decode_tier(item) for item in top.objects("tiers"))
+    listed = top.objects("tiers")
+    if len(listed) + sum(len(item.array("readings")) for item in listed) > BOUGHT_LIMIT:
+        top.fail("E_SIZE", "tiers", f"has more than {BOUGHT_LIMIT} tiers, signals and readings; keep the best of them")
+    tiers = tuple(_decode_tier(item) for item in listed)
     if not tiers or len({tier.name for tier in tiers}) < len(tiers):
         top.fail("E_SCHEMA", "tiers", "has no tier, or two of one name")
     top.names("tiers", [tier.name for tier in tiers])
@@ -376,15 +382,28 @@ def _check_costs(top: Fields, policy: Policy) -> None:
 
     Costs are found on queries that the policies did not see, and differ from the sum of mean prices by chance.
     """
-    prices: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
-    prices |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
+    listed: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
+    listed |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
+    prices, bit = [*listed.values()], {one: 1 << at for at, one in enumerate(listed)}
+    first = [0] * len(policy.nodes)  # what is bought from each node on before anything depends on it
+    for at in range(len(policy.nodes) - 1, -1, -1):
+        node = policy.nodes[at]
+        if isinstance(node, Ask | Read):
+            then = always_next(node)
+            own = bit[node.tier, None if isinstance(node, Ask) else node.reading]
+            first[at] = own if then is None else own | first[then]
+    least: dict[int, float] = {}
     for at, vertex in enumerate(policy.vertices):
         if any(vertex.root == outage.root for outage in vertex.outages):
             continue  # what is said to be spent is so while all tiers are up, and this may be the graph of an outage
-        bought = (bought_first(policy.nodes, root) for root in {vertex.root, *vertex.context_roots.values()})
-        least = math.fsum(prices[purchase] for purchase in frozenset.intersection(*bought))
-        if vertex.cost < FAR_BELOW * least:
-            message = f"is {vertex.cost}, less than half of what every query buys there, {least:g} by the prices"
+        bought = reduce(and_, (first[root] for root in vertex.context_roots.values()), first[vertex.root])
+        if bought not in least:
+            taken = bin(bought)[:1:-1].encode().replace(b"0", b"\0")  # a byte for each price, 0 where it is not paid
+            least[bought] = math.fsum(compress(prices, taken))
+        if vertex.cost < FAR_BELOW * least[bought]:
+            message = (
+                f"is {vertex.cost}, less than half of what every query buys there, {least[bought]:g} by the prices"
+            )
             top.fail("E_RANGE", f"vertices[{at}].cost", message)
 
 
@@ -542,7 +561,7 @@ def _decode_vertex(item: Fields, nodes: Graph, tiers: Sequence[Tier]) -> Vertex:
         _decode_roots(item),
         {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
         _decode_evidence(item.object("evidence"), answers) if item.has("evidence") else None,
-        _decode_outages(item, [tier.name for tier in tiers if tier.answer]) if item.has("outages") else (),
+        _decode_outages(item, frozenset(tier.name for tier in tiers if tier.answer)) if item.has("outages") else (),
     )
     item.end()
     return vertex
@@ -553,7 +572,7 @@ def _decode_roots(item: Fields) -> dict[str, int]:
     return {label: roots.whole(label) for label in sorted(roots.value)}
 
 
-def _decode_outages(item: Fields, answering: Sequence[str]) -> tuple[Outage, ...]:
+def _decode_outages(item: Fields, answering: Set[str]) -> tuple[Outage, ...]:
     outages = tuple(_decode_outage(outage, answering) for outage in item.objects("outages"))
     if not outages or len({outage.without for outage in outages}) < len(outages):
         item.fail("E_SCHEMA", "outages", "is empty, or has one outage twice")
@@ -564,7 +583,7 @@ def _decode_outages(item: Fields, answering: Sequence[str]) -> tuple[Outage, ...
     return outages
 
 
-def _decode_outage(item: Fields, answering: Sequence[str]) -> Outage:
+def _decode_outage(item: Fields, answering: Set[str]) -> Outage:
     without = item.texts("without")
     for at, name in enumerate(without):
         if name not in answering:
