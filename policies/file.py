@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import reduce
 from itertools import compress, pairwise
 from operator import and_
@@ -34,6 +35,7 @@ __all__ = [
 
 FORMAT = "metaverify-policy"
 VERSION = 1
+ROW = re.compile("[0-9a-f]+:[0-9a-f]+")  # of the rows that are remembered
 VOTES_LIMIT = 1 << 10
 BOUGHT_LIMIT = 1 << 9  # tiers, signals and readings in all: what proofs and memory take grows with nodes times these
 FAR_BELOW = 0.5  # the sum of mean prices: costs of honest files of 12 rows were found down to 0.87 of it
@@ -348,6 +350,7 @@ def _decode(top: Fields) -> Policy:
         top.fail("E_RANGE", "salt", "is longer than 64 bytes")
     cuts = _decode_cuts(top.object("context_cuts"), context) if top.has("context_cuts") else {}
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
+    _check_provenance(top.object("provenance"))
     certificate = _decode_certificate(top.object("certificate")) if top.has("certificate") else None
     if certificate is not None:
         if not certificate.covers(_cost_at(vertices, point)):
@@ -375,6 +378,35 @@ def _decode(top: Fields) -> Policy:
         raise PolicyFileError("E_ACTION", error.place, error.message) from None
     _check_costs(top, policy)
     return policy
+
+
+def _check_provenance(item: Fields) -> None:
+    """Make sure that what is read of the provenance is as it is written; the rest may be anything."""
+    for key in ("log", "queries"):
+        if item.has(key):
+            item.text(key)
+    for at, entry in enumerate(item.texts("rows") if item.has("rows") else ()):
+        if not ROW.fullmatch(entry):
+            item.fail("E_SCHEMA", f"rows[{at}]", f"is {shown(entry)}, not the hashes of an id and of its readings")
+    for row in _purchases(item, "dearest", "price"):
+        row.number("price", 0.0)
+    for row in _purchases(item, "prices", "cuts", "counts"):
+        cuts, counts = _rising(row, "cuts", 0.0, math.inf), row.wholes("counts")
+        if len(counts) != len(cuts) + 1:
+            row.fail("E_SCHEMA", "counts", f"has {len(counts)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
+
+
+def _purchases(item: Fields, key: str, *told: str) -> Iterator[Fields]:
+    """The rows at ``key``, each of a tier, a reading or null, and what is told of it, by name."""
+    names = ("tier", "reading", *told)
+    for at, entry in enumerate(item.array(key) if item.has(key) else ()):
+        if not isinstance(entry, list) or len(entry) != len(names):
+            item.fail("E_SCHEMA", f"{key}[{at}]", f"is {shown(entry)}, not [{', '.join(names)}]")
+        row = Fields(dict(zip(names, entry, strict=True)), f"{item.place}.{key}[{at}]")
+        row.text("tier")
+        if row.get("reading") is not None:
+            row.text("reading")
+        yield row
 
 
 def _check_costs(top: Fields, policy: Policy) -> None:
