@@ -104,7 +104,7 @@ def compare(
     divisions[0].rows(rows)  # refuses a log that cannot be divided
     if resume is not None:
         resume.mkdir(parents=True, exist_ok=True)
-    mark = fingerprint(rows)
+    mark, rows = fingerprint(rows), rows.evened()
     tasks = list(product(every, divisions))
     jobs = (delayed(run_trial)(method, rows, fold, resume, mark) for method, fold in tasks)
     sums = _Sums(rows, grid, every, repeats)

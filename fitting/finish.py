@@ -17,7 +17,7 @@ from metaverify.policies.file import dump_policy
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LoggedTier, ReplayLog, fingerprint, fingerprint_queries
+from metaverify.simulators.log import LoggedTier, ReplayLog, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Outcome
 from metaverify.simulators.overlap import sample_of_rows
 
@@ -95,7 +95,7 @@ def _evidence(outcome: Outcome, folds: int) -> Mapping[str, Any]:
 def _provenance(job: Job, learner: Learner, tiers: Sequence[Tier]) -> Mapping[str, Any]:
     return {
         **learner.describe(),
-        "log": fingerprint(job.log),
+        "log": job.fingerprint,
         "queries": fingerprint_queries(job.log),
         "rows": list(sample_of_rows(job.log, tiers)),
         "dearest": _dearest(job.log, tiers),

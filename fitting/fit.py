@@ -112,8 +112,8 @@ def fit(
     Everything reported is cross-fitted: each query is routed by a policy that was learnt without its fold.
 
     Args:
-        log: what to learn from; row order does not matter.  A path is read, and counts, a glob, several paths and a
-            lazy frame are counted (see `count`).
+        log: what to learn from; neither the order of rows matters nor the scale of weights.  A path is read, and
+            counts, a glob, several paths and a lazy frame are counted (see `count`).
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
         quality_floor: mean quality, instead of a budget.
@@ -166,7 +166,7 @@ def fit(
     _check_budget(rows, budget, tried[0].learner.abstain)
     held_out = None
     if certify is not None and certify.level == "finite-sample":
-        rows, held_out = (part.by_id() for part in rows.split(FITTED, seed=seed))
+        rows, held_out = (part.by_id().evened() for part in rows.split(FITTED, seed=seed))
     groups = rows.group_count
     if groups < 2 or (held_out is not None and len(held_out) == 0):
         raise LogError("E_FEW", "the log has a single group: nothing is left to check a policy on")

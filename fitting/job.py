@@ -19,7 +19,7 @@ from metaverify.fitting.select import (
     context_only,
 )
 from metaverify.policies.policy import OperatingPoint, Policy
-from metaverify.simulators.log import ReplayLog
+from metaverify.simulators.log import ReplayLog, fingerprint
 from metaverify.simulators.outcome import Ledger, Outcome, gain_values, measure, replay
 from metaverify.simulators.references import no_information_hull
 
@@ -120,6 +120,7 @@ class Job:
         outages: Outages,
         progress: Callable[[str, float], None],
     ) -> None:
+        self.fingerprint, log = fingerprint(log), log.evened()
         self.log, self.folds, self.seed, self.tried = log, folds, seed, tried
         self.abstain = tried[0].learner.abstain
         self.outages = outages_of(outages, log.tier_names)

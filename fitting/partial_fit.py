@@ -149,6 +149,7 @@ def fit_partial(
         )
     order = np.argsort(partial.log.query_ids, kind="stable")
     partial = partial.take(order)
+    mark, partial = fingerprint(partial.log), replace(partial, log=partial.log.evened())
     learner = TableLearner(model or DEFAULT, bins=bins)
     folds = min(folds, partial.log.group_count)
     member = partial.log.folds(folds, seed=seed)
@@ -170,7 +171,7 @@ def fit_partial(
     quality, cost = (mean_with_interval(values, crossed.rows()) for values in (ledger.quality, ledger.cost))
     by_classes = {} if found else _by_classes(learner, partial)
     return PartialFit(
-        _finished(policy, partial, learner, quality, cost, folds, seed),
+        _finished(policy, partial, learner, quality, cost, folds, seed, mark),
         len(partial),
         partial.log.group_count,
         quality,
@@ -300,7 +301,14 @@ def _always(partial: PartialLog, name: str, classes: TierQuality | None) -> Refe
 
 
 def _finished(
-    policy: Policy, partial: PartialLog, learner: TableLearner, quality: Estimate, cost: Estimate, folds: int, seed: int
+    policy: Policy,
+    partial: PartialLog,
+    learner: TableLearner,
+    quality: Estimate,
+    cost: Estimate,
+    folds: int,
+    seed: int,
+    mark: str,
 ) -> Policy:
     """The policy with evidence and provenance."""
     log = partial.log
@@ -316,7 +324,7 @@ def _finished(
     provenance = {
         "method": "partial",
         "options": {"model": name_of(learner.model), "bins": learner.bins},
-        "log": fingerprint(log),
+        "log": mark,
         "queries": fingerprint_queries(log),
         "seed": seed,
         "metaverify": version("metaverify"),

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ KINDS: dict[type[Action], str] = {Call: "call", Verify: "verify", Accept: "accep
 
 CAUSES = ("full", "closed", "no thread", "no line", "file")
 """Why a request is not in the file: no room in the queue; `close` was called; no thread could be started to write; it
-cannot be told in JSON; the file could not be written."""
+cannot be told in JSON, or not so that `read_decisions` would take it (half a letter of UTF-16, a cost that is neither 0
+nor from 1e-100 to 1e100); the file could not be written."""
+
+PRICES = 1e-100, 1e100  # what something may cost in a log that is not free
 
 
 class DecisionLog:
@@ -147,29 +151,45 @@ class DecisionLog:
             whole = [data for data in found if data]
             if len(whole) < len(found):
                 self._drop("no line", len(found) - len(whole))
-            if whole and not self._append(whole):
-                self._drop("file", len(whole))
+            if (lost := len(whole) - self._append(whole)) > 0:
+                self._drop("file", lost)
 
     def _encoded(self, when: float, routed: Routed) -> bytes:
         """A request's lines, nothing where one of them cannot be told: half a request would be another one."""
         try:
-            return "".join(json.dumps(line, allow_nan=False) + "\n" for line in decision_lines(routed, when)).encode()
+            return "".join(_encoded(line) for line in decision_lines(routed, when)).encode()
         except Exception:
             return b""
 
-    def _append(self, batch: list[bytes]) -> bool:
-        """Whether these requests are in the file now."""
-        data = b"".join(batch)
+    def _append(self, batch: list[bytes]) -> int:
+        """How many of these requests are in the file now: the first ones, where the disk had no room for all."""
+        if not batch:
+            return 0
         try:
             with self.path.open("ab", buffering=0) as file:
-                if self._whole is not True:
-                    data = (b"" if _ends_whole(self.path) or _ends_whole(self.path, 0.05) else b"\n") + data
+                torn = self._whole is not True and not (_ends_whole(self.path) or _ends_whole(self.path, 0.05))
+                data = b"\n" * torn + b"".join(batch)
                 written = file.write(data)
                 self._whole = written == len(data)
         except Exception:
             self._whole = None
-            return False
-        return self._whole
+            return 0
+        ends = accumulate(map(len, batch), initial=int(torn) - 1)  # of each request but for its line break
+        return sum(end <= written for end in islice(ends, 1, None))
+
+
+def _encoded(line: dict[str, Any]) -> str:
+    """A line of the log.
+
+    Raises:
+        ValueError: it would not be read back.
+    """
+    if line["cost"] != 0.0 and not PRICES[0] <= line["cost"] <= PRICES[1]:
+        raise ValueError(f"the cost {line['cost']}")
+    text = json.dumps(line, allow_nan=False)
+    if "\\ud" in text:  # as half a letter is written, and each half of a whole one
+        json.dumps(line, ensure_ascii=False).encode()
+    return f"{text}\n"
 
 
 def decision_lines(routed: Routed, when: float) -> Iterator[dict[str, Any]]:

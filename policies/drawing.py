@@ -11,6 +11,7 @@ from metaverify.policies.actions import Accept
 from metaverify.policies.certificate import certificate_text
 from metaverify.policies.explain import interval_text
 from metaverify.policies.graph import Ask, Poll, Read, Stop, come_to
+from metaverify.policies.names import TURNING
 from metaverify.policies.policy import Belief, Policy, Vertex
 from metaverify.policies.tiers import Tier
 
@@ -279,8 +280,9 @@ def _calls(policy: Policy, at: int) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    """The text with a space for each line break and control character in a name."""
-    return "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in text)
+    """The text with a space for each line break, control character and what turns the writing around in a name."""
+    hidden = ("Cc", "Zl", "Zp")
+    return "".join(" " if letter in TURNING or unicodedata.category(letter) in hidden else letter for letter in text)
 
 
 def _escape(text: str) -> str:

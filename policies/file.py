@@ -6,8 +6,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from functools import reduce
+from itertools import compress, pairwise
+from operator import and_
 
 from metaverify.policies.actions import Abstain, Accept
 from metaverify.policies.document import (
@@ -19,7 +22,7 @@ from metaverify.policies.document import (
     read_at_most,
     shown,
 )
-from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, bought_first
+from metaverify.policies.graph import Ask, Graph, GraphError, Node, Poll, Read, Stop, Tally, always_next
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.policy import Belief, OperatingPoint, Outage, Policy, Vertex, VertexEvidence
 from metaverify.policies.tiers import Points, Reading, Tier
@@ -42,7 +45,9 @@ __all__ = [
 
 FORMAT = "metaverify-policy"
 VERSION = 1
+ROW = re.compile("[0-9a-f]+:[0-9a-f]+")  # of the rows that are remembered
 VOTES_LIMIT = 1 << 10
+BOUGHT_LIMIT = 1 << 9  # tiers, signals and readings in all: what proofs and memory take grows with nodes times these
 FAR_BELOW = 0.5  # the sum of mean prices: costs of honest files of 12 rows were found down to 0.87 of it
 ROUNDING = 0.0005 + 1e-9  # shares are told to three decimals
 
@@ -333,7 +338,10 @@ def _check_numbers(found: Any, canonical: Any, place: str) -> None:
 
 
 def _decode(top: Fields) -> Policy:
-    tiers = tuple(_decode_tier(item) for item in top.objects("tiers"))
+    listed = top.objects("tiers")
+    if len(listed) + sum(len(item.array("readings")) for item in listed) > BOUGHT_LIMIT:
+        top.fail("E_SIZE", "tiers", f"has more than {BOUGHT_LIMIT} tiers, signals and readings; keep the best of them")
+    tiers = tuple(_decode_tier(item) for item in listed)
     if not tiers or len({tier.name for tier in tiers}) < len(tiers):
         top.fail("E_SCHEMA", "tiers", "has no tier, or two of one name")
     top.names("tiers", [tier.name for tier in tiers])
@@ -360,6 +368,7 @@ def _decode(top: Fields) -> Policy:
         top.fail("E_RANGE", "salt", "is longer than 64 bytes")
     cuts = _decode_cuts(top.object("context_cuts"), context) if top.has("context_cuts") else {}
     evidence, provenance = top.object("evidence").value, top.object("provenance").value
+    _check_provenance(top.object("provenance"))
     certificate = _decode_certificate(top.object("certificate")) if top.has("certificate") else None
     if certificate is not None:
         if not certificate.covers(_cost_at(vertices, point)):
@@ -389,20 +398,62 @@ def _decode(top: Fields) -> Policy:
     return policy
 
 
+def _check_provenance(item: Fields) -> None:
+    """Make sure that what is read of the provenance is as it is written; the rest may be anything."""
+    for key in ("log", "queries"):
+        if item.has(key):
+            item.text(key)
+    for at, entry in enumerate(item.texts("rows") if item.has("rows") else ()):
+        if not ROW.fullmatch(entry):
+            item.fail("E_SCHEMA", f"rows[{at}]", f"is {shown(entry)}, not the hashes of an id and of its readings")
+    for row in _purchases(item, "dearest", "price"):
+        row.number("price", 0.0)
+    for row in _purchases(item, "prices", "cuts", "counts"):
+        cuts, counts = _rising(row, "cuts", 0.0, math.inf), row.wholes("counts")
+        if len(counts) != len(cuts) + 1:
+            row.fail("E_SCHEMA", "counts", f"has {len(counts)} entries for {len(cuts)} cuts, not {len(cuts) + 1}")
+
+
+def _purchases(item: Fields, key: str, *told: str) -> Iterator[Fields]:
+    """The rows at ``key``, each of a tier, a reading or null, and what is told of it, by name."""
+    names = ("tier", "reading", *told)
+    for at, entry in enumerate(item.array(key) if item.has(key) else ()):
+        if not isinstance(entry, list) or len(entry) != len(names):
+            item.fail("E_SCHEMA", f"{key}[{at}]", f"is {shown(entry)}, not [{', '.join(names)}]")
+        row = Fields(dict(zip(names, entry, strict=True)), f"{item.place}.{key}[{at}]")
+        row.text("tier")
+        if row.get("reading") is not None:
+            row.text("reading")
+        yield row
+
+
 def _check_costs(top: Fields, policy: Policy) -> None:
     """Make sure that no vertex costs far less than what every query buys there, before anything depends on it.
 
     Costs are found on queries that the policies did not see, and differ from the sum of mean prices by chance.
     """
-    prices: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
-    prices |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
+    listed: dict[tuple[str, str | None], float] = {(tier.name, None): tier.price for tier in policy.tiers}
+    listed |= {(tier.name, reading.name): reading.price for tier in policy.tiers for reading in tier.readings}
+    prices, bit = [*listed.values()], {one: 1 << at for at, one in enumerate(listed)}
+    first = [0] * len(policy.nodes)  # what is bought from each node on before anything depends on it
+    for at in range(len(policy.nodes) - 1, -1, -1):
+        node = policy.nodes[at]
+        if isinstance(node, Ask | Read):
+            then = always_next(node)
+            own = bit[node.tier, None if isinstance(node, Ask) else node.reading]
+            first[at] = own if then is None else own | first[then]
+    least: dict[int, float] = {}
     for at, vertex in enumerate(policy.vertices):
         if any(vertex.root == outage.root for outage in vertex.outages):
             continue  # what is said to be spent is so while all tiers are up, and this may be the graph of an outage
-        bought = (bought_first(policy.nodes, root) for root in {vertex.root, *vertex.context_roots.values()})
-        least = math.fsum(prices[purchase] for purchase in frozenset.intersection(*bought))
-        if vertex.cost < FAR_BELOW * least:
-            message = f"is {vertex.cost}, less than half of what every query buys there, {least:g} by the prices"
+        bought = reduce(and_, (first[root] for root in vertex.context_roots.values()), first[vertex.root])
+        if bought not in least:
+            taken = bin(bought)[:1:-1].encode().replace(b"0", b"\0")  # a byte for each price, 0 where it is not paid
+            least[bought] = math.fsum(compress(prices, taken))
+        if vertex.cost < FAR_BELOW * least[bought]:
+            message = (
+                f"is {vertex.cost}, less than half of what every query buys there, {least[bought]:g} by the prices"
+            )
             top.fail("E_RANGE", f"vertices[{at}].cost", message)
 
 
@@ -563,7 +614,7 @@ def _decode_vertex(item: Fields, nodes: Graph, tiers: Sequence[Tier]) -> Vertex:
         _decode_roots(item),
         {_place(node): _decode_beliefs(beliefs, node, nodes, answers) for node in sorted(beliefs.value, key=_place)},
         _decode_evidence(item.object("evidence"), answers) if item.has("evidence") else None,
-        _decode_outages(item, [tier.name for tier in tiers if tier.answer]) if item.has("outages") else (),
+        _decode_outages(item, frozenset(tier.name for tier in tiers if tier.answer)) if item.has("outages") else (),
     )
     item.end()
     return vertex
@@ -574,7 +625,7 @@ def _decode_roots(item: Fields) -> dict[str, int]:
     return {label: roots.whole(label) for label in sorted(roots.value)}
 
 
-def _decode_outages(item: Fields, answering: Sequence[str]) -> tuple[Outage, ...]:
+def _decode_outages(item: Fields, answering: Set[str]) -> tuple[Outage, ...]:
     outages = tuple(_decode_outage(outage, answering) for outage in item.objects("outages"))
     if not outages or len({outage.without for outage in outages}) < len(outages):
         item.fail("E_SCHEMA", "outages", "is empty, or has one outage twice")
@@ -585,7 +636,7 @@ def _decode_outages(item: Fields, answering: Sequence[str]) -> tuple[Outage, ...
     return outages
 
 
-def _decode_outage(item: Fields, answering: Sequence[str]) -> Outage:
+def _decode_outage(item: Fields, answering: Set[str]) -> Outage:
     without = item.texts("without")
     for at, name in enumerate(without):
         if name not in answering:

@@ -6,16 +6,15 @@ Nodes stand in one table, a node's successors always further down, so walking en
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from operator import index
 from types import MappingProxyType
 
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
-from metaverify.policies.tiers import Reading, Tier, fused_score
+from metaverify.policies.tiers import Tier, fused_score
 
 TYPE_CHECKING = False  # the module `typing` is dear to import
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ __all__ = [
     "Tally",
     "Unread",
     "all_votes",
+    "always_next",
     "as_confidence",
     "as_number",
     "as_votes",
@@ -125,16 +125,22 @@ Graph = tuple[Node, ...]
 def bought_first(nodes: Graph, root: int) -> frozenset[tuple[str, str | None]]:
     """What is bought from a root on before anything depends on it: (tier, None) for an answer, (tier, reading)."""
     found: set[tuple[str, str | None]] = set()
-    while isinstance(node := nodes[root], Ask | Read):
-        if isinstance(node, Ask):
-            found.add((node.tier, None))
-            root = node.then
-            continue
-        found.add((node.tier, node.reading))
-        if {*node.then} != {node.missing}:
-            break
-        root = node.missing
+    at: int | None = root
+    while at is not None and isinstance(node := nodes[at], Ask | Read):
+        found.add((node.tier, None if isinstance(node, Ask) else node.reading))
+        at = always_next(node)
     return frozenset(found)
+
+
+def always_next(node: Node) -> int | None:
+    """The node that follows whatever is read; None where that depends, or votes are asked for, or the walk ends."""
+    match node:
+        case Ask(_, then):
+            return then
+        case Read(_, _, _, then, missing) if {*then} == {missing}:
+            return missing
+        case _:
+            return None
 
 
 def successors(node: Node) -> tuple[int, ...]:
@@ -216,59 +222,67 @@ def check_graph(
     Raises:
         GraphError: naming the node at which the proof fails.
     """
-    always: dict[int, frozenset[tuple[str, str]]] = {}  # had on every path to the node
-    ever: dict[int, frozenset[tuple[str, str]]] = {}  # had on some path
+    bits = _bits_of(readings)
+    always: dict[int, int] = {}  # had on every path to the node
+    ever: dict[int, int] = {}  # had on some path
     for root in roots:
         if not 0 <= root < len(nodes):
             raise GraphError(f"root {root}", f"is not one of the {len(nodes)} nodes")
-        always[root] = ever[root] = frozenset()
+        always[root] = ever[root] = 0
     for at, node in enumerate(nodes):
         place = f"nodes[{at}]"
         if at not in always:
             raise GraphError(place, "cannot be reached from any root")
-        gained = _gain(node, place, always[at], ever[at], readings, needs)
+        surely, maybe = always.pop(at), ever.pop(at)
+        gained = _gain(node, place, surely, maybe, bits, needs)
         if isinstance(node, Poll):
             _check_poll(node, place, votes.get((node.tier, node.reading), 0))
         for child in successors(node):
             if not at < child < len(nodes):
                 raise GraphError(place, f"goes on to node {child}, which is not further down")
-            always[child] = always.get(child, always[at] | gained) & (always[at] | gained)
-            ever[child] = ever.get(child, frozenset()) | ever[at] | gained
+            always[child] = always.get(child, surely | gained) & (surely | gained)
+            ever[child] = ever.get(child, 0) | maybe | gained
+
+
+def _bits_of(readings: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """A bit for all that can be bought, so that a set of it is one whole number; an answer is the reading ""."""
+    bought = ((tier, reading) for tier, names in readings.items() for reading in ("", *names))
+    return {one: 1 << at for at, one in enumerate(bought)}
 
 
 def _gain(
     node: Node,
     place: str,
-    always: frozenset[tuple[str, str]],
-    ever: frozenset[tuple[str, str]],
-    readings: Mapping[str, Sequence[str]],
+    always: int,
+    ever: int,
+    bits: Mapping[tuple[str, str], int],
     needs: Mapping[str, Sequence[str]],
-) -> frozenset[tuple[str, str]]:
-    """What a walk has after this node that it may not have had before; the answer itself is the reading ""."""
+) -> int:
+    """What a walk has after this node that it may not have had before, as a bit."""
     match node:
-        case Stop(Accept(tier)) if (tier, "") not in always:
+        case Stop(Accept(tier)) if not bits.get((tier, ""), 0) & always:
             raise GraphError(place, f"accepts {tier!r}, whose answer is not in hand on every path")
         case Stop(_):
-            return frozenset()
+            return 0
         case Ask(tier, _):
             wanted = (tier, "")
-            if tier not in readings:
+            if wanted not in bits:
                 raise GraphError(place, f"calls {tier!r}, which is not one of the tiers")
             if tier in needs:
                 raise GraphError(place, f"calls {tier!r}, which has no answer")
         case look:
             tier, reading = wanted = (look.tier, look.reading)
-            if reading not in readings.get(tier, ()):
+            if not reading or wanted not in bits:
                 raise GraphError(place, f"reads {reading!r} of {tier!r}, which the tiers do not list")
             for need in needs.get(tier, (tier,)):
-                if (need, "") not in always:
+                if not bits.get((need, ""), 0) & always:
                     whose = "whose answer" if need == tier else f"though the answer of {need!r}"
                     raise GraphError(place, f"reads {tier!r}, {whose} is not in hand on every path")
             if isinstance(look, Read):
                 _check_read(look, place)
-    if wanted in ever:
+    if bits[wanted] & ever:
         raise GraphError(place, f"buys {wanted[1] or 'the answer'} of {wanted[0]!r} a second time")
-    return frozenset({wanted})
+    return bits[wanted]
 
 
 def _check_read(node: Read, place: str) -> None:
@@ -297,8 +311,8 @@ Linked = tuple["Any", ...]
 """A compiled node: (tier, reading, is first reading, cuts, branches, missing branch, action, reading as listed).
 
 ``reading`` is None at a call, ``tier`` None at a stop; branches are compiled nodes themselves; the last entry is None
-unless the reading is fused.  Where votes are asked ``cuts`` is None, and ``branches[asked - 1][yes]`` is the node that
-follows, None to ask for one more."""
+unless the reading is fused.  Where votes are asked ``cuts`` is None, and ``branches`` is (most votes, the last of the
+tallies): before these one more vote is asked for, whatever was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,34 +327,42 @@ _UNREAD = object()
 
 def compile_graph(nodes: Sequence[Node], tiers: Sequence[Tier]) -> tuple[Linked, ...]:
     """The same graph with nodes that hold each other, which is what ``walk`` walks."""
-    known = {tier.name: tier for tier in tiers}
+    first = {(tier.name, reading.name) for tier in tiers for reading in tier.readings[:1]}
+    listed = {(tier.name, reading.name): (tier, reading) for tier in tiers for reading in tier.readings}
     linked: list[Linked] = [()] * len(nodes)
     for at in range(len(nodes) - 1, -1, -1):
         match nodes[at]:
             case Stop(action):
                 linked[at] = (None, None, False, (), (), None, action, None)
-            case Ask(tier, then):
-                linked[at] = (tier, None, False, (), (), linked[then], Call(tier), None)
-            case Read(tier, reading, cuts, then, missing) as read:
-                listed = _listed(known[tier], reading)
-                branches: tuple[Any, ...] = tuple(linked[child] for child in then)
-                places: tuple[float, ...] | None = cuts
-                if listed.votes:
-                    places, branches = None, _table_of_all(read, listed.votes, linked)
-                first = known[tier].readings[0].name == reading
-                fused = known[tier] if listed.parts else None
-                asked = Verify(tier, listed.parts[0].reading if listed.parts else reading)
-                linked[at] = (tier, reading, first, places, branches, linked[missing], asked, fused)
-            case poll:
-                tier, reading = poll.tier, poll.reading
-                first = known[tier].readings[0].name == reading
-                branches = _table(poll, linked)
-                linked[at] = (tier, reading, first, None, branches, linked[poll.missing], Verify(tier, reading), None)
+            case Ask(name, then):
+                linked[at] = (name, None, False, (), (), linked[then], Call(name), None)
+            case look:
+                bought = name, read = look.tier, look.reading
+                tier, reading = listed[bought]
+                fused = tier if reading.parts else None
+                cuts, branches = _branches(look, reading.votes, linked)
+                missing = linked[look.missing]
+                asked = Verify(name, reading.parts[0].reading if reading.parts else read)
+                linked[at] = (name, read, bought in first, cuts, branches, missing, asked, fused)
     return tuple(linked)
 
 
-def _listed(tier: Tier, name: str) -> Reading:
-    return next(reading for reading in tier.readings if reading.name == name)
+def _branches(look: Read | Poll, votes: int, linked: Sequence[Linked]) -> tuple[tuple[float, ...] | None, Linked]:
+    """Cuts and branches of a compiled node that reads."""
+    if isinstance(look, Poll):
+        return None, (len(look.tallies), tuple(_row(tally.cuts, tally.then, linked) for tally in look.tallies))
+    if votes:
+        return None, (votes, (_row([_fewest(cut, votes) for cut in look.cuts], look.then, linked),))
+    return look.cuts, tuple(linked[child] for child in look.then)
+
+
+def _row(cuts: Sequence[int], then: Sequence[int | None], linked: Sequence[Linked]) -> Linked:
+    return tuple(cuts), tuple(None if child is None else linked[child] for child in then)
+
+
+def _fewest(share: float, votes: int) -> int:
+    """How many of the votes must be yes for their share to be at least that."""
+    return bisect_left(range(votes + 1), share, key=lambda yes: yes / votes)
 
 
 def all_votes(read: Read, votes: int) -> Poll:
@@ -348,24 +370,6 @@ def all_votes(read: Read, votes: int) -> Poll:
     last = tuple(read.then[bisect_right(read.cuts, yes / votes)] for yes in range(votes + 1))
     tallies = (*(Tally((), (None,)) for _ in range(votes - 1)), Tally(tuple(range(1, votes + 1)), last))
     return Poll(read.tier, read.reading, tallies, read.missing)
-
-
-def _table(poll: Poll, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, ...], ...]:
-    return tuple(
-        tuple(None if (child := tally.after(yes)) is None else linked[child] for yes in range(asked + 1))
-        for asked, tally in enumerate(poll.tallies, start=1)
-    )
-
-
-def _table_of_all(read: Read, votes: int, linked: Sequence[Linked]) -> tuple[tuple[Linked | None, ...], ...]:
-    """The table of `all_votes`; the rows before its last are the same for every node, and kept once."""
-    last = tuple(linked[read.then[bisect_right(read.cuts, yes / votes)]] for yes in range(votes + 1))
-    return *_asking(votes), last
-
-
-@lru_cache(maxsize=8)
-def _asking(votes: int) -> tuple[tuple[None, ...], ...]:
-    return tuple((None,) * (asked + 1) for asked in range(1, votes))
 
 
 def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
@@ -401,11 +405,13 @@ def walk(node: Linked, readings: Mapping[str, Any]) -> Action:
         node = branches[bisect_right(cuts, confidence)] if 0.0 <= confidence <= 1.0 else missing
 
 
-def _follow_votes(branches: Sequence[Sequence[Linked | None]], yes: int, asked: int) -> Linked | None:
-    if asked == 0:
+def _follow_votes(branches: Linked, yes: int, asked: int) -> Linked | None:
+    most, rows = branches
+    yes, asked = nearest_tally(yes, asked, most)
+    if asked <= most - len(rows):
         return None
-    yes, asked = nearest_tally(yes, asked, len(branches))
-    return branches[asked - 1][yes]
+    cuts, then = rows[asked - most - 1]
+    return then[bisect_right(cuts, yes)]  # type: ignore[no-any-return]
 
 
 def _lookup(given: Any, reading: str, first: bool) -> Any:

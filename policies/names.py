@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["did_you_mean", "look_of", "name_fault"]
+__all__ = ["TURNING", "did_you_mean", "look_of", "name_fault"]
 
 TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # Bidi_Control
 TWINS = str.maketrans("асеіјорухѕԁαενορτυχ", "aceijopyxsdaevoptux")

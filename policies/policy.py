@@ -6,7 +6,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from hashlib import blake2b
+from operator import or_
 
 from metaverify.policies.actions import Action
 from metaverify.policies.context import context_label, context_word, interval_label
@@ -364,15 +366,18 @@ def _check_outages(policy: Policy) -> None:
     """Make sure that no walk in an outage calls a tier that is down; what it reads and accepts it must call before."""
     if not any(vertex.outages for vertex in policy.vertices):
         return
-    called = [frozenset[str]()] * len(policy.nodes)  # from each node on
+    bit = {tier.name: 1 << at for at, tier in enumerate(policy.tiers)}
+    called = [0] * len(policy.nodes)  # from each node on, a bit for each tier
     for at in range(len(policy.nodes) - 1, -1, -1):
         node = policy.nodes[at]
-        own = {node.tier} if isinstance(node, Ask) else set[str]()
-        called[at] = frozenset(own).union(*(called[child] for child in successors(node)))
+        called[at] = bit[node.tier] if isinstance(node, Ask) else 0
+        for child in successors(node):
+            called[at] |= called[child]
     for at, vertex in enumerate(policy.vertices):
         for number, outage in enumerate(vertex.outages):
+            any_called = reduce(or_, (called[root] for root in outage.roots))
             for tier in outage.without:
-                if any(tier in called[root] for root in outage.roots):
+                if bit.get(tier, 0) & any_called:
                     place = f"vertices[{at}].outages[{number}]"
                     raise GraphError(place, f"calls {tier!r}, without which it is to do")
 

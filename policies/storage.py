@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from metaverify.policies.signatures import is_signed, sign
 __all__ = ["read_signed", "replacing", "signature_path", "write_atomically"]
 
 SIGNATURES_LIMIT = 1 << 12
+LONG_NAME = 255 - len(f"..{'0' * 16}.tmp")  # bytes of a name, of which file systems take 255
 READS = 3  # of a file and its signatures, while they change
 POSIX = os.name == "posix"
 _TO_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -120,7 +122,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _make_temporary(target: Path) -> tuple[int, Path]:
     """A new file beside the target, locked for as long as its writer lives."""
     while True:
-        temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
+        temporary = target.with_name(f".{_stem(target)}.{os.urandom(8).hex()}.tmp")
         handle = os.open(temporary, _TO_MAKE, 0o666)
         try:
             if not POSIX or _lock(handle, wait=True) is None or os.fstat(handle).st_nlink:
@@ -130,6 +132,12 @@ def _make_temporary(target: Path) -> tuple[int, Path]:
             temporary.unlink(missing_ok=True)
             raise
         os.close(handle)  # taken for stale before it was locked
+
+
+def _stem(target: Path) -> str:
+    """What temporary files are named after: the target, or a hash where its name is nearly as long as one may be."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= LONG_NAME else hashlib.sha256(name).hexdigest()
 
 
 def _lock(handle: int, *, wait: bool) -> bool | None:
@@ -149,7 +157,7 @@ def _remove_stale(target: Path) -> None:
     """Remove the temporary files of the target whose writers are dead: nobody holds their locks."""
     if not POSIX or not target.parent.is_dir():
         return
-    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    name = re.compile(rf"\.{re.escape(_stem(target))}\.[0-9a-f]{{16}}\.tmp")
     for left in [entry.path for entry in os.scandir(target.parent) if name.fullmatch(entry.name)]:
         try:
             handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW)

@@ -13,7 +13,7 @@ import polars as pl
 from metaverify.simulators.files import scan_table, told_as_log_errors
 from metaverify.simulators.log import LogError
 from metaverify.simulators.sheet import Sheet
-from metaverify.simulators.steps import check_step, read_step
+from metaverify.simulators.steps import ENDS, check_step, read_step
 
 __all__ = ["join_labels", "read_decisions", "read_labels", "request_rows"]
 
@@ -41,8 +41,8 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
     out of what is joined.
 
     Purchases that failed are left out, readings that failed are missing.  Votes become the share of those that were
-    asked for.  Of a key that came several times the last request counts.  Lines that a crash cut short are skipped
-    and counted.
+    asked for.  Of a key that came several times the last whole request counts.  Lines that a crash cut short are
+    skipped and counted, and with them the others of their request: half a request would be another one.
 
     Raises:
         LogError: the file cannot be read, a line is none of a decision log, or a request has no key.
@@ -52,7 +52,8 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
         lines = file.read_bytes().split(b"\n")
     except OSError as error:
         raise LogError("E_FILE", f"{file.name}: cannot be read: {error.strerror or error}") from error
-    requests: dict[str, list[dict[str, Any]]] = {}
+    requests: dict[str, list[dict[str, Any]]] = {}  # whole ones
+    begun: dict[str, list[dict[str, Any]]] = {}
     kinds: dict[str, tuple[Any, int]] = {}
     skipped = 0
     for number, line in enumerate(lines, start=1):
@@ -67,9 +68,15 @@ def read_decisions(path: str | os.PathLike[str]) -> tuple[pl.DataFrame, int]:
             fault = f"the key {step['key']!r} is {before!r} in line {first}, which is the same query"
             raise LogError("E_DUPID", f"{place}: {fault}; write keys either as text or as numbers")
         if step["step"] == 0:
-            requests[key] = []
-        requests.setdefault(key, []).append(step)
-    if skipped and not requests:
+            skipped += len(begun.pop(key, ()))
+        if step["step"] != len(begun.get(key, ())):  # what is between was lost
+            skipped += 1 + len(begun.pop(key, ()))
+            continue
+        begun.setdefault(key, []).append(step)
+        if step["action"] in ENDS:
+            requests[key] = begun.pop(key)
+    skipped += sum(map(len, begun.values()))
+    if skipped and not kinds:
         raise _no_step(file.name, b"\n".join(lines))
     rows = [row for key, steps in requests.items() for row in _rows(key, steps)]
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row"), skipped

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ __all__ = [
     "ends_amid_a_line",
     "metadata_of",
     "refuse_constant",
+    "refuse_mixed_kinds",
     "scan_table",
     "told_as_log_errors",
     "write_pieces",
@@ -35,6 +36,7 @@ __all__ = [
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF_32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 _ROW_GROUP = 131_072  # rows of a Parquet file that is written in pieces
 _FIELD = re.compile(rb'("(?:[^"]|"")*+"|[^",\r\n]*+)(,|\r?\n|\r|\Z)')  # of CSV, and what ends it
 _FORMULA = r"^('*[=+\-@\t\r])"
@@ -176,25 +178,36 @@ def _suffix(file: Path) -> str:
 
 def _text_bytes(file: Path, suffix: str) -> bytes:
     """The file's bytes, unpacked, checked to be UTF-8, without a byte order mark."""
-    raw = file.read_bytes()
-    if suffix.endswith(".gz"):
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise LogError("E_DAMAGED", f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+    raw = _unpacked(file, suffix)
     at = raw.find(b"\0")
     try:
         raw.decode()
     except UnicodeDecodeError as error:
         at = error.start
     if at >= 0:
-        kind = "UTF-16" if raw[:2] in _UTF_16_MARKS or raw[1:4:2] == b"\0\0" or raw[:3:2] == b"\0\0" else "not UTF-8"
         place = f"byte {at + 1} is 0x{raw[at]:02x}"
-        raise LogError("E_ENCODING", f"{file.name} is {kind} text ({place}); save it as UTF-8")
+        raise LogError("E_ENCODING", f"{file.name} is {_coding(raw)} text ({place}); save it as UTF-8")
     raw = raw.removeprefix(_BYTE_ORDER_MARK)
     if not raw.strip():
         raise LogError("E_EMPTY", f"{file.name} is empty; write the log again")
     return raw
+
+
+def _unpacked(file: Path, suffix: str) -> bytes:
+    raw = file.read_bytes()
+    if suffix.endswith(".gz"):
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise LogError("E_DAMAGED", f"{file.name} is not a whole gzip file ({error}); pack it again") from error
+    return raw
+
+
+def _coding(raw: bytes) -> str:
+    """What text that is not UTF-8 seems to be, by its first two letters."""
+    if raw[:4] in _UTF_32_MARKS or b"\0\0\0" in (raw[:3], raw[1:4]):
+        return "UTF-32"
+    return "UTF-16" if raw[:2] in _UTF_16_MARKS or b"\0\0" in (raw[1:4:2], raw[:3:2]) else "not UTF-8"
 
 
 def _csv(name: str, raw: bytes) -> pl.DataFrame:
@@ -290,8 +303,27 @@ def _keys_by_appearance(raw: bytes, count: int) -> list[str]:
     return list(keys)
 
 
-def _refuse_bad_line(name: str, raw: bytes) -> None:
-    """Raise for the first line that is not a JSON object, or whose values are of another kind than those above."""
+def refuse_mixed_kinds(file: Path, frame: pl.DataFrame) -> None:
+    """Raise for JSON Lines that have something else among the texts of one of these columns, of which polars makes
+    texts.
+
+    Raises:
+        LogError: naming the line.
+    """
+    suffix = _suffix(file)
+    texts = [column for column, kind in frame.schema.items() if kind == pl.String]
+    if suffix.startswith((".csv", ".parquet")) or not texts:
+        return
+    raw = _unpacked(file, suffix).removeprefix(_BYTE_ORDER_MARK)
+    for column in texts:
+        key = json.dumps(column, ensure_ascii=False).encode()
+        if raw.count(key + b':"') + raw.count(key + b': "') < frame[column].count():  # or it is written in another way
+            _refuse_bad_line(file.name, raw, texts)
+
+
+def _refuse_bad_line(name: str, raw: bytes, columns: Container[str] | None = None) -> None:
+    """Raise for the first line that is not a JSON object, or whose values, in these columns or all, are of another kind
+    than those above."""
     kinds: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(raw.split(b"\n"), start=1):
         try:
@@ -309,6 +341,8 @@ def _refuse_bad_line(name: str, raw: bytes) -> None:
                 "E_SYNTAX", f"{name} line {number} is {type(value).__name__}, not an object; write one object a line"
             )
         for key, cell in value.items():
+            if columns is not None and key not in columns:
+                continue
             if cell in (math.inf, -math.inf):
                 raise LogError("E_RANGE", f"{name} line {number}: {key} is more than a number can hold; correct it")
             kind, first = kinds.setdefault(key, (_kind(cell), number)) if cell is not None else ("", 0)

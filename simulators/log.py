@@ -172,7 +172,8 @@ class ReplayLog:
     is its own group.  ``contexts`` holds what is known of a query before any call, or is None;
     ``context_names`` are the columns that it was joined from, and ``context_cuts`` says where those that are numbers
     were cut.
-    ``weights`` counts how many queries a row stands for.  ``notes`` are doubts about the file that it came from.
+    ``weights`` counts how many queries a row stands for; how much it tells is another matter (see `evened`).
+    ``notes`` are doubts about the file that it came from.
     ``counted`` is there where rows are cells of a counted log.
     """
 
@@ -305,6 +306,19 @@ class ReplayLog:
             tiers=tuple(replace(tier, readings=kept(tier)) for tier in self.tiers),
             signals=tuple(replace(signal, readings=kept(signal)) for signal in self.signals if kept(signal)),
         )
+
+    def evened(self) -> ReplayLog:
+        """The log as what is learnt from it takes it: weights w that add up to as many equal rows as tell as much,
+        (sum w)^2 / sum w^2 (Kish, "Survey sampling", 1965), so that a factor common to all of them changes nothing.
+
+        A counted log is as it was: its weights count queries that were seen.
+        """
+        if self.counted is not None or (self.weights == 1.0).all():
+            return self
+        part = self.weights / self.weights.max()
+        mantissa, exponent = np.frexp(part * (math.fsum(part) / math.fsum(part**2)))
+        short = np.round(np.ldexp(mantissa, 40))  # so that the factor's rounding changes nothing either
+        return replace(self, weights=np.ldexp(short, exponent - 40))
 
     def without_contexts(self) -> ReplayLog:
         """The same queries, their contexts not told."""

@@ -33,7 +33,13 @@ from metaverify.simulators.columns import (
 )
 from metaverify.simulators.counts import counted_columns, is_counted, load_counts
 from metaverify.simulators.doubts import doubts, prompt_columns
-from metaverify.simulators.files import ends_amid_a_line, scan_table, told_as_log_errors, write_table
+from metaverify.simulators.files import (
+    ends_amid_a_line,
+    refuse_mixed_kinds,
+    scan_table,
+    told_as_log_errors,
+    write_table,
+)
 from metaverify.simulators.log import (
     Floats,
     Ints,
@@ -130,6 +136,7 @@ def read_log(
         table = _with_labels(scan_table(file), unlabelled)
         columns = _columns(file, table, context, group, weight, signals, samples)
         sheet = _sheet(file.name, table.select(*columns.used, *prompt_columns(columns)).collect())
+        refuse_mixed_kinds(file, sheet.frame)
         index = _index(sheet, columns)
         weights = _weights(sheet, columns.keys, index)
         choice = Choice(file.name, tiers, costs or {}, scale, signals, votes or {}, samples, unlabelled, partial)

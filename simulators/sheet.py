@@ -19,6 +19,8 @@ _MOST_STARS = 10  # of a rating that is written as a whole number
 _WHOLE = 2.0**53  # above it a float does not tell whole numbers apart
 _DEAREST = 1e100  # beyond it, and below its inverse, squares and ratios of prices overflow
 _HEAVIEST = 1e15  # of weights, likewise
+_NOT_0 = r"^\s*[+-]?[0-9.]*[1-9]"  # the beginning of a number that is not 0, whatever its exponent
+_ROUNDING = 1e-6  # that a confidence may be above 1 by
 _ANOTHER_UNIT = "too large or too small to reckon with; choose another unit"
 
 
@@ -101,6 +103,9 @@ class Sheet:
     def amounts(self, column: str, way_out: str) -> Floats:
         """A column of prices, 0 or from 1e-100 to 1e100, [rows], NaN where missing."""
         values = self.numbers(column, way_out)
+        if self.frame[column].dtype == pl.String:  # as in CSV: a number too small for any is read as 0
+            some = self.frame[column].str.contains(_NOT_0).fill_null(False).to_numpy()
+            self.refuse("E_RANGE", some & (values == 0), column, _ANOTHER_UNIT)
         self.refuse(
             "E_RANGE", ~np.isnan(values) & ~((values >= 0) & np.isfinite(values)), column, f"not a price; {way_out}"
         )
@@ -154,6 +159,8 @@ def _comma_hint(words: pl.Series, wrong: NDArray[np.bool_]) -> str:
 
 def _scale_hint(raw: Floats, scale: float) -> str:
     known = raw[~np.isnan(raw)]
+    if scale == 1 and known.max() <= 1 + _ROUNDING and known.min() >= 0:
+        return "rounding? correct it to 1"
     if scale == 1 and 1 < known.max() <= _MOST_STARS and (known == np.rint(known)).all() and known.min() >= 0:
         return f"a rating? use --scale {known.max():g}"
     if scale == 1 and known.min() >= 0 and known.max() <= _PERCENT and np.quantile(known, 0.99) > 1:

@@ -9,10 +9,13 @@ from typing import Any, NoReturn
 from metaverify.simulators.files import distinct_keys, refuse_constant
 from metaverify.simulators.log import LogError
 
-__all__ = ["check_step", "read_step"]
+__all__ = ["ENDS", "check_step", "read_step"]
+
+ENDS = ("accept", "abstain")
+"""The actions that end a request."""
 
 _WAY_OUT = "give the file that DecisionLog wrote"
-_ACTIONS = ("call", "verify", "accept", "abstain")
+_ACTIONS = ("call", "verify", *ENDS)
 _NOTHING = type(None)
 _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "key": ((str, int), "text or a whole number"),

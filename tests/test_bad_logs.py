@@ -123,6 +123,34 @@ FIXTURES: dict[str, Bad] = {
         ("line 7: correct_small is true", "a number in line 1", "one kind"),
         "log.jsonl",
     ),
+    "a number among texts for ids in JSON": Bad(
+        lines(log(query_id=lambda at: 7 if at == 6 else f"q{at}")),
+        "E_TYPE",
+        ("line 7: query_id is 7, a number, but text in line 1", "one kind"),
+        "log.jsonl",
+    ),
+    "truth among texts for ids in JSON": Bad(
+        lines(log(query_id=lambda at: at == 0 or f"q{at}")),
+        "E_TYPE",
+        ('line 2: query_id is "q1", text, but true or false in line 1',),
+        "log.jsonl",
+    ),
+    "a number in quotes among numbers in JSON": Bad(
+        lines(log(conf_small=in_row(5, "0.637", 0.5))),
+        "E_TYPE",
+        ('line 5: conf_small is "0.637", text, but a number in line 1',),
+        "log.jsonl",
+    ),
+    "a confidence of 1 and rounding": Bad(
+        csv(log(conf_small=in_row(5, "1.000000000001", 0.5))),
+        "E_RANGE",
+        ("row 5: conf_small is", "rounding\\? correct it to 1"),
+    ),
+    "a price too small for any number": Bad(
+        csv(log(cost_small=in_row(5, "1e-400", 0.5))),
+        "E_RANGE",
+        ("row 5: cost_small is 1e-400, too large or too small",),
+    ),
     "a tier unobserved in part": Bad(
         csv(log(correct_large=lambda at: "" if at % 5 else 1)),
         "E_MISSING",
@@ -205,6 +233,10 @@ FIXTURES: dict[str, Bad] = {
     "a row too short": Bad(SOUND + b"q,x\n", "E_SYNTAX", ("row 241 has 2 fields where the header has 8",)),
     "a NUL": Bad(SOUND.replace(b"q7,", b"q\x007,", 1), "E_ENCODING", ("byte \\d+ is 0x00",)),
     "UTF-16": Bad(SOUND.decode().encode("utf-16"), "E_ENCODING", ("UTF-16", "save it as UTF-8")),
+    **{
+        coding: Bad(SOUND.decode().encode(coding), "E_ENCODING", ("is UTF-32 text", "save it as UTF-8"))
+        for coding in ("utf-32", "utf-32-le", "utf-32-be")
+    },
     "UTF-16 without a mark": Bad(SOUND.decode().encode("utf-16-le"), "E_ENCODING", ("UTF-16", "save it as UTF-8")),
     "another kind of file": Bad(SOUND, "E_FILE", ("no known suffix", r"\.parquet"), "log.xlsx"),
     # ids and columns

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     reasons = {
         "requests_left_out": "requests left out: a guard had moved them, so nobody knows the chance of their calls",
         "labels_left_out": "labels left out: their answers are not in the decision log",
-        "lines_skipped": "lines skipped: cut short by a crash",
+        "lines_skipped": "lines skipped: cut short by a crash, or of a request that was",
     }
     for name, why in reasons.items():
         if told[name]:

@@ -8,6 +8,7 @@ from typing import Any
 from metaverify.simulators.decisions import request_rows
 from metaverify.simulators.importers.importer import Importer
 from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.steps import ENDS
 
 __all__ = ["IMPORTER"]
 
@@ -30,13 +31,16 @@ def read(source: Source) -> Iterator[Record | Unused]:
 
 
 def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
-    """The answers of a request with their labels; of a key that came several times the last request counts."""
+    """The answers of a request with their labels; of a key that came several times the last whole request counts."""
     labels = {str(r.values["tier"]): r for r in records if "step" not in r.values}
     steps = sorted((r for r in records if "step" in r.values), key=lambda r: _time(r.values))
-    begins = [at for at, record in enumerate(steps) if record.values["step"] == 0]
-    last = steps[begins[-1] :] if begins else []
-    for record in steps[: len(steps) - len(last)]:
-        yield Unused(record.line, "is of a request whose key came again" if begins else "is of a request cut short")
+    runs = _runs(steps)
+    whole = [run for run in runs if _is_whole(run)]
+    last = whole[-1] if whole else []
+    for run in runs:
+        if run is not last:
+            why = "is of a request whose key came again" if _is_whole(run) else "is of a request cut short"
+            yield from (Unused(record.line, why) for record in run)
     try:
         rows = list(request_rows(last[0].key or "", [record.values for record in last])) if last else []
     except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
@@ -53,6 +57,19 @@ def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
         known = labels[row["tier"]].values if row["tier"] in labels and row["tier"] in bought else {}
         own = {name: known[name] for name in ("correct", "label_propensity") if name in known}
         yield Record(last[0].line, {**row, **own})
+
+
+def _runs(steps: Sequence[Record]) -> list[Sequence[Record]]:
+    """The steps of one key, in order, by the requests that they belong to."""
+    ended = [True, *(step.values["action"] in ENDS for step in steps)]
+    begins = [at for at, step in enumerate(steps) if ended[at] or step.values["step"] == 0]
+    return [steps[begin:end] for begin, end in zip(begins, [*begins[1:], len(steps)], strict=True)]
+
+
+def _is_whole(run: Sequence[Record]) -> bool:
+    """Whether the steps of a request are all there."""
+    numbers = [record.values["step"] for record in run]
+    return numbers == [*range(len(run))] and run[-1].values["action"] in ENDS
 
 
 def _time(step: Any) -> float:

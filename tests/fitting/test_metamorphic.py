@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaverify.fitting.coding import code_log, ladders_of
+from metaverify.fitting.compare import compare
 from metaverify.fitting.export import policy_of
 from metaverify.fitting.fit import fit
 from metaverify.fitting.frontier import Frontier, InfeasibleBudgetError, trace_frontier
@@ -168,6 +169,52 @@ def test_a_heavy_row_stands_for_as_many_rows() -> None:
     weights = np.random.default_rng(4).integers(1, 4, 120)
     heavy = count_policy(replace(log, weights=weights.astype(float)))
     assert heavy.nodes == count_policy(log.take(np.repeat(np.arange(120), weights))).nodes
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_factor_common_to_all_weights_changes_no_letter_of_the_file(equal: bool) -> None:
+    log = random_log(300, 5, varying=True, contexts=2, readings=("free paid", "free", ""))
+    drawn = np.ones(300) if equal else np.random.default_rng(5).integers(1, 4, 300).astype(float)
+    files, spent = set(), set()
+    for factor in (1e-3, 0.3, 1.0, 1e12):
+        found = fit(replace(log, weights=factor * drawn), budget=3.0, folds=2, compare=False)
+        told = {name: value for name, value in found.policy.provenance.items() if name != "log"}
+        files.add(dump_policy(replace(found.policy, provenance=told)))
+        spent.add(repr(found.outcome))
+        rows = drawn.sum() ** 2 / (drawn**2).sum()  # Kish
+        listed = [r.counts for tier in found.policy.tiers for r in tier.readings]
+        listed += [counts for *_, counts in found.policy.provenance["prices"]]
+        assert len(listed) > 3
+        for counts in listed:
+            assert sum(counts) == pytest.approx(rows, abs=len(counts) / 2)
+    assert (len(files), len(spent)) == (1, 1)
+
+
+def test_a_factor_common_to_all_weights_changes_no_comparison() -> None:
+    log = random_log(120, 6, weighted=True, groups=True)
+    one, other = (
+        compare(replace(log, weights=factor * log.weights), ["chain"], budgets=[3.0], folds=2, resamples=20)
+        for factor in (1.0, 1e-3)
+    )
+    scores = ([replace(method, seconds=0.0) for method in found.methods] for found in (one, other))
+    assert next(scores) == next(scores)
+    assert replace(one, fingerprint="", methods=()) == replace(other, fingerprint="", methods=())
+
+
+def test_weight_2_is_a_row_twice_in_the_histograms_of_a_fit() -> None:
+    log = random_log(300, 7)
+    weights = np.where(np.arange(300) % 5 == 0, 2.0, 1.0)
+    many = log.take(np.repeat(np.arange(300), weights.astype(int)))
+    many = replace(many, query_ids=np.array([f"{at:04}" for at in range(360)], dtype=object))
+    heavy, twice = (
+        fit(of, budget=3.0, learner=CHAIN, folds=2, compare=False).policy.tiers
+        for of in (replace(log, weights=weights), replace(many, group_ids=many.query_ids))
+    )
+    assert any(tier.readings for tier in heavy)
+    for one, other in zip(heavy, twice, strict=True):
+        for mine, theirs in zip(one.readings, other.readings, strict=True):
+            assert mine.cuts == theirs.cuts
+            assert np.array(mine.counts) / sum(mine.counts) == pytest.approx(np.array(theirs.counts) / 360, abs=0.002)
 
 
 def renamed(log: ReplayLog, names: dict[str, str]) -> ReplayLog:

@@ -363,6 +363,26 @@ def test_decisions_and_labels_become_the_partial_log_that_joining_them_gives(rou
                 np.testing.assert_array_equal(found.labels[tier].chance, was.labels[tier].chance[take])
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_request_that_lacks_a_step_is_not_used_and_the_whole_one_before_it_is(
+    routed: Path, tmp_path: Path, lost: int
+) -> None:
+    text = routed.read_text().splitlines()
+    steps = [json.loads(line) for line in text]
+    long = next(step["key"] for step in steps if step["step"] == 2)  # calls both tiers
+    again = [{**step, "time": step["time"] + 60, "context": "late"} for step in steps if step["key"] == long]
+    del again[lost]
+    routed.write_text("\n".join([*text, *map(json.dumps, again)]))
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"query_id": long, "tier": "a", "correct": 1}))
+    report = import_log("decisions", [routed, tmp_path / "labels.jsonl"], tmp_path / "out.parquet")
+    assert report.queries == 60
+    assert {fault.why: fault.count for fault in report.faults}["is of a request cut short"] == 2
+    assert "late" not in pl.read_parquet(tmp_path / "out.parquet")["context"]
+    rows, skipped = read_decisions(routed)
+    assert (rows["query_id"].n_unique(), skipped) == (60, 2)
+    assert "late" not in rows["context"]
+
+
 def test_what_of_decisions_is_no_whole_request_is_told(routed: Path, tmp_path: Path) -> None:
     text = routed.read_text().splitlines()
     again = [json.loads(line) for line in text if '"r0"' in line]

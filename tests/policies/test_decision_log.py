@@ -370,6 +370,38 @@ def test_a_disk_that_takes_half_a_batch_counts_it_and_the_next_begins_on_a_line_
     assert [json.loads(line)["step"] for line in others] == [0, 1, 2] * 2
 
 
+@pytest.mark.parametrize("torn", [False, True])
+def test_of_a_batch_that_is_cut_off_anywhere_the_requests_that_are_whole_in_the_file_are_not_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    batch = [b'{"key": 1}\n', b'{"key": 22}\n{"key": 22}\n', b'{"key": 3}\n']
+    whole = Path.open
+
+    class Short:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, data: bytes) -> int:
+            return int(self.file.write(data[:room]))
+
+    def opens(self: Path, mode: str, **options: Any) -> Any:
+        return whole(self, mode) if mode == "rb" else Short(whole(self, mode, **options))
+
+    monkeypatch.setattr(Path, "open", opens)
+    for room in range(len(b"".join(batch)) + 2):
+        path = tmp_path / f"{room}.jsonl"
+        path.write_text('{"key": 0, "s' if torn else "")
+        kept = DecisionLog(path)._append(batch)
+        there = path.read_bytes().split(b"\n")
+        assert kept == sum(there.count(one.split(b"\n")[0]) == one.count(b"\n") for one in batch)
+
+
 def test_a_request_that_has_no_line_takes_no_other_with_it(tmp_path: Path) -> None:
     routed = [Router(cascade(), doubted).route("?", key=key) for key in range(200)]
     spoilt = replace(routed[100], context={1})  # type: ignore[arg-type]
@@ -456,7 +488,7 @@ def test_a_line_that_another_process_is_just_writing_is_not_taken_for_a_torn_one
 
     monkeypatch.setattr("metaverify.policies.decision_log.time.sleep", sleep)
     log = DecisionLog(path)
-    assert log._append([b'{"whole": 1}\n'])
+    assert log._append([b'{"whole": 1}\n']) == 1
     assert (waits, path.read_text()) == ([0.0, 0.05], '{"half": 1}\n{"whole": 1}\n')
 
 

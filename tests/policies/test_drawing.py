@@ -6,7 +6,7 @@ import html
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,6 +97,16 @@ def test_a_small_policy_is_drawn_so() -> None:
 
 def test_a_small_policy_is_a_flowchart_so() -> None:
     assert draw_mermaid(POLICY) == MERMAID
+
+
+@pytest.mark.parametrize("draw", [draw_text, draw_mermaid])
+def test_what_turns_the_writing_around_is_drawn_as_a_space(draw: Callable[[Policy], str]) -> None:
+    turned = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    label = "".join(f"a{letter}b" for letter in turned) + "\u05d0\u200db\x1b"
+    vertices = tuple(replace(vertex, context_roots={label: vertex.root}) for vertex in POLICY.vertices)
+    drawn = draw(replace(POLICY, vertices=vertices))
+    assert not {*turned, "\x1b"} & {*drawn}
+    assert "a b" * len(turned) + "\u05d0\u200db " in drawn
 
 
 def test_without_beliefs_there_are_no_shares_and_no_qualities() -> None:

@@ -591,6 +591,32 @@ OF_EACH_KIND: list[tuple[str, tuple[Any, ...], Any, str, str]] = [
     ("votes", ("vertices", 0, "beliefs", "1", 0, 0), 0.96, "E_PROB", "vertices[0].beliefs.1[0]"),
     ("votes", ("vertices", 0, "beliefs", "1", 1, 0), 0.2, "E_PROB", "vertices[0].beliefs.1[1]"),
     ("numbers", ("operating_point", "high"), 1, "E_RANGE", "operating_point.high"),
+    *(
+        ("policy", ("provenance", key), value, code, f"provenance.{key}{place}")
+        for key, value, code, place in (
+            ("log", None, "E_TYPE", ""),
+            ("queries", 5, "E_TYPE", ""),
+            ("rows", 5, "E_TYPE", ""),
+            ("rows", None, "E_TYPE", ""),
+            ("rows", ["0a:1b", 5], "E_TYPE", "[1]"),
+            ("rows", ["nocolon"], "E_SCHEMA", "[0]"),
+            ("rows", ["0a:1b", "a:b:c"], "E_SCHEMA", "[1]"),
+            ("dearest", 3, "E_TYPE", ""),
+            ("dearest", [["small"]], "E_SCHEMA", "[0]"),
+            ("dearest", ["abc"], "E_SCHEMA", "[0]"),
+            ("dearest", [["small", None, 1.0], ["small", None, "x"]], "E_TYPE", "[1].price"),
+            ("dearest", [["small", None, -5.0]], "E_RANGE", "[0].price"),
+            ("dearest", [[1, None, 5.0]], "E_TYPE", "[0].tier"),
+            ("dearest", [["small", 1, 5.0]], "E_TYPE", "[0].reading"),
+            ("prices", {"a": 1}, "E_TYPE", ""),
+            ("prices", [["small", None, [0.5]]], "E_SCHEMA", "[0]"),
+            ("prices", [["small", None, ["nan"], [1, 2]]], "E_TYPE", "[0].cuts[0]"),
+            ("prices", [["small", None, [2.0, 1.0], [1, 2, 3]]], "E_RANGE", "[0].cuts"),
+            ("prices", [["small", None, [-1.0], [1, 2]]], "E_RANGE", "[0].cuts[0]"),
+            ("prices", [["small", None, [0.5], [1, -2]]], "E_RANGE", "[0].counts[1]"),
+            ("prices", [["small", None, [0.5], [1]]], "E_SCHEMA", "[0].counts"),
+        )
+    ),
     ("outages", ("vertices", 0, "outages"), [], "E_SCHEMA", "vertices[0].outages"),
     ("outages", ("vertices", 0, "outages"), None, "E_TYPE", "vertices[0].outages"),
     ("outages", ("vertices", 0, "outages", 0), None, "E_TYPE", "vertices[0].outages[0]"),
@@ -627,6 +653,19 @@ def test_a_golden_file_of_each_kind_is_refused_for(
     error = refusal(sealed(document))
     assert error.code == code
     assert error.place.removeprefix("document.") == place
+
+
+def test_what_is_read_of_the_provenance_may_be_there_or_not_beside_anything_else() -> None:
+    told = {
+        "rows": ["0a1b:2c"],
+        "dearest": [["small", None, 5.0], ["gone", "look", 0]],
+        "prices": [["small", None, [0.0, 2.5], [1, 2, 0]], ["small", "conf", [], [3]]],
+        "queries": "sha256:1",
+        **{"log": "", "tier": None, "dear": [3], "seed": 7},
+    }
+    for kept in ({}, told, {"rows": [], "dearest": [], "prices": []}):
+        policy = parse_policy(sealed({**golden(), "provenance": kept}))
+        assert policy.provenance == kept
 
 
 def test_names_of_any_script_are_names() -> None:

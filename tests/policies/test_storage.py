@@ -24,7 +24,7 @@ from metaverify.policies import storage
 from metaverify.policies.document import read_at_most
 from metaverify.policies.file import PolicyFileError, load_policy, parse_policy, save_policy
 from metaverify.policies.policy import Policy
-from metaverify.policies.storage import signature_path, write_atomically
+from metaverify.policies.storage import _make_temporary, signature_path, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -495,6 +495,22 @@ def test_a_temporary_file_is_new_and_locked_and_named_so_that_the_next_writer_kn
     assert flags & os.O_CREAT
     assert folder == tmp_path.name
     assert locked == [fcntl.LOCK_EX]
+
+
+@posix
+@pytest.mark.parametrize("letter", ["a", "\u00fc"])
+def test_a_name_as_long_as_a_folder_takes_is_written_and_cleaned_up_after(tmp_path: Path, letter: str) -> None:
+    size = len(letter.encode())
+    for length in (232, 233, 234, 245, 255):
+        target = tmp_path / (letter * (length // size)).ljust(length // size + length % size, "x")
+        write_atomically(target, b"old")
+        handle, stale = _make_temporary(target)  # as of a writer that is killed
+        os.close(handle)
+        write_atomically(target, b"new")
+        assert target.read_bytes() == b"new"
+        assert not stale.exists()
+    with pytest.raises(OSError, match="too long"):
+        write_atomically(tmp_path / ("a" * 256), b"")
 
 
 @posix

@@ -109,6 +109,53 @@ def test_torn_lines_are_counted_and_the_last_request_of_a_key_counts(tmp_path: P
     assert rows.filter(tier="tier0", reading="free")["confidence"].to_list() == [0.9]
 
 
+@pytest.mark.parametrize("lost", [(0,), (1,), (2,), (3,), (1, 2), (0, 3)])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_request_of_which_a_line_is_lost_is_left_out_and_its_other_lines_are_counted(
+    tmp_path: Path, lost: tuple[int, ...], before: bool
+) -> None:
+    path = tmp_path / "log.jsonl"
+    with DecisionLog(path) as log:
+        for confidence in (0.1, 0.9):
+            router = Router(both(), lambda t, _, c=confidence: Reply(t, {"free": c}), lambda *_: Look(None), log=log)
+            router.route("?", key="q")
+        router.route("?", key="other")
+    lines = path.read_text().splitlines()
+    first, second, other = lines[:4], lines[4:8], lines[8:]
+    damaged = [told for at, told in enumerate(second) if at not in lost]
+    path.write_text("\n".join([*(first if before else []), *damaged, *other]))
+    rows, skipped = read_decisions(path)
+    assert skipped == 4 - len(lost)
+    free = rows.filter(tier="tier0", reading="free")
+    assert dict(free.select("query_id", "confidence").iter_rows()) == {"other": 0.9} | ({"q": 0.1} if before else {})
+
+
+def test_whatever_the_writer_takes_the_reader_takes(tmp_path: Path) -> None:
+    """One request that cannot be read back would make the whole file unreadable: such a one is not written."""
+    path = tmp_path / "log.jsonl"
+    texts = ("a", "\ud800", "\udfff", "\U0001f600", "\\ud800", "\u202e", "\x00", "")
+    costs = (0.0, 1.0, 1e-100, 9e-101, 5e-324, 1e-300, 1e100, 2e100, 1e300)
+    half = texts[1:3]
+    with DecisionLog(path) as log:
+        for at, text in enumerate(texts):
+            reply = Reply("a", {"free": 0.5, text: 0.5})
+            router = Router(both(), lambda t, _, r=reply: r, lambda *_: Look(0.5), log=log)
+            router.route("?", key=f"reading {at}")
+            router = Router(both(), lambda t, _: Reply("a"), lambda *_: Look(0.5), log=log)
+            router.route("?", key=f"context {at}", context=text)
+            router.route("?", key=f"key {at} {text}")
+        for cost in costs:
+            router = Router(both(), lambda t, _, c=cost: Reply("a", {}, c), lambda *_: Look(0.5), log=log)
+            router.route("?", key=f"cost {cost}")
+    rows, skipped = read_decisions(path)
+    assert skipped == 0
+    assert log.drops["no line"] == log.dropped == 3 * len(half) + 3  # two costs were no amounts
+    wanted = {f"{what} {at}" for what in ("reading", "context") for at, text in enumerate(texts) if text not in half}
+    wanted |= {f"key {at} {text}" for at, text in enumerate(texts) if text not in half}
+    wanted |= {f"cost {cost}" for cost in costs if cost == 0.0 or cost >= 1e-100}
+    assert set(rows["query_id"]) == wanted
+
+
 STEP: dict[str, Any] = {
     **{"key": "q", "step": 0, "action": "call", "tier": "a", "reading": None, "confidence": {"conf": 0.5}},
     **{"cost": 1.0, "propensity": 1.0, "reason": "", "context": None},
@@ -215,6 +262,7 @@ def test_every_value_that_a_step_may_have_is_read(tmp_path: Path) -> None:
         line(key="\u00fc", step=1, action="verify", reading="paid", confidence={"paid": None}, propensity=None),
         line(key="\u00fc", step=2, action="abstain", tier=None, confidence={}, cost=0, unseen={"b": 0.25}, context="c"),
         line(key=17, confidence={}, propensity=0.5),
+        line(key=17, step=1, action="accept", confidence={}, cost=0, propensity=0.5),
     ]
     path.write_bytes(("\n".join([*steps, "", '{"key": 17, "st', "\x00\x00"])).encode() + b"\xff")
     rows, skipped = read_decisions(path)

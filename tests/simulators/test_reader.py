@@ -995,6 +995,20 @@ def test_mixed_kinds_in_json_are_told(tmp_path: Path) -> None:
     assert said(path) == f"log.jsonl line 2: {fault}"
 
 
+def test_mixed_kinds_in_a_json_column_that_is_not_used_are_no_matter(tmp_path: Path) -> None:
+    rows = [
+        {"query_id": f'"query_id": {at}', "correct_a": 1, "cost_a": 1, "note": [at, "x"][at % 2]} for at in range(4)
+    ]
+    text = "\n".join(map(json.dumps, rows)) + '\n{"query_id" : "\\u00fc", "correct_a": 0, "cost_a": 1}'
+    assert read_log(write(tmp_path, text, "log.jsonl")).query_ids.tolist() == [r["query_id"] for r in rows] + ["\u00fc"]
+
+
+def test_a_price_of_zero_may_be_written_in_any_way(tmp_path: Path) -> None:
+    for zero in ("0", "0.0", "-0", "0e5", ".0", " 0.00E-400"):
+        log = read_log(write(tmp_path, f"correct_a,cost_a\n1,{zero}\n0,1\n"))
+        assert log.tiers[0].cost.tolist() == [0.0, 1.0]
+
+
 def test_a_gzip_file_cut_off_is_named(tmp_path: Path) -> None:
     whole = gzip.compress((WIDE + "a,1,1,1\nb,1,1,1\n").encode())
     assert len(read_log(write(tmp_path, whole, "log.csv.gz"))) == 2
