@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from metaverify.fitting.coding import code_log, code_partial, ladders_of
 from metaverify.fitting.context import contextual_table
 from metaverify.fitting.crossfit import CrossFit, FoldRun, calibrate
+from metaverify.fitting.finish import origin, rounded
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.learner import Study, TableLearner, bins_that_fit
 from metaverify.fitting.models.average import Average
@@ -29,7 +29,7 @@ from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LogError, fingerprint, fingerprint_queries
+from metaverify.simulators.log import LogError
 from metaverify.simulators.offpolicy import Finding, appraise, robust_values, untried
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.partial import PartialLog, complete
@@ -303,7 +303,7 @@ def _finished(
     policy: Policy, partial: PartialLog, learner: TableLearner, quality: Estimate, cost: Estimate, folds: int, seed: int
 ) -> Policy:
     """The policy with evidence and provenance."""
-    log = partial.log
+    policy, log = rounded(policy), partial.log
     evidence = {
         "rows": len(log),
         "groups": log.group_count,
@@ -316,16 +316,10 @@ def _finished(
     provenance = {
         "method": "partial",
         "options": {"model": name_of(learner.model), "bins": learner.bins},
-        "log": fingerprint(log),
-        "queries": fingerprint_queries(log),
-        "seed": seed,
-        "metaverify": version("metaverify"),
-        "parent": None,
+        **origin(partial, policy.tiers, seed),
     }
-    vertices = tuple(replace(v, quality=min(max(v.quality, 0.0), 1.0)) for v in policy.vertices)
     return replace(
         policy,
-        vertices=vertices,
         context=log.context_names,
         context_cuts=log.context_cuts,
         evidence=evidence,
