@@ -53,8 +53,10 @@ def overlapping(policy: Policy, log: ReplayLog) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Readings:
-    """What was read: the readings that the policy knows or, where it knows none, all of its tiers; one that the log does
-    not have is missing."""
+    """What was read: the readings that the policy knows or, where it knows none, all of its tiers.
+
+    One that the log does not have is missing.
+    """
 
     columns: tuple[Floats, ...]  # a reading: [n]
     seen: tuple[Bools, ...]  # a reading: [n], whether its answer was there at all
