@@ -167,7 +167,9 @@ def fit_partial(
     point = policy.point
     reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
     ledger = crossed.ledger(crossed.target(budget) if budget is not None and point.low != point.high else reached)
-    quality, cost = (mean_with_interval(values, crossed.rows()) for values in (ledger.quality, ledger.cost))
+    own = appraise(policy, partial).estimators["dr"]
+    quality = _no_narrower(mean_with_interval(ledger.quality, crossed.rows()), own.quality)
+    cost = _no_narrower(mean_with_interval(ledger.cost, crossed.rows()), own.cost)
     by_classes = {} if found else _by_classes(learner, partial)
     return PartialFit(
         _finished(policy, partial, learner, quality, cost, folds, seed),
@@ -179,6 +181,14 @@ def fit_partial(
         tuple(found),
         tuple(f"never called, and not to be called: {gap}" for gap in found),
     )
+
+
+def _no_narrower(estimate: Estimate, own: Finding) -> Estimate:
+    """The estimate with an interval as wide as the policy's own on the log, which knows how few queries it rests on."""
+    if own.mean is None:
+        return estimate
+    half = max(estimate.high - estimate.mean, (own.high - own.low) / 2.0)
+    return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half)
 
 
 def gaps(partial: PartialLog, bins: int = BINS) -> list[Gap]:

@@ -328,7 +328,6 @@ def _misfit(log: ReplayLog, at: int, answers: Mapping[str, Sighting]) -> list[Lo
     for tier in log.tiers[:at]:
         there, earlier = answers[tier.name].seen, answers[tier.name].chance
         given = np.divide(np.minimum(own.chance, earlier), earlier, out=np.full(len(log), np.nan), where=there)
-        given = np.where(there & own.seen & (given == 0.0), np.nan, given)
         columns = {f"{reading.name} of {tier.name}": reading.confidence for reading in tier.readings}
         told = told or misfit(Sighting(own.seen & there, given), there, columns)
     return _misfits(f"calls of {name}", name, told)

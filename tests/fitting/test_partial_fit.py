@@ -145,6 +145,14 @@ def test_a_fit_says_what_its_policy_is_to_earn(fitted: PartialFit) -> None:
     assert fitted.gaps == ()
 
 
+def test_its_intervals_know_how_few_queries_they_rest_on() -> None:
+    few = observed_by(OLD, hopeless().draw(700, 4), Exploration(0.1))
+    found = fit_partial(few, budget=5.0, folds=2)
+    own = appraise(found.policy, few).estimators["dr"]
+    for estimate, of in ((found.quality, own.quality), (found.cost, own.cost)):
+        assert estimate.high - estimate.low >= (of.high - of.low) * (1 - 1e-9)
+
+
 def test_fixed_tiers_stand_beside_it(fitted: PartialFit) -> None:
     truth = tier_quality(hopeless())
     for reference, quality in zip(fitted.references, truth, strict=True):
