@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -17,11 +17,12 @@ from metaverify.policies.file import dump_policy
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LoggedTier, ReplayLog, fingerprint_queries
+from metaverify.simulators.log import LoggedTier, fingerprint_queries
 from metaverify.simulators.outcome import Estimate, Outcome
 from metaverify.simulators.overlap import sample_of_rows
+from metaverify.simulators.partial import PartialLog, Sighting, whole
 
-__all__ = ["certified", "finish"]
+__all__ = ["certified", "finish", "origin", "rounded"]
 
 Floats = NDArray[np.float64]
 
@@ -30,26 +31,31 @@ PRICE_BINS = 8
 
 def finish(chosen: Learnt, job: Job) -> Policy:
     """The policy as it goes into its file: rounded, with evidence and provenance, small enough."""
-    policy = with_evidence(chosen.policy, chosen.targets, chosen.crossed)
-    vertices = tuple(
-        replace(v, price=_nine(v.price), cost=_nine(v.cost), quality=_nine(min(max(v.quality, 0.0), 1.0)))
-        for v in policy.vertices
-    )
-    tiers = tuple(
-        replace(t, price=_nine(t.price), readings=tuple(replace(r, price=_nine(r.price)) for r in t.readings))
-        for t in policy.tiers
-    )
+    policy = rounded(with_evidence(chosen.policy, chosen.targets, chosen.crossed))
     return _small_enough(
         replace(
             policy,
-            tiers=tiers,
-            vertices=vertices,
-            point=replace(policy.point, share=_nine(policy.point.share)),
             context=job.log.context_names,
             evidence=_evidence(chosen.outcome, job.folds),
             provenance=_provenance(job, chosen.candidate.learner, policy.tiers),
             context_cuts=job.log.context_cuts,
         )
+    )
+
+
+def rounded(policy: Policy) -> Policy:
+    """The policy with its prices and expectations to nine significant digits, and qualities in [0, 1]."""
+    return replace(
+        policy,
+        tiers=tuple(
+            replace(t, price=_nine(t.price), readings=tuple(replace(r, price=_nine(r.price)) for r in t.readings))
+            for t in policy.tiers
+        ),
+        vertices=tuple(
+            replace(v, price=_nine(v.price), cost=_nine(v.cost), quality=_nine(min(max(v.quality, 0.0), 1.0)))
+            for v in policy.vertices
+        ),
+        point=replace(policy.point, share=_nine(policy.point.share)),
     )
 
 
@@ -93,50 +99,80 @@ def _evidence(outcome: Outcome, folds: int) -> Mapping[str, Any]:
 
 
 def _provenance(job: Job, learner: Learner, tiers: Sequence[Tier]) -> Mapping[str, Any]:
+    return {**learner.describe(), **origin(whole(job.log), tiers, job.seed, job.fingerprint)}
+
+
+def origin(partial: PartialLog, tiers: Sequence[Tier], seed: int, mark: str) -> Mapping[str, Any]:
+    """What a policy file remembers of the log that was fitted on: its fingerprint ``mark``, rows, and what they cost."""
     return {
-        **learner.describe(),
-        "log": job.fingerprint,
-        "queries": fingerprint_queries(job.log),
-        "rows": list(sample_of_rows(job.log, tiers)),
-        "dearest": _dearest(job.log, tiers),
-        "prices": _prices(job.log, tiers),
-        "seed": job.seed,
+        "log": mark,
+        "queries": fingerprint_queries(partial.log),
+        "rows": list(sample_of_rows(partial.log, tiers)),
+        "dearest": _dearest(partial, tiers),
+        "prices": _prices(partial, tiers),
+        "seed": seed,
         "metaverify": version("metaverify"),
         "parent": None,
     }
 
 
-def _bought(log: ReplayLog, tiers: Sequence[Tier]) -> list[tuple[str, str | None, Floats]]:
-    """What can be bought, and what it cost each query: (tier, reading, [n]), None for an answer."""
-    bought: list[tuple[str, str | None, Floats]] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bought:
+    """What can be bought, a tier's answer (``reading`` None) or a reading, and what it cost where it was."""
+
+    tier: str
+    reading: str | None
+    price: Floats  # [m]
+    weight: Floats  # [m], of the query for all that it stands for; their sum is that of as many equally likely ones
+
+    @classmethod
+    def of(cls, tier: str, reading: str | None, price: Floats, weights: Floats, sighting: Sighting | None) -> _Bought:
+        if sighting is None:
+            return cls(tier, reading, price, weights)
+        price, weights, chance = price[sighting.seen], weights[sighting.seen], sighting.chance[sighting.seen]
+        squares = float((weights / chance**2).sum())
+        return cls(tier, reading, price, weights / chance * (float((weights / chance).sum()) / max(squares, 1e-300)))
+
+    @property
+    def varies(self) -> bool:
+        return bool((self.price != self.price[:1]).any())
+
+
+def _bought(partial: PartialLog, tiers: Sequence[Tier]) -> list[_Bought]:
+    weights, bought = partial.log.weights, []
     for tier in tiers:
-        source = log.source(tier.name)
-        bought += [(tier.name, None, source.cost)] if isinstance(source, LoggedTier) else []
-        bought += [(tier.name, r.name, r.price) for r in source.readings]
+        source = partial.log.source(tier.name)
+        if isinstance(source, LoggedTier):
+            bought.append(_Bought.of(tier.name, None, source.cost, weights, partial.answers[tier.name]))
+        for reading in source.readings:
+            sighting = partial.readings.get((tier.name, reading.name), partial.answers.get(tier.name))
+            bought.append(_Bought.of(tier.name, reading.name, reading.price, weights, sighting))
     return bought
 
 
-def _dearest(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
+def _dearest(partial: PartialLog, tiers: Sequence[Tier]) -> list[list[Any]]:
     """Of what does not always cost the same the most that it cost: [tier, reading, price], null for an answer."""
-    bought = _bought(log, tiers)
-    if log.counted is not None:
-        most = log.counted.dearest
-        return [[tier, name, _nine(most[tier, name])] for tier, name, _ in bought if (tier, name) in most]
-    return [[tier, name, _nine(float(price.max()))] for tier, name, price in bought if (price != price[0]).any()]
+    bought, counted = _bought(partial, tiers), partial.log.counted
+    if counted is not None:
+        most = counted.dearest
+        return [
+            [of.tier, of.reading, _nine(most[of.tier, of.reading])] for of in bought if (of.tier, of.reading) in most
+        ]
+    return [[of.tier, of.reading, _nine(float(of.price.max()))] for of in bought if of.varies]
 
 
-def _prices(log: ReplayLog, tiers: Sequence[Tier]) -> list[list[Any]]:
+def _prices(partial: PartialLog, tiers: Sequence[Tier]) -> list[list[Any]]:
     """Of what does not always cost the same a histogram, [tier, reading, cuts, counts], by which a monitor sees that a
     price rose; nothing of a counted log, which has sums only, and of votes, of which few or all may be bought."""
     found: list[list[Any]] = []
-    if log.counted is not None:
+    if partial.log.counted is not None:
         return found
-    whole = {(t.name, r.name) for t in tiers for r in t.readings if r.votes}
-    for tier, name, price in _bought(log, tiers):
-        if (price != price[0]).any() and (tier, name) not in whole:
-            cuts = balanced_cuts(price, log.weights, PRICE_BINS)
-            counts = np.bincount(np.searchsorted(cuts, price, "right"), log.weights, len(cuts) + 1)
-            found.append([tier, name, list(cuts), [round(count) for count in counts.tolist()]])
+    polled = {(t.name, r.name) for t in tiers for r in t.readings if r.votes}
+    for of in _bought(partial, tiers):
+        if of.varies and (of.tier, of.reading) not in polled:
+            cuts = balanced_cuts(of.price, of.weight, PRICE_BINS)
+            counts = np.bincount(np.searchsorted(cuts, of.price, "right"), of.weight, len(cuts) + 1)
+            found.append([of.tier, of.reading, list(cuts), [round(count) for count in counts.tolist()]])
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from metaverify.fitting.coding import code_log, code_partial, ladders_of
 from metaverify.fitting.context import contextual_table
 from metaverify.fitting.crossfit import CrossFit, FoldRun, calibrate
+from metaverify.fitting.finish import origin, rounded
 from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.learner import Study, TableLearner, bins_that_fit
 from metaverify.fitting.models.average import Average
@@ -29,7 +29,7 @@ from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Tier
 from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LogError, fingerprint, fingerprint_queries
+from metaverify.simulators.log import LogError, fingerprint
 from metaverify.simulators.offpolicy import Finding, appraise, robust_values, untried
 from metaverify.simulators.outcome import Estimate, mean_with_interval
 from metaverify.simulators.partial import PartialLog, complete
@@ -168,7 +168,9 @@ def fit_partial(
     point = policy.point
     reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
     ledger = crossed.ledger(crossed.target(budget) if budget is not None and point.low != point.high else reached)
-    quality, cost = (mean_with_interval(values, crossed.rows()) for values in (ledger.quality, ledger.cost))
+    own = appraise(policy, partial).estimators["dr"]
+    quality = _no_narrower(mean_with_interval(ledger.quality, crossed.rows()), own.quality)
+    cost = _no_narrower(mean_with_interval(ledger.cost, crossed.rows()), own.cost)
     by_classes = {} if found else _by_classes(learner, partial)
     return PartialFit(
         _finished(policy, partial, learner, quality, cost, folds, seed, mark),
@@ -180,6 +182,14 @@ def fit_partial(
         tuple(found),
         tuple(f"never called, and not to be called: {gap}" for gap in found),
     )
+
+
+def _no_narrower(estimate: Estimate, own: Finding) -> Estimate:
+    """The estimate with an interval as wide as the policy's own on the log, which knows how few queries it rests on."""
+    if own.mean is None:
+        return estimate
+    half = max(estimate.high - estimate.mean, (own.high - own.low) / 2.0)
+    return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half)
 
 
 def gaps(partial: PartialLog, bins: int = BINS) -> list[Gap]:
@@ -311,7 +321,7 @@ def _finished(
     mark: str,
 ) -> Policy:
     """The policy with evidence and provenance."""
-    log = partial.log
+    policy, log = rounded(policy), partial.log
     evidence = {
         "rows": len(log),
         "groups": log.group_count,
@@ -324,16 +334,10 @@ def _finished(
     provenance = {
         "method": "partial",
         "options": {"model": name_of(learner.model), "bins": learner.bins},
-        "log": mark,
-        "queries": fingerprint_queries(log),
-        "seed": seed,
-        "metaverify": version("metaverify"),
-        "parent": None,
+        **origin(partial, policy.tiers, seed, mark),
     }
-    vertices = tuple(replace(v, quality=min(max(v.quality, 0.0), 1.0)) for v in policy.vertices)
     return replace(
         policy,
-        vertices=vertices,
         context=log.context_names,
         context_cuts=log.context_cuts,
         evidence=evidence,

@@ -14,6 +14,7 @@ __all__ = [
     "add_policy",
     "add_promise",
     "add_seed",
+    "check_partial",
     "number",
     "whole",
 ]
@@ -65,6 +66,19 @@ def add_partial(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="with --logged-by: the share of queries for which every tier was called (default: %(default)g)",
     )
+
+
+def check_partial(options: argparse.Namespace) -> None:
+    """Make sure that what is said of a partial log is said of one.
+
+    Raises:
+        ValueError: an option would say nothing.
+    """
+    for name in ("logged_by", "epsilon", "within_support"):
+        if getattr(options, name, None) and not options.partial:
+            raise ValueError(f"--{name.replace('_', '-')} is of a partial log: give --partial too, or leave it out")
+    if options.epsilon and options.logged_by is None:
+        raise ValueError("--epsilon says what the policy explored that wrote the log: name it with --logged-by")
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

@@ -119,6 +119,7 @@ def appraisal_table(found: Appraisal) -> str:
         lines += [
             "",
             "not identified: the policy goes where the log has never been; the intervals hold whatever may be there",
+            "(weights alone say nothing of it, and are left out)",
         ]
     return "\n".join([*lines, ""])
 

@@ -45,7 +45,7 @@ __all__ = [
 
 FORMAT = "metaverify-policy"
 VERSION = 1
-ROW = re.compile("[0-9a-f]+:[0-9a-f]+")  # of the rows that are remembered
+ROW = re.compile("[0-9a-f]+:[0-9a-f]+(:[0-9a-f]+)?")  # of the rows that are remembered
 VOTES_LIMIT = 1 << 10
 BOUGHT_LIMIT = 1 << 9  # tiers, signals and readings in all: what proofs and memory take grows with nodes times these
 FAR_BELOW = 0.5  # the sum of mean prices: costs of honest files of 12 rows were found down to 0.87 of it

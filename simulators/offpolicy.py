@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from metaverify.policies.graph import Ask, Node, Poll, Read, Stop, successors
 from metaverify.policies.policy import Policy
 from metaverify.simulators.log import ReplayLog
-from metaverify.simulators.outcome import mean_with_interval
+from metaverify.simulators.outcome import LEVEL, Estimate, mean_with_interval, student_quantile
 from metaverify.simulators.partial import PartialLog, whole
 from metaverify.simulators.replay import check_match
 from metaverify.simulators.walks import Step, walks
@@ -50,7 +50,15 @@ Kind = Literal["quality", "cost"]
 ESTIMATORS = ("dr", "switch-dr", "direct", "snips", "ips")
 """By name, the one to trust first."""
 
+MODELLED = ("dr", "switch-dr", "direct")
+"""Those that have an interval for what was never tried."""
+
+WEIGHTED = ("ips", "snips")
+
 FOLDS = 5
+PSEUDO = 1.0  # queries that are counted with those that were drawn: half a one at either end (Jeffreys)
+FAR = 4.0 / 1.645  # half widths of a 90 % interval: four standard errors
+SCARCE = 30  # queries that were drawn; with fewer the interval is told to rest on them
 ONE_ROW = 1.0  # of what nodes are worth elsewhere, beside a node's own rows
 FINE = 10  # parts of a node's queries that are looked at for themselves
 FEWEST = 30  # queries in such a part
@@ -99,7 +107,9 @@ class Appraisal:
     """What a policy would have earned on a partial log of n queries.
 
     ``effective`` is the number of equally likely queries that would tell as much as those that were seen to the end
-    (Kish), ``largest`` the largest weight of one; ``cap`` is that of switch-dr.
+    (Kish), ``largest`` the largest weight of one; ``cap`` is that of switch-dr.  Of what was never tried weights alone
+    say nothing: where something is not identified there are no ``ips`` and ``snips``.  ``notes`` say what makes the
+    figures doubtful.
     """
 
     n: int
@@ -109,6 +119,7 @@ class Appraisal:
     largest: float
     cap: float
     support: tuple[Support, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def identified(self) -> bool:
@@ -138,24 +149,59 @@ def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float |
     point = policy.point
     ends = [(point.low, 1.0 - point.share), (point.high, point.share)]
     parts = [(_Walked.of(policy, partial, vertex), share) for vertex, share in ends if share > 0.0]
+    identified = all(walked.identified("quality") for walked, _ in parts)
+    names = ESTIMATORS if identified else MODELLED
     found: dict[Kind, dict[str, Finding]] = {}
+    notes: list[str] = []
     for kind in ("quality", "cost"):
         sides = [_estimates(walked, kind, share, seed, cap) for walked, share in parts]
-        identified = all(walked.identified(kind) for walked, _ in parts)
-        found[kind] = {
-            name: _finding([_sum([of[name][side] for of in sides]) for side in (0, 1)], partial.log, identified)
-            for name in ESTIMATORS
-        }
+        said = {name: [_sum([of[name][side] for of in sides]) for side in (0, 1)] for name in names}
+        known = all(walked.identified(kind) for walked, _ in parts)
+        found[kind] = {name: _finding(said[name], partial.log, kind, known) for name in names}
+        if kind == "quality":
+            notes += _rests_on(said["dr"][0], partial.log)
+        if identified:
+            notes += _apart({name: low for name, (low, _) in said.items()}, partial.log, kind)
     weight = partial.log.weights * _sum([share * walked.final("quality")[0] for walked, share in parts])
     return Appraisal(
         len(partial),
         partial.log.group_count,
-        {name: Valuation(found["quality"][name], found["cost"][name]) for name in ESTIMATORS},
-        float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300)),
+        {name: Valuation(found["quality"][name], found["cost"][name]) for name in names},
+        _kish(weight),
         float((weight / partial.log.weights).max()),
         cap,
         _support(parts),
+        tuple(notes),
     )
+
+
+def _rests_on(said: Floats, log: ReplayLog) -> list[str]:
+    """A note where an interval rests on few queries that were drawn, and would else be half as wide."""
+    drawn, surprise, doubt = log.weights * said[1:]
+    queries = _kish(drawn)
+    part = float(surprise @ surprise) + PSEUDO / max(queries, 1.0) * float(doubt @ doubt)
+    scatter = float(((log.weights * (said[0] - log.mean(said[0]))) ** 2).sum())
+    if not drawn.any() or queries >= SCARCE or part < scatter / 2.0:
+        return []
+    return [
+        f"the quality rests on {queries:.0f} queries that were seen by chance where most were not: its interval is "
+        "rough, explore more"
+    ]
+
+
+def _apart(said: Mapping[str, Floats], log: ReplayLog, kind: Kind) -> list[str]:
+    """A note where an estimator differs from the doubly robust one by far more than chance: where the chances are
+    right, all of them estimate the same."""
+    for name in WEIGHTED:
+        values, _, surprise, _ = said[name] - said["dr"]
+        found = _interval(np.stack([values, said[name][1], surprise, said[name][3]]), log)
+        allowed = FAR * (found.high - found.mean) + 1e-9 * abs(log.mean(said["dr"][0]))
+        if abs(found.mean) > allowed:
+            return [
+                f"by {name} the {kind} is {found.mean:+.4g} from the doubly robust one, which chance explains to "
+                f"{allowed:.2g}: the propensities are not right, or something is that they leave out"
+            ]
+    return []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +229,11 @@ class _Walked:
         """The steps that matter to quality or to cost: that does not ask how good an answer is."""
         pairs = zip(self.steps, self.untried, strict=True)
         return [(step, part) for step, part in pairs if kind == "quality" or step.quality is None]
+
+    @property
+    def root(self) -> int:
+        """The node with the widest range of what can be earned and cost."""
+        return self.policy.vertices[self.vertex].root
 
     def identified(self, kind: Kind) -> bool:
         return not any(part.any() for _, part in self.of_kind(kind))
@@ -233,8 +284,8 @@ def _support(parts: Sequence[tuple[_Walked, float]]) -> tuple[Support, ...]:
 
 
 def _estimates(walked: _Walked, kind: Kind, share: float, seed: int, cap: float) -> dict[str, tuple[Floats, Floats]]:
-    """A value for each query by each estimator, whose means are the estimates; with the least and with the most that
-    what is not known may be worth."""
+    """What each estimator says of each query, [4, n], as `_said`; with the least and with the most that what is not
+    known may be worth."""
     sides = [_side(walked, kind, seed, cap, side) for side in ((0,) if walked.identified(kind) else (0, 1))]
     return {name: (share * sides[0][name], share * sides[-1][name]) for name in ESTIMATORS}
 
@@ -246,17 +297,34 @@ def _side(walked: _Walked, kind: Kind, seed: int, cap: float, side: int) -> dict
     direct, _ = _modelled(walked, kind, side, None, math.inf)
     weight, total = walked.final(kind, side)
     mean = log.total(weight * total) / log.total(weight)
+    usual = log.mean(weight)
+    drawn = np.sqrt(np.maximum(weight**2 - weight, 0.0))
+    least, most = (walked.fill[kind][end][walked.root] for end in (0, 1))
     return {
         "dr": robust,
         "switch-dr": switched,
         "direct": direct,
-        "snips": mean + weight * (total - mean) / log.mean(weight),
-        "ips": weight * total,
+        "snips": _said(mean + weight * (total - mean) / usual, drawn / usual, total - mean, _doubt(mean, least, most)),
+        "ips": _said(weight * total, drawn, total, _doubt(0.0, least, most)),
     }
 
 
+def _said(values: Floats, drawn: Floats, surprise: Floats, doubt: float) -> Floats:
+    """What an estimator says of each query, [4, n]: a value, whose mean is the estimate; how much of the estimate's
+    scatter is from the draw of what was seen, a query's weight for that (`Step.drawn`), and that times what the query
+    earned more than expected, and times what queries that were not seen might have."""
+    return np.stack([values, drawn, drawn * surprise, drawn * doubt])
+
+
+def _doubt(mean: Floats | float, least: float, most: float) -> Any:
+    """How far a value is from what is expected, as a root mean square, if it is the least or the most that it can be
+    with equal chance."""
+    return np.sqrt((np.maximum(most - mean, 0.0) ** 2 + np.maximum(mean - least, 0.0) ** 2) / 2.0)
+
+
 def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: float) -> tuple[Floats, Floats]:
-    """The doubly robust value of each query, [n], and the same where weights above ``cap`` are left to the model.
+    """What the doubly robust estimator says of each query, [4, n], and the same where weights above ``cap`` are left to
+    the model.
 
     Each fold has a model of its own, from the bottom to the top learnt on the others, so that no query says anything of
     what it is compared with.  Where there are no folds, a node is worth what its own rows earned: what is then added to
@@ -267,7 +335,7 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
     count = int(member.max()) + 1
     known = np.ones((1, n), dtype=bool) if folds is None else member != np.arange(count)[:, None]  # [folds, n]
     ahead = np.zeros((count, n))  # by the model of each fold
-    added, added_below = np.zeros(n), np.zeros(n)
+    added = np.zeros((2, 4, n))  # with all weights, and with those below the cap; values add up, the rest as squares
     everywhere = np.zeros((2, count))  # of this node and all further on: weights, and what was earned
     for step, part in reversed(walked.of_kind(kind)):
         rows, own = step.rows, (member[step.rows], np.arange(len(step.rows)))
@@ -278,12 +346,16 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
         everywhere = everywhere + here
         mean = float(walked.log.weights[rows] @ inverse) / max(int(step.seen.sum()), 1)
         worth = _worth(here, everywhere, 0.0 if folds is None else ONE_ROW * mean)
-        surplus = inverse * (target[own] - worth[own[0]]) * step.seen
-        added[rows] += surplus
-        added_below[rows] += np.where(inverse <= cap, surplus, 0.0)
+        surprise = target[own] - worth[own[0]]
+        doubt = _doubt(worth[own[0]], *(walked.fill[kind][end][step.node] for end in (0, 1)))
+        said = _said(inverse * surprise * step.seen, step.drawn, surprise, doubt)
+        said[1:] **= 2
+        added[0][:, rows] += said
+        added[1][:, rows] += said * (inverse <= cap)
         ahead[:, rows] = (1.0 - part) * worth[:, None] + part * walked.fill[kind][side][step.node]
-    model = ahead[member, np.arange(n)]
-    return model + added, model + added_below
+    added[:, 0] += ahead[member, np.arange(n)]
+    added[:, 1:] = np.sqrt(added[:, 1:])
+    return added[0], added[1]
 
 
 def _worth(here: Floats, everywhere: Floats, row: float) -> Floats:
@@ -298,9 +370,39 @@ def _sum(arrays: Sequence[Floats]) -> Floats:
     return np.asarray(sum(arrays), dtype=np.float64)
 
 
-def _finding(values: Sequence[Floats], log: ReplayLog, identified: bool) -> Finding:
-    least, most = (mean_with_interval(of, log) for of in values)
-    return Finding(least.mean if identified else None, least.low, most.high)
+def _finding(said: Sequence[Floats], log: ReplayLog, kind: Kind, identified: bool) -> Finding:
+    least, most = (_interval(of, log) for of in said)
+    low, high = max(least.low, 0.0), most.high
+    return Finding(
+        least.mean if identified else None, *((min(low, 1.0), min(high, 1.0)) if kind == "quality" else (low, high))
+    )
+
+
+def _interval(said: Floats, log: ReplayLog) -> Estimate:
+    """The mean of the values and its interval by groups, in which the draw of what was seen has a part of its own.
+
+    That part stands on few queries where weights are large, and where all of these were right their scatter says that
+    none could have been wrong.  So with what was drawn half a query is counted that earned the least that it could, and
+    half a one that earned the most, as Jeffreys' prior of a proportion does; and the degrees of freedom are
+    Satterthwaite's (1946).
+    """
+    estimate, count = mean_with_interval(said[0], log), log.group_count
+    drawn, surprise, doubt = log.weights * said[1:] / log.weights.sum()
+    if count < 2 or not drawn.any():
+        return estimate
+    queries = _kish(drawn)
+    more = PSEUDO / queries * float(doubt @ doubt)
+    half = estimate.high - estimate.mean
+    whole = (half / student_quantile(0.5 + LEVEL / 2, count - 1)) ** 2 + more
+    part = min(float(surprise @ surprise) + more, whole)
+    freedom = whole**2 / max((whole - part) ** 2 / (count - 1) + part**2 / (queries + PSEUDO - 1), 1e-300)
+    half = student_quantile(0.5 + LEVEL / 2, max(freedom, 1.0)) * math.sqrt(whole)
+    return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half)
+
+
+def _kish(weight: Floats) -> float:
+    """How many equally weighted queries tell as much (Kish 1965); 0 of none."""
+    return float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
 
 
 def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints) -> tuple[Floats, Floats]:
@@ -309,7 +411,9 @@ def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints)
     Where something was never tried its quality counts as 0, and its cost as that of the dearest walk.
     """
     walked = _Walked.of(policy, partial, vertex)
-    return _modelled(walked, "quality", 0, folds, math.inf)[0], _modelled(walked, "cost", 1, folds, math.inf)[0]
+    quality, _ = _modelled(walked, "quality", 0, folds, math.inf)
+    cost, _ = _modelled(walked, "cost", 1, folds, math.inf)
+    return quality[0], cost[0]
 
 
 def surpluses(policy: Policy, log: ReplayLog, vertex: int) -> list[tuple[Step, Floats, str]]:

@@ -189,7 +189,7 @@ def mean_with_interval(values: Floats, log: ReplayLog, *, level: float = LEVEL) 
     return Estimate(mean, mean - half, mean + half)
 
 
-def student_quantile(probability: float, freedom: int) -> float:
+def student_quantile(probability: float, freedom: float) -> float:
     """Student's quantile by the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5); within 1 % from 5 degrees on."""
     z = NormalDist().inv_cdf(probability)
     terms = (
@@ -197,7 +197,7 @@ def student_quantile(probability: float, freedom: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def _columns(log: ReplayLog, tier: str | None, abstain: float | None) -> tuple[Floats, Floats]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from metaverify.policies.graph import Ask, Read
 from metaverify.policies.policy import Policy
-from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.columns import reading_column
 from metaverify.simulators.files import scan_table, told_as_log_errors, write_table
 from metaverify.simulators.log import LogError, LoggedReading, LoggedTier, LogWarning, ReplayLog
 from metaverify.simulators.partial import PartialLog, Sighting
+from metaverify.simulators.propensities import misfit, shares
 from metaverify.simulators.reader import read_log, wide_columns
 from metaverify.simulators.replay import arms, check_match
 from metaverify.simulators.sheet import Sheet
@@ -31,8 +30,6 @@ __all__ = ["logged_by_policy", "read_partial_log", "write_partial_log"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-BINS = 8  # of the reading by which calls are guessed to have been decided
-OFF = 4.0  # standard errors by which calls and their propensities differ
 HIDDEN = "a reason that is not in the log cannot be repaired"
 
 
@@ -53,7 +50,7 @@ def read_partial_log(
 
     Where there are none, everything that is there counts as certain if it always is; else ``logged_by`` says what the
     policy that wrote the log wanted; else the chance is guessed as the share that was called among queries of alike
-    confidence, and a warning says so.
+    readings, and a warning says so.
 
     Args:
         path: the file.
@@ -87,17 +84,19 @@ def read_partial_log(
     for at, tier in enumerate(log.tiers):
         chance = told.chance(reading_column("propensity", "conf", tier.name), tier.name, None)
         chance = by_policy.get(tier.name) if chance is None else chance
+        guessed = chance is None
         if chance is None:
-            chance = np.where(seen[tier.name], _guessed(log, at, seen, answers, notes), np.nan)
+            chance = _guessed(log, at, seen, answers, notes)
         answers[tier.name] = told.sighting(seen[tier.name], chance, f"propensity of {tier.name}")
-        notes += _misfit(tier.name, answers[tier.name])
+        notes += [] if guessed else _misfit(log, at, answers)
     for (source, name), mask in bought.items():
         chance = told.chance(reading_column("propensity", name, source), source, name)
         chance = by_policy.get((source, name)) if chance is None else chance
         before = answers[source].chance if source in answers else np.ones(len(log))
         if chance is None:
             there = seen.get(source, np.ones(len(log), dtype=bool))
-            chance = before * _shares(mask, there, _bins(log.source(source).readings[0], log.weights))
+            free = [reading for reading in log.source(source).readings if (source, reading.name) not in bought]
+            chance = before * shares(mask, there, _columns(log, [(source, reading) for reading in free]))
             notes += _guess(f"{name} of {source}", mask, there)
         readings[source, name] = told.sighting(mask, chance, f"propensity of {name} of {source}")
     labels = {tier.name: _labelled(log, tier, told, seen[tier.name], notes) for tier in log.tiers}
@@ -262,20 +261,31 @@ def _blanked(tier: LoggedTier, seen: Bools) -> LoggedTier:
 def _guessed(
     log: ReplayLog, at: int, seen: Mapping[str, Bools], answers: Mapping[str, Sighting], notes: list[LogWarning]
 ) -> Floats:
-    """The chance of a tier's answer where nothing says what it was: the share of queries that called it, among those
-    that called the same tiers before it and whose first readings of those are in the same bins."""
+    """The chance of a tier's answer where nothing says what it was, [n]: the share of queries that called it, among
+    those whose readings of the tiers before it are alike; 0 where none of them did, and unknown of the others that did
+    not."""
     name = log.tiers[at].name
-    mask = seen[name]
-    if mask.all():
-        return np.ones(len(log))
-    stratum, before = np.zeros(len(log), dtype=np.int64), np.ones(len(log))
+    mask, always = seen[name], np.ones(len(log), dtype=bool)
+    before = always.astype(np.float64)
     for tier in log.tiers[:at]:
-        there = seen[tier.name]
-        place = _bins(tier.readings[0], log.weights) + 1 if tier.readings else np.ones(len(log), dtype=np.int64)
-        stratum = (BINS + 3) * stratum + np.where(there, place, 0)
-        before = np.where(there, answers[tier.name].chance, before)
-    notes += _guess(name, mask, np.ones(len(log), dtype=bool))
-    return before * _shares(mask, np.ones(len(log), dtype=bool), stratum)
+        before = np.where(seen[tier.name], answers[tier.name].chance, before)
+    notes += _guess(name, mask, always)
+    share = shares(mask, always, _before(log, at, seen))
+    return np.where(mask, before * share, np.where(share == 0.0, 0.0, np.nan))
+
+
+def _before(log: ReplayLog, at: int, seen: Mapping[str, Bools]) -> dict[str, Floats]:
+    """What may be known of a query before a tier is called: which tiers before it were, their readings, the context."""
+    columns = _columns(log, [(tier.name, reading) for tier in log.tiers[:at] for reading in tier.readings])
+    return columns | {tier.name: seen[tier.name].astype(np.float64) for tier in log.tiers[:at]}
+
+
+def _columns(log: ReplayLog, readings: Sequence[tuple[str, LoggedReading]]) -> dict[str, Floats]:
+    """Readings of sources by their names, and the context as a number."""
+    columns = {f"{reading.name} of {source}": reading.confidence for source, reading in readings}
+    if log.contexts is not None:
+        columns["the context"] = np.unique(log.contexts, return_inverse=True)[1].astype(np.float64)
+    return columns
 
 
 def _guess(what: str, seen: Bools, there: Bools) -> list[LogWarning]:
@@ -283,7 +293,7 @@ def _guess(what: str, seen: Bools, there: Bools) -> list[LogWarning]:
         return []
     text = (
         f"no chance is logged with which {what} was called, as it was for {seen.sum():,} of {there.sum():,} queries; "
-        f"it is taken for the share among queries of alike confidence, and {HIDDEN}: log propensities, or name the "
+        f"it is taken for the share among queries of alike readings, and {HIDDEN}: log propensities, or name the "
         "policy that wrote the log (--logged-by)"
     )
     return [LogWarning("propensity-not-logged", text, (what,))]
@@ -291,45 +301,40 @@ def _guess(what: str, seen: Bools, there: Bools) -> list[LogWarning]:
 
 def _labelled(log: ReplayLog, tier: LoggedTier, told: _Told, seen: Bools, notes: list[LogWarning]) -> Sighting:
     known = ~np.isnan(tier.correct)
+    columns = _columns(log, [(tier.name, reading) for reading in tier.readings])
     chance = told.chance(f"label_propensity_{tier.name}", tier.name, None, of="label_propensity")
     if chance is None and (known | ~seen).all():
         return Sighting(known, np.ones(len(log)))
+    guessed = chance is None
     if chance is None:
-        place = _bins(tier.readings[0], log.weights) if tier.readings else np.zeros(len(log), dtype=np.int64)
-        chance = _shares(known, seen, place)
+        chance = shares(known, seen, columns)
         text = (
             f"{(seen & ~known).sum():,} of {seen.sum():,} answers of {tier.name} have no label, and no chance of one "
-            f"is logged; taken is the share among answers of alike confidence, and {HIDDEN}: log label_propensity"
+            f"is logged; taken is the share among answers of alike readings, and {HIDDEN}: log label_propensity"
         )
         notes.append(LogWarning("label-propensity-not-logged", text, (tier.name,)))
-    return told.sighting(known, np.where(np.isnan(chance) & ~seen, 1.0, chance), f"label_propensity of {tier.name}")
+    chance = np.where(np.isnan(chance) & ~seen, 1.0, chance)
+    sighting = told.sighting(known, chance, f"label_propensity of {tier.name}")
+    notes += [] if guessed else _misfits(f"labels of {tier.name}", tier.name, misfit(sighting, seen, columns))
+    return sighting
 
 
-def _bins(reading: LoggedReading, weights: Floats) -> NDArray[np.int64]:
-    cuts = balanced_cuts(reading.confidence, weights, BINS)
-    place = np.searchsorted(cuts, reading.confidence, side="right")
-    return np.where(np.isnan(reading.confidence), len(cuts) + 1, place).astype(np.int64)
+def _misfit(log: ReplayLog, at: int, answers: Mapping[str, Sighting]) -> list[LogWarning]:
+    """A warning where calls are not as frequent as their chances say: among all queries, by the readings that all have,
+    and among those that called a tier before it, by the readings of that."""
+    name, always = log.tiers[at].name, np.ones(len(log), dtype=bool)
+    own = answers[name]
+    told = misfit(own, always, {} if log.contexts is None else {"the context": _columns(log, [])["the context"]})
+    for tier in log.tiers[:at]:
+        there, earlier = answers[tier.name].seen, answers[tier.name].chance
+        given = np.divide(np.minimum(own.chance, earlier), earlier, out=np.full(len(log), np.nan), where=there)
+        columns = {f"{reading.name} of {tier.name}": reading.confidence for reading in tier.readings}
+        told = told or misfit(Sighting(own.seen & there, given), there, columns)
+    return _misfits(f"calls of {name}", name, told)
 
 
-def _shares(seen: Bools, among: Bools, stratum: NDArray[np.int64]) -> Floats:
-    """The share that was seen in each query's stratum, [n]."""
-    _, member = np.unique(stratum, return_inverse=True)
-    count = np.bincount(member, weights=among.astype(np.float64))
-    found = np.bincount(member, weights=(seen & among).astype(np.float64))
-    return np.asarray((found / np.maximum(count, 1.0))[member])
-
-
-def _misfit(name: str, sighting: Sighting) -> list[LogWarning]:
-    """A warning where calls are not as frequent as their chances say; only where all chances are known."""
-    if np.isnan(sighting.chance).any():
+def _misfits(what: str, tier: str, told: str) -> list[LogWarning]:
+    if not told:
         return []
-    expected = float(sighting.chance.sum())
-    error = math.sqrt(float((sighting.chance * (1.0 - sighting.chance)).sum()))
-    found = int(sighting.seen.sum())
-    if abs(found - expected) <= OFF * error + 1e-6 * len(sighting.seen):
-        return []
-    text = (
-        f"{name} was called for {found:,} queries, where the propensities say {expected:,.0f} ± {error:,.0f}; "
-        "something else decided too, or they are wrong"
-    )
-    return [LogWarning("propensity-misfit", text, (name,))]
+    text = f"{what}: {told}; something else decided too, or the propensities are wrong"
+    return [LogWarning("propensity-misfit", text, (tier,))]

@@ -44,6 +44,13 @@ class Step:
         """1 over the chance of what was seen, [m]; 0 where it was not."""
         return np.divide(1.0, self.through, out=np.zeros(len(self.rows)), where=self.seen)
 
+    @property
+    def drawn(self) -> Floats:
+        """The root of what a query that was seen adds to the variance of a sum for each unit that it earned more than
+        was expected, because it might not have been seen, [m]; 0 where it was certain to be."""
+        given = np.divide(self.through, self.before, out=np.ones(len(self.rows)), where=self.seen)
+        return self.inverse * np.sqrt(np.maximum(1.0 - given, 0.0))
+
 
 def walks(policy: Policy, partial: PartialLog, vertex: int) -> Iterator[Step]:
     """The purchases and ends to which the policy's graph at one vertex leads, each after all that lead to it.

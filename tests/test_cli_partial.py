@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from metaverify.cli import main
+from metaverify.policies.certificate import certificate_text
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.exploration import Exploration, load_exploration
 from metaverify.policies.file import load_policy
@@ -192,3 +193,36 @@ def test_labels_that_are_none_are_refused_and_nothing_is_written(text: str, mess
     assert ran.code == 1
     assert message in ran.err
     assert not Path("never.parquet").exists()
+
+
+def test_options_that_would_say_nothing_are_refused(run: Run) -> None:
+    for argv in (["fit", "log.parquet", "--budget", "5"], ["replay", "old.json", "log.parquet"]):
+        for option in (["--epsilon", "0.1"], ["--logged-by", "old.json"]):
+            ran = run(*argv, *option)
+            assert (ran.code, ran.out) == (1, "")
+            assert f"{option[0]} is of a partial log: give --partial too" in ran.err
+        ran = run(*argv, "--partial", "--epsilon", "0.1")
+        assert ran.code == 1
+        assert "name it with --logged-by" in ran.err
+    ran = run("fit", "log.parquet", "--budget", "5", "--within-support")
+    assert ran.code == 1
+    assert "--within-support is of a partial log" in ran.err
+
+
+def test_a_replay_on_a_partial_log_says_what_is_promised_and_whether_it_was_fitted_on_it(run: Run) -> None:
+    command = ["simulate", "hopeless", "-n", "2000", "--seed", "6", "--seen-by", "old.json", "--epsilon", "0.2"]
+    for name, seed in (("first", "6"), ("other", "7")):
+        command[5] = seed
+        assert run(*command, "-o", f"{name}.parquet").code == 0
+    fitted = run("fit", "first.parquet", "--partial", "--budget", "5", "--folds", "2", "-o", "partial.json", "--json")
+    assert fitted.code == 0
+    assert run("certify", "partial.json", "--traffic", "traffic.parquet", "--budget", "6").code == 0
+    for name, seen in (("first", True), ("other", False)):
+        told = run("replay", "partial.json", f"{name}.parquet", "--partial", "--json").json()
+        assert told["in_sample"] is seen
+        assert told["certificate"]["limit"] == 6.0
+        assert any(note.startswith("the policy was fitted on this log") for note in told["notes"]) is seen
+    text = run("replay", "partial.json", "first.parquet", "--partial").out
+    assert certificate_text(load_policy("partial.json").certificate) in text
+    assert "note: the policy was fitted on this log" in text
+    assert "certificate: none" in run("replay", "old.json", "first.parquet", "--partial").out

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from metaverify.arguments import parse_names, parse_outages
 from metaverify.inputs import read, signing_key
 from metaverify.learning import add_learner, named_model, read_learner, say_interrupted
-from metaverify.options import add_key, add_log, add_partial, add_promise, add_seed, number, whole
+from metaverify.options import add_key, add_log, add_partial, add_promise, add_seed, check_partial, number, whole
 from metaverify.output import check_out, print_json, print_warnings, progress
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     from metaverify.simulators.inspection import inspect_log
 
     check_out(options.out)
+    check_partial(options)
     for name in ("serial", "expires", "key_file"):
         if getattr(options, name) and options.out is None:
             raise ValueError(f"--{name.replace('_', '-')} is of a file, and none is to be written: give -o policy.json")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from metaverify.cli import main
+from metaverify.fitting.certify import certify
 from metaverify.fitting.coding import UNKNOWN, CodedLog, code_log, code_partial, ladders_of
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.patterns import Patterns
@@ -20,9 +21,11 @@ from metaverify.policies.policy import BudgetError
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.offpolicy import appraise
 from metaverify.simulators.outcome import replay
+from metaverify.simulators.overlap import overlapping
 from metaverify.simulators.partial import PartialLog, Sighting, complete, whole
 from metaverify.simulators.partial_reader import write_partial_log
 from metaverify.simulators.trace import hide_tier, observed_by
+from metaverify.simulators.traffic import varying
 from metaverify.simulators.worlds import WORLDS, hopeless, shared_difficulty, tier_quality
 from tests.benchmarks.closed_loop import turn
 from tests.simulators.test_offpolicy import OLD
@@ -142,6 +145,14 @@ def test_a_fit_says_what_its_policy_is_to_earn(fitted: PartialFit) -> None:
     assert fitted.gaps == ()
 
 
+def test_its_intervals_know_how_few_queries_they_rest_on() -> None:
+    few = observed_by(OLD, hopeless().draw(700, 4), Exploration(0.1))
+    found = fit_partial(few, budget=5.0, folds=2)
+    own = appraise(found.policy, few).estimators["dr"]
+    for estimate, of in ((found.quality, own.quality), (found.cost, own.cost)):
+        assert estimate.high - estimate.low >= (of.high - of.low) * (1 - 1e-9)
+
+
 def test_fixed_tiers_stand_beside_it(fitted: PartialFit) -> None:
     truth = tier_quality(hopeless())
     for reference, quality in zip(fitted.references, truth, strict=True):
@@ -162,6 +173,33 @@ def test_row_order_changes_nothing(partial: PartialLog, fitted: PartialFit) -> N
 def test_its_file_is_read_back(fitted: PartialFit, tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text(dump_policy(fitted.policy))
     assert load_policy(tmp_path / "policy.json") == fitted.policy
+
+
+def test_what_prices_were_seen_is_in_the_file() -> None:
+    log = WORLDS["token_prices"](2).draw(2000, 3)
+    partial = doubted(log, 0.5, 0.2, 1)
+    policy = fit_partial(partial, budget=2.5, folds=2).policy
+    first, second = partial.log.tiers
+    assert varying(policy) == {
+        (first.name, None): pytest.approx(float(first.cost.max()), rel=1e-8),
+        (second.name, None): pytest.approx(float(np.nanmax(second.cost)), rel=1e-8),
+    }
+    (_, _, cuts, counts), (_, _, later, rest) = policy.provenance["prices"]
+    assert counts == np.histogram(first.cost, [-np.inf, *cuts, np.inf])[0].tolist()
+    # of what was called for some only: as in all queries, counted as the sample that it amounts to
+    whole_log = np.histogram(log.tiers[1].cost, [-np.inf, *later, np.inf])[0] / len(log)
+    np.testing.assert_allclose(np.array(rest) / sum(rest), whole_log, atol=0.04)
+    sighting = partial.answers[second.name]
+    inverse = 1.0 / sighting.chance[sighting.seen]
+    assert sum(rest) == pytest.approx(inverse.sum() ** 2 / (inverse**2).sum(), abs=len(rest) / 2)
+
+
+def test_a_certificate_on_the_rows_of_a_partial_fit_is_refused(fitted: PartialFit) -> None:
+    assert fitted.policy.provenance["dearest"] == []  # its prices are fixed
+    with pytest.raises(LogError, match="E_INSAMPLE"):
+        certify(fitted.policy, hopeless().draw(6000, 2), budget=5.0)  # the same queries, of which all is known
+    assert not overlapping(fitted.policy, hopeless().draw(6000, 77))
+    assert [tier.price for tier in fitted.policy.tiers] == [1.0, 4.0, 16.0]
 
 
 def test_other_models_learn_from_the_rows_that_are_complete(partial: PartialLog) -> None:

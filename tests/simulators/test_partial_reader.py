@@ -22,9 +22,9 @@ from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.offpolicy import appraise
 from metaverify.simulators.outcome import replay
-from metaverify.simulators.partial import PartialLog
+from metaverify.simulators.partial import PartialLog, whole
 from metaverify.simulators.partial_reader import read_partial_log, write_partial_log
-from metaverify.simulators.reader import read_log
+from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.trace import observed_by
 from metaverify.simulators.worlds import shared_difficulty
 from tests.simulators.test_offpolicy import NEW, OLD, chain
@@ -185,8 +185,6 @@ def test_a_log_without_exploration_and_chances_has_an_interval(tmp_path: Path) -
 
 
 def test_a_full_log_is_a_partial_one(tmp_path: Path) -> None:
-    from metaverify.simulators.reader import write_log
-
     write_log(LOG, tmp_path / "log.parquet")
     partial = read_partial_log(tmp_path / "log.parquet")
     assert partial.log.notes == read_log(tmp_path / "log.parquet").notes
@@ -217,6 +215,64 @@ def test_calls_that_do_not_fit_their_propensities_are_warned_of(tmp_path: Path) 
     odd = frame.with_columns(propensity_tier3=pl.col("propensity_tier3").clip(0.6))
     odd.write_parquet(tmp_path / "log.parquet")
     assert [note.slug for note in read_partial_log(tmp_path / "log.parquet").log.notes] == ["propensity-misfit"]
+
+
+def test_propensities_that_are_right_in_all_and_wrong_in_places_are_warned_of(tmp_path: Path) -> None:
+    log = shared_difficulty().draw(4000, 8)
+    path = tmp_path / "log.parquet"
+    write_partial_log(observed_by(OLD, log, Exploration(0.2)), path)
+    assert read_partial_log(path).log.notes == ()
+    frame = pl.read_parquet(path)
+    mean = float((~frame["correct_tier2"].is_null()).mean())
+    frame.with_columns(propensity_tier2=pl.lit(mean), propensity_tier3=pl.lit(None, float)).drop(
+        "propensity_tier3", "conf_tier3", "correct_tier3", "cost_tier3"
+    ).write_parquet(path)
+    (note,) = read_partial_log(path).log.notes
+    assert note.slug == "propensity-misfit"
+    assert note.text.startswith("calls of tier2: ")
+    assert "where conf of tier1 is in [" in note.text
+
+
+@pytest.mark.parametrize("told", [0.3, 0.9])
+def test_labels_that_do_not_fit_their_propensities_are_warned_of(told: float, tmp_path: Path) -> None:
+    log = shared_difficulty().draw(4000, 9)
+    first, others = log.tiers[0], log.tiers[1:]
+    labelled = np.random.default_rng(1).random(4000) < 0.3
+    path = tmp_path / "log.parquet"
+    write_partial_log(
+        whole(replace(log, tiers=(replace(first, correct=np.where(labelled, first.correct, np.nan)), *others))), path
+    )
+    pl.read_parquet(path).with_columns(label_propensity_tier1=pl.lit(told)).write_parquet(path)
+    texts = [note.text for note in read_partial_log(path).log.notes]
+    assert len(texts) == (told == 0.9)
+    assert all(text.startswith("labels of tier1: ") for text in texts)
+
+
+def test_a_cut_that_nobody_crossed_is_never_tried_wherever_it_is(tmp_path: Path) -> None:
+    """A row that was called beside many that were not, in the same bin, does not stand for them."""
+    first, *others = LOG.tiers
+    reading = replace(first.readings[0], confidence=np.random.default_rng(0).random(600))
+    log = replace(LOG, tiers=(replace(first, readings=(reading,)), *others))
+    between = np.convolve(np.sort(reading.confidence), [0.5, 0.5], "valid")
+    for rank in (301, 310, 336, 360, 374):  # a bin has 75
+        path = without_propensities(observed_by(chain(float(between[rank]), 0.5), log), tmp_path / "log.parquet")
+        found = appraise(chain(float(between[rank + 12]), 0.5), read_partial_log(path))
+        assert not found.identified
+        (row,) = (of for of in found.support if of.wanted == "tier2")
+        assert row.untried == pytest.approx(12 / 600, abs=1e-12)
+
+
+def test_a_reading_that_was_bought_for_some_is_not_guessed_from_itself(tmp_path: Path) -> None:
+    log = shared_difficulty(2, 2, reading_prices=(0.0, 0.3)).draw(3000, 2)
+    bought = np.random.default_rng(3).random(3000) < 0.25
+    path = tmp_path / "log.parquet"
+    write_log(log, path)
+    hidden = {name: pl.when(pl.Series(bought)).then(name) for name in ("conf2_tier1", "verify_cost2_tier1")}
+    frame = pl.read_parquet(path)
+    frame.with_columns(**{name: of for name, of in hidden.items() if name in frame.columns}).write_parquet(path)
+    sighting = read_partial_log(path).readings["tier1", "conf2"]
+    assert sighting.seen.tolist() == bought.tolist()
+    assert sighting.chance[bought].mean() == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize(

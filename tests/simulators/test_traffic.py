@@ -16,6 +16,7 @@ from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.overlap import overlapping, sample_of_rows
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.replay import route
+from metaverify.simulators.trace import hide_tier
 from metaverify.simulators.traffic import read_traffic, varying
 from metaverify.simulators.worlds import WORLDS
 
@@ -113,3 +114,20 @@ def test_the_sample_of_rows_does_not_depend_on_their_order() -> None:
     again = log.take(np.random.default_rng(0).permutation(len(log)))
     assert sample_of_rows(again, policy.tiers) == sample_of_rows(log, policy.tiers)
     assert len(sample_of_rows(log, policy.tiers)) == 64
+
+
+def test_rows_that_were_seen_in_part_are_recognised_whole_and_in_part() -> None:
+    policy, _ = fitted("shared_difficulty")
+    world = WORLDS["shared_difficulty"](2)
+    log, other = world.draw(200, 1), world.draw(200, 5)
+    doubted = log.tiers[0].readings[0].confidence < 0.5
+    seen = replace(log, tiers=(log.tiers[0], hide_tier(log.tiers[1], doubted)))
+    rows = sample_of_rows(seen, policy.tiers)
+    assert {len(row.split(":")) for row in rows} == {2, 3}  # some called both tiers, some one
+    knowing = replace(policy, provenance={"rows": list(rows)})
+    assert overlapping(knowing, log)
+    assert overlapping(knowing, seen)
+    assert not overlapping(knowing, other)
+    nothing = replace(log, tiers=tuple(hide_tier(tier, np.zeros(200, dtype=bool)) for tier in log.tiers))
+    blind = replace(policy, provenance={"rows": list(sample_of_rows(nothing, policy.tiers))})
+    assert not overlapping(blind, log)  # ids alone may be those of other queries
