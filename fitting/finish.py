@@ -103,7 +103,7 @@ def _provenance(job: Job, learner: Learner, tiers: Sequence[Tier]) -> Mapping[st
 
 
 def origin(partial: PartialLog, tiers: Sequence[Tier], seed: int, mark: str) -> Mapping[str, Any]:
-    """What a policy file remembers of the log that was fitted on: its fingerprint ``mark``, rows, and what they cost."""
+    """What a file remembers of the log that was fitted on: its fingerprint ``mark``, rows, and what they cost."""
     return {
         "log": mark,
         "queries": fingerprint_queries(partial.log),
