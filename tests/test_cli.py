@@ -42,8 +42,8 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join", "decide")
-COMMANDS += ("show", "report", "simulate", "import")
+COMMANDS = ("demo", "collect", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join")
+COMMANDS += ("decide", "show", "report", "simulate", "import")
 
 
 @dataclass(frozen=True)
