@@ -18,7 +18,7 @@ from metaverify.policies.router import Look
 from metaverify.simulators.collecting.journal import Kept
 from metaverify.simulators.collecting.prices import response_of
 
-__all__ = ["Calls", "Place", "Recorded", "StopError", "Tally", "purpose_of"]
+__all__ = ["Calls", "Place", "Recorded", "StopError", "Tally", "purpose_of", "sound"]
 
 VOLATILE = frozenset(
     {"api_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "azure_ad_token"}
@@ -141,7 +141,7 @@ class Calls:
             return Look(kept["confidence"], kept["cost"])
         with self.made_for(place):
             told = await read()
-        look = Look(_number(told.confidence, most=1.0), _number(told.cost))
+        look = sound(told)
         if self.stopped is not None and place.failed:  # of which a verifier may have made less of a reading
             raise self.stopped
         if not place.asked:
@@ -187,8 +187,13 @@ class Calls:
         raise NotImplementedError
 
 
+def sound(told: Look) -> Look:
+    """What a verifier told, as far as its confidence and its cost are numbers that they can be."""
+    return Look(_number(told.confidence, most=1.0), _number(told.cost))
+
+
 def _number(told: Any, most: float = math.inf) -> float | None:
-    """What a verifier told, where it is a number from 0 on; True is none."""
+    """The number from 0 on, None where it is none; True is none."""
     with suppress(TypeError, ValueError, OverflowError):
         number = math.nan if isinstance(told, bool | str) else float(told)
         return number if 0.0 <= number <= most and number < math.inf else None

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -68,11 +69,10 @@ class Collection:
         await asyncio.gather(*(self._work() for _ in range(min(at_once, len(self.prompts)))))
 
     async def _work(self) -> None:
-        for number, prompt in self._left:
-            try:
+        while self.calls.stopped is None and (left := next(self._left, None)):
+            number, prompt = left
+            with suppress(StopError):
                 self.rows[number] = await self._row(prompt)
-            except StopError:
-                return
             self._said()
 
     async def _row(self, prompt: Prompt) -> Row:

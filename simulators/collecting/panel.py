@@ -13,7 +13,7 @@ from metaverify.policies.integrations.settings import CascadeSettings, ReadingSe
 from metaverify.policies.integrations.verifiers import Verifier, find_verifier
 from metaverify.policies.names import did_you_mean, name_fault
 from metaverify.policies.router import Look
-from metaverify.simulators.collecting.calls import Calls, Place, Recorded, purpose_of
+from metaverify.simulators.collecting.calls import Calls, Place, Recorded, purpose_of, sound
 from metaverify.simulators.log import LogError
 
 __all__ = ["Panel", "Reader", "panel_of", "quick_settings"]
@@ -54,6 +54,8 @@ class Reader:
             look: Look = await came if inspect.isawaitable(came) else came
             return look
 
+        if self.with_answer:
+            return sound(await read())
         said = None if answer is None else [choice.message.model_dump() for choice in answer.choices]
         look = await calls.look(place, [self.settings.verifier, self.settings.params, said], read, self.model.dollars)
         votes = getattr(self.verifier, "k", None) if hasattr(self.verifier, "vote") else None

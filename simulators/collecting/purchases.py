@@ -44,7 +44,8 @@ class Limits:
 class Purchases(Calls):
     """Calls that LiteLLM makes.
 
-    They stop where a model will not answer whatever it is asked, and where the cap is reached.
+    They stop where a model will not answer whatever it is asked.  Where a call does not fit under the cap, those that
+    do are still made, so that queries that have begun may end.
 
     Args:
         journal: what was bought, and what will be.
@@ -71,7 +72,7 @@ class Purchases(Calls):
         """What a call brings, tried until it does; see `Limits`."""
         dearest = self._dearest(model, messages, params)
         for tried in range(1, self.limits.tries + 1):
-            if self.stopped is not None:
+            if self.stopped is not None and not self.stopped.capped:  # what fits under a cap is still bought
                 raise self.stopped
             try:
                 async with self._rooms.get(model.name) or nullcontext():

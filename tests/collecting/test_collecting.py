@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from metaverify.cli import main  # noqa: E402
 from metaverify.policies.integrations.models import Model, Request  # noqa: E402
 from metaverify.policies.integrations.settings import read_settings  # noqa: E402
 from metaverify.policies.router import Look  # noqa: E402
+from metaverify.simulators.collecting import collecting  # noqa: E402
 from metaverify.simulators.collecting.collected import Collected  # noqa: E402
 from metaverify.simulators.collecting.collecting import collect  # noqa: E402
 from metaverify.simulators.collecting.collection import Grading  # noqa: E402
@@ -53,6 +53,14 @@ COST = {name: PRICE[name] * TOKENS[name] for name in PRICE}
 
 QUICK = Limits(at_once=4, pause=0.001)
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydantic", "ignore::DeprecationWarning:litellm")
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is killed keeps what it wrote; to be synced is for a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
 
 @pytest.fixture(autouse=True)
 def mock() -> Iterator[Mock]:
@@ -78,24 +86,24 @@ def run(folder: Path, count: int, more: str = VOTES, **told: Any) -> Collected:
 
 
 def test_the_log_says_of_every_query_what_the_models_did(tmp_path: Path) -> None:
-    found = run(tmp_path, 60)
+    found = run(tmp_path, 40)
     log = pl.read_parquet(tmp_path / "log.parquet")
-    assert (found.prompts, found.asked, found.queries, len(log)) == (60, 60, 60, 60)
+    assert (found.prompts, found.asked, found.queries, len(log)) == (40, 40, 40, 40)
     for tier in SKILL:
-        assert log[f"correct_{tier}"].to_list() == [float(is_right(tier, at)) for at in range(60)]
-        assert log[f"cost_{tier}"].to_list() == pytest.approx([1000 * COST[tier]] * 60)
-    assert log["conf_small"].to_list() == pytest.approx([sureness("small", at) for at in range(60)])
-    assert log["conf_judge_large"].to_list() == [grade(at, is_right("large", at)) / 100 for at in range(60)]
-    assert log["verify_cost_judge_large"].to_list() == pytest.approx([1000 * COST["judge"]] * 60)
-    assert log["verify_cost_votes_small"].to_list() == pytest.approx([3000 * COST["small"]] * 60)
+        assert log[f"correct_{tier}"].to_list() == [float(is_right(tier, at)) for at in range(40)]
+        assert log[f"cost_{tier}"].to_list() == pytest.approx([1000 * COST[tier]] * 40)
+    assert log["conf_small"].to_list() == pytest.approx([sureness("small", at) for at in range(40)])
+    assert log["conf_judge_large"].to_list() == [grade(at, is_right("large", at)) / 100 for at in range(40)]
+    assert log["verify_cost_judge_large"].to_list() == pytest.approx([1000 * COST["judge"]] * 40)
+    assert log["verify_cost_votes_small"].to_list() == pytest.approx([3000 * COST["small"]] * 40)
     assert set(log["conf_votes_small"].round(6)) == {0.0, 0.333333, 0.666667, 1.0}
-    assert log["kind"].to_list() == ["a", "b"] * 30
+    assert log["kind"].to_list() == ["a", "b"] * 20
     assert "verify_cost_small" not in log.columns  # it comes with the answer
     assert read_log(tmp_path / "log.parquet", votes={"votes": 3}, context="kind").tiers[0].readings[1].votes == 3
 
 
-def test_quality_and_confidences_are_those_that_the_models_have(tmp_path: Path) -> None:
-    count = 400
+@pytest.mark.parametrize("count", [120, pytest.param(2000, marks=pytest.mark.slow)])
+def test_quality_and_confidences_are_those_that_the_models_have(tmp_path: Path, count: int) -> None:
     run(tmp_path, count, VOTES.replace("3", "2"))
     log = pl.read_parquet(tmp_path / "log.parquet")
     for tier, skill in SKILL.items():
@@ -152,15 +160,10 @@ def test_a_grade_that_is_none_ends_the_run_and_keeps_what_was_paid(
     monkeypatch.setattr(sys.modules[__name__], "of_two", lambda prompt, answer: 1.5)
     with pytest.raises(LogError, match=r"E_RANGE: --grade my_grader:of_two: query \w+ got 1\.5; return a number"):
         run(tmp_path, 10, "", grading=Grading("my_grader:of_two"))
-    before = Counter(mock.asked)
-    found = run(tmp_path, 10, "")
-    assert found.queries == 10
-    assert mock.asked["small"] == 10 + before["small"] - len(finished(tmp_path, before["small"]))
-
-
-def finished(folder: Path, most: int) -> range:
-    """As many as were finished of so many calls of small: all, since none was under way."""
-    return range(most)
+    kept, asked = len(read_journal(journal_path(tmp_path / "log.parquet")).done), mock.asked.total()
+    assert 0 < kept <= asked
+    assert run(tmp_path, 10, "").queries == 10
+    assert mock.asked.total() == asked + 30 - kept
 
 
 # ------------------------------------------------------------------------------------------------ going on
@@ -211,7 +214,7 @@ def test_the_journal_is_its_owners_alone_and_a_torn_line_does_no_harm(tmp_path: 
     with pytest.raises(LogError, match=r"E_DAMAGED: log\.parquet\.journal line 3 is damaged"):
         run(tmp_path, 3, "")
     path.write_bytes(b"dear diary")
-    with pytest.raises(LogError, match="E_FILE: .* no journal of collect; move it away"):
+    with pytest.raises(LogError, match=r"E_FILE: .* no journal of collect; move it away"):
         run(tmp_path, 3, "")
     assert path.read_bytes() == b"dear diary"
 
@@ -221,7 +224,7 @@ def test_a_journal_has_one_writer(tmp_path: Path) -> None:
     path = journal_path(tmp_path / "log.parquet")
     with path.open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(LogError, match="E_FILE: .* written by another process"):
+        with pytest.raises(LogError, match=r"E_FILE: .* written by another process"):
             run(tmp_path, 3, "")
 
 
@@ -233,7 +236,7 @@ def die_somewhere(folder: Path, seed: int) -> None:
     """In a process of its own: collect, and be killed before a call, after it was paid, amid a line of the journal, or
     just then."""
     draw = random.Random(seed)
-    count, how = draw.randint(1, NEEDED // 8), seed % 4
+    count, how = draw.randint(1, 10), seed % 4
     left = [count]
 
     def killed() -> None:
@@ -261,7 +264,8 @@ def die_somewhere(folder: Path, seed: int) -> None:
 
         os.write = torn
     else:
-        threading.Timer(draw.uniform(0.01, 0.3), killed).start()
+        threading.Timer(draw.uniform(0.0, 0.06), killed).start()
+    collecting.written = lambda *_: None  # which uses polars, whose threads no child has
     run(folder, QUERIES, limits=Limits(AT_ONCE, pause=0.001))
 
 
@@ -285,11 +289,12 @@ def test_killed_twenty_times_it_ends_in_the_same_log_and_nothing_finished_is_pai
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL or known == NEEDED
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGKILL
         now, done = len(ledger.read_text().splitlines()), len(read_journal(journal).done)
         assert 0 <= (now - paid) - (done - known) <= AT_ONCE  # what was paid is kept, but for what was under way
         paid, known = now, done
-    assert known > NEEDED // 2
+    assert NEEDED // 4 < known < NEEDED
     provide(Mock(ledger, steady=True))
     found = run(broken, QUERIES)
     assert (broken / "log.parquet").read_bytes() == (at_once / "log.parquet").read_bytes()
@@ -300,51 +305,67 @@ def test_killed_twenty_times_it_ends_in_the_same_log_and_nothing_finished_is_pai
     assert len(ids) - NEEDED <= len(found.lost) <= 20 * AT_ONCE  # each that was paid twice had been under way
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGINT to a process of its own")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, mock: Mock, capsys: pytest.CaptureFixture[str]) -> None:
     settings, prompts = write_settings(tmp_path / "s.toml"), write_prompts(tmp_path / "p.jsonl", 20)
     argv = ["collect", str(prompts), "--settings", str(settings), "-o", str(tmp_path / "log.csv")]
-    said = tmp_path / "said.txt"
-    child = os.fork()
-    if not child:
-        code = 9
-        try:
-            mock = Mock()
-            mock.after = lambda: os.kill(os.getpid(), signal.SIGINT) if mock.asked.total() == 30 else None
-            provide(mock)
-            with said.open("w") as file:
-                sys.stderr = file
-                code = main(argv)
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert "the same command goes on from there" in said.read_text()
+    left = [25]
+
+    def interrupt() -> None:
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGINT)
+
+    mock.after = interrupt
+    assert main(argv) == 1
+    err = capsys.readouterr().err
+    assert f"interrupted; what is finished is in {tmp_path / 'log.csv'}.journal, and the same command goes on" in err
     assert not (tmp_path / "log.csv").exists()
-    assert len(read_journal(journal_path(tmp_path / "log.csv")).done) >= 20
+    kept = len(read_journal(journal_path(tmp_path / "log.csv")).done)
+    assert 24 <= kept <= 25
+    asked = mock.asked.total()
     assert main(argv) == 0
+    assert mock.asked.total() - asked == 120 - kept
+    assert "next: metaverify inspect" in capsys.readouterr().out
+
+
+def test_a_call_is_on_the_disk_before_the_next_one_of_its_query_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    write = os.write
+
+    def seen(handle: int, data: bytes) -> int:
+        events.append(next(iter(json.loads(data))))
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", seen)
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("synced"))
+    run(tmp_path, 2, limits=Limits(1))
+    assert events == ["journal", *["begun", "done", "synced"] * 12, "synced", "synced"]  # and the log and its folder
 
 
 # -------------------------------------------------------------------------------------------------- the cap
 
 
-@pytest.mark.parametrize("dollars", [0.25, 1.0, 2.17])
+@pytest.mark.parametrize("dollars", [1.1, 1.3, 2.0])
 def test_the_cap_holds_to_one_request(tmp_path: Path, mock: Mock, dollars: float) -> None:
-    found = run(tmp_path, 40, cap=dollars)
+    found = run(tmp_path, 12, cap=dollars)
     assert found.capped
     assert dollars - COST["large"] < mock.paid <= dollars + 1e-9
     assert found.dollars == pytest.approx(mock.paid)
-    assert found.queries == found.asked < 40
-    again = run(tmp_path, 40, cap=dollars)
+    assert 0 < found.queries == found.asked < 12
+    again = run(tmp_path, 12, cap=dollars)
     assert (again.dollars, again.queries) == (found.dollars, found.queries)
-    more = run(tmp_path, 40, cap=100.0)
-    assert (more.queries, more.stopped) == (40, None)
-    assert more.dollars == pytest.approx(mock.paid) == pytest.approx(40 * (4 * 0.01 + 0.2 + 0.001))
+    more = run(tmp_path, 12, cap=100.0)
+    assert (more.queries, more.stopped) == (12, None)
+    assert more.dollars == pytest.approx(mock.paid) == pytest.approx(12 * (4 * 0.01 + 0.2 + 0.001))
 
 
 def test_calls_under_way_are_reserved_at_their_dearest(tmp_path: Path, mock: Mock) -> None:
     settings = write_settings(tmp_path / "s.toml", "")
-    settings.write_text(settings.read_text().replace("max_tokens = 20 ", "max_tokens = 100 "))  # $1, of which it pays $0.2
+    settings.write_text(
+        settings.read_text().replace("max_tokens = 20 ", "max_tokens = 100 ")
+    )  # $1, of which it pays $0.2
     prompts = read_prompts(write_prompts(tmp_path / "p.jsonl", 40))
     found = collect(prompts, read_settings(settings)["shop"], tmp_path / "log.csv", cap=3.0, limits=Limits(8))
     assert found.capped
@@ -488,8 +509,7 @@ def test_signals_are_read_of_the_answers_that_they_need(tmp_path: Path) -> None:
     finally:
         del sys.modules["my_signal"]
     log = pl.read_parquet(tmp_path / "log.parquet")
-    assert log["conf_look"].to_list() == [
-        float(is_right("small", at) == is_right("large", at)) for at in range(10)
-    ]
-    assert read_log(tmp_path / "log.parquet", signals={"look": ("small", "large")}).signals[0].readings[0].price[0] == 0.5
-    assert asyncio.iscoroutinefunction(Model.complete)
+    assert log["conf_look"].to_list() == [float(is_right("small", at) == is_right("large", at)) for at in range(10)]
+    assert (
+        read_log(tmp_path / "log.parquet", signals={"look": ("small", "large")}).signals[0].readings[0].price[0] == 0.5
+    )
