@@ -1,7 +1,8 @@
 """What the documentation shows can be run, in order, and where it points there is something.
 
 In README.md and docs/*.md every block fenced as ``python`` is executed and every ``$ metaverify …`` of a ``console``
-block is run, file by file in one empty folder and one namespace.  ``no-run`` after the language passes a block over.
+block is run, file by file in one empty folder and one namespace.  ``no-run`` after the language passes a block over;
+a name after it writes the block to that file.
 """
 
 from __future__ import annotations
@@ -112,6 +113,9 @@ def run_page(page: Path) -> None:
     for block in blocks(page.read_text("utf-8")):
         if "no-run" in block.info[1:]:
             continue
+        if block.info[1:]:
+            Path(block.info[1]).write_text(block.text, encoding="utf-8")
+            continue
         if block.info[:1] == ("python",):
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             exec(code, namespace)
@@ -135,6 +139,8 @@ def broken_links(page: Path) -> list[str]:
     return wrong
 
 
+@pytest.mark.filterwarnings("ignore:Items? .* using the `ReadOnly` qualifier:UserWarning")  # LiteLLM's own
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_everything_that_a_page_shows_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -178,6 +184,10 @@ $ cat made.txt
 0.1.0
 ```
 
+```text kept.txt
+kept
+```
+
 ```text
 [not a link](nowhere.md)
 $ metaverify nonsense
@@ -195,6 +205,7 @@ def test_a_page_is_run_in_order_and_its_links_are_followed(tmp_path: Path, monke
     run_page(page)
     assert (tmp_path / "made.txt").read_text() == "1"
     assert (tmp_path / "version.txt").read_text().strip()
+    assert (tmp_path / "kept.txt").read_text() == "kept\n"
     assert broken_links(page) == ["gone.png", "#lost", "gone.md"]
 
 

@@ -22,7 +22,7 @@ from metaverify.policies.integrations.models import Model, Request, is_empty
 from metaverify.policies.integrations.settings import CascadeSettings, ReadingSettings, SettingsError
 from metaverify.policies.integrations.verifiers import Verifier, find_verifier, with_model
 from metaverify.policies.monitor import Monitor
-from metaverify.policies.policy import Policy
+from metaverify.policies.policy import BudgetError, Policy, point_at_budget
 from metaverify.policies.routed import Routed
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.store import PolicyStore
@@ -102,13 +102,10 @@ class Cascade:
 
     def _verifier(self, tier: str, name: str, reading: ReadingSettings) -> Verifier:
         try:
-            return find_verifier(reading.verifier, with_model(reading.params, f"{name} of {tier}", self._dollars))
+            params = with_model(reading.params, f"{name} of {tier}", self.settings.dollars)
+            return find_verifier(reading.verifier, params, self.settings.folder)
         except ValueError as error:
             raise SettingsError(f"{self.settings.name}.tiers.{tier}.readings.{name}: {error}") from error
-
-    @property
-    def _dollars(self) -> float:
-        return self.settings.dollars
 
     def _told(self, key: str) -> dict[str | tuple[str, str], float]:
         """What the settings say of this of purchases, by their names."""
@@ -121,8 +118,14 @@ class Cascade:
     def _load(self, path: Path) -> Policy:
         """The policy, where the settings say how all of it is had."""
         policy = load_policy(path, now=time.time())
-        if self.settings.budget is not None:
-            policy = policy.at(budget=self.settings.budget)
+        settings = self.settings
+        budgets = {f"budgets.{name}": budget for name, budget in settings.budgets.items()}
+        for name, budget in (budgets | ({} if settings.budget is None else {"budget": settings.budget})).items():
+            try:
+                point_at_budget(policy.vertices, budget)
+            except BudgetError as error:
+                raise SettingsError(f"{settings.name}.{name}: {error}") from error
+        policy = policy if settings.budget is None else policy.at(budget=settings.budget)
         votes = self._check(policy)
         changed = [name for name, wanted in votes.items() if self._votes.get(name, wanted) != wanted]
         if changed:
@@ -169,6 +172,8 @@ class Cascade:
             response = await model.complete(request.messages, **request.params, **self._added(tier, request))
         except Exception as error:
             raise self._failed(tier, asked, error) from error
+        if is_empty(response):
+            raise Failure("empty answer", model.cost(response))
         return await self._reply(model, request, response)
 
     async def _pass_on(self, tier: str, asked: Asked) -> Reply:
@@ -182,7 +187,7 @@ class Cascade:
             stream = await model.complete(request.messages, **params)
             async for chunk in stream:
                 chunks.append(chunk)
-                said = said_in(chunk, logprobs="logprobs" not in added)
+                said = said_in(chunk, "logprobs" not in added, not begun)
                 if said is not None:
                     begun = True
                     asked.sink.put_nowait(said)
@@ -190,6 +195,8 @@ class Cascade:
         except BaseException as error:
             failed = self._failed(tier, asked, error) if isinstance(error, Exception) else error
             raise BrokenStreamError if begun else failed from error
+        if not begun:
+            raise Failure("empty answer", model.cost(response))
         return await self._reply(model, request, response)
 
     def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
@@ -208,25 +215,18 @@ class Cascade:
         return {name: value for name, value in wanted.items() if not request.params.get(name)}
 
     async def _reply(self, model: Model, request: Request, response: Any) -> Reply:
-        """The answer with the readings that come with it.
-
-        Raises:
-            Failure: it says nothing.
-        """
-        cost = model.cost(response)
-        if is_empty(response):
-            raise Failure("empty answer", cost)
+        """The answer with the readings that come with it."""
         readings: dict[str, Any] = {}
         for (of, name), verifier in self._verifiers.items():
             if of == model.name and getattr(verifier, "with_answer", False):
                 try:
-                    readings[name] = (await _awaited(verifier(model, request, response))).confidence
+                    readings[name] = (await _asked(verifier, model, request, response)).confidence
                 except Exception:
                     readings[name] = None
         if "logprobs" in self._added(model.name, request):
             for choice in response.choices:
                 choice.logprobs = None
-        return Reply(response, readings, cost)
+        return Reply(response, readings, model.cost(response))
 
     async def _verify(self, tier: str, reading: str, asked: Asked, answers: Mapping[str, Any]) -> Look:
         verifier = self._verifiers[tier, reading]
@@ -234,20 +234,26 @@ class Cascade:
         request = replace(asked.request, answers=answers)
         look = verifier.vote if self._votes[tier, reading] else verifier  # type: ignore[attr-defined]
         try:
-            return await _awaited(look(self.models[of], request, answers.get(of)))  # type: ignore[no-any-return]
+            return await _asked(look, self.models[of], request, answers.get(of))
         except Exception as error:
             LOGGER.warning("%s: %s of %s failed: %s", self.settings.name, reading, tier, error)
+            if isinstance(error, Failure):
+                raise
             raise Failure(_failure(error).reason) from error  # of several calls some may be billed
 
 
-async def _awaited(came: Any) -> Any:
-    return await came if inspect.isawaitable(came) else came
+async def _asked(verifier: Verifier, model: Model, request: Request, answer: Any) -> Look:
+    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread."""
+    waits = inspect.iscoroutinefunction(verifier) or inspect.iscoroutinefunction(getattr(verifier, "__call__", None))  # noqa: B004
+    if waits or getattr(verifier, "with_answer", False):
+        came = verifier(model, request, answer)
+    else:
+        came = await asyncio.to_thread(verifier, model, request, answer)
+    return await came if inspect.isawaitable(came) else came  # type: ignore[no-any-return]
 
 
 def _failure(error: Exception) -> Failure:
     """Why a call failed; it cost nothing where the provider refused it."""
-    if isinstance(error, Failure):
-        return error
     if isinstance(error, litellm.Timeout | TimeoutError):
         return Failure("timeout")
     status = getattr(error, "status_code", None)

@@ -38,33 +38,38 @@ def last_chunks(response: Any, told: Any) -> Iterator[Any]:
         # Here, since a custom provider's last chunk loses it; with the cost, which LiteLLM logs a stream with.
         chunk.usage = response.usage.model_copy(update={"cost": told["dollars"]})
     yield chunk
-    reason = response.choices[0].finish_reason if response.choices else "stop"
-    yield ModelResponseStream(id=response.id, choices=[StreamingChoices(index=0, delta=Delta(), finish_reason=reason)])
+    ended = StreamingChoices(index=0, delta=Delta(), finish_reason=response.choices[0].finish_reason)
+    yield ModelResponseStream(id=response.id, choices=[ended])
 
 
 def response_of(chunks: Sequence[Any], messages: Sequence[Any], log: Any) -> Any:
     """The answer that a model's stream was, with what it cost; ``log`` is the stream's logging object."""
     response = litellm.stream_chunk_builder([*chunks], messages=[*messages], logging_obj=log)
     told = [t for chunk in chunks for choice in chunk.choices[:1] for t in _logprobs(choice)]
-    if told and response.choices:
+    if told:
         response.choices[0].logprobs = ChoiceLogprobs(content=told)
     response._hidden_params.pop("response_cost", None)
     response._hidden_params["response_cost"] = log.response_cost_calculator(result=response)
     return response
 
 
-def said_in(chunk: Any, logprobs: bool) -> Any | None:
+def said_in(chunk: Any, logprobs: bool, first: bool) -> Any | None:
     """What is passed on of a model's chunk: without its end and usage, and without logprobs that no client asked for;
-    None where that leaves nothing."""
-    kept = [choice for choice in chunk.choices if any(choice.delta.model_dump(exclude_none=True).values())]
+    None where that says nothing.  The ``first`` one says who speaks."""
+    kept = [choice.model_copy() for choice in chunk.choices if _says_something(choice.delta)]
     if not kept:
         return None
     passed = ModelResponseStream(id=chunk.id, created=chunk.created, model=chunk.model, choices=kept)
     for choice in passed.choices:
         choice.finish_reason = None
+        choice.delta.role = "assistant" if first else None
         if not logprobs:
             choice.logprobs = None
     return passed
+
+
+def _says_something(delta: Any) -> bool:
+    return any(told for name, told in delta.model_dump(exclude_none=True).items() if name != "role")
 
 
 def _logprobs(choice: Any) -> list[Any]:

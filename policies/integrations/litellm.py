@@ -13,7 +13,6 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -94,9 +93,9 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             for chunk in last_chunks(routed.answer, trail(routed, cascade.settings.dollars)):
                 yield chunk
         finally:
-            if routing.cancel():  # the client went
-                with suppress(asyncio.CancelledError, Exception):
-                    await routing
+            routing.cancel()  # where the client went
+            await asyncio.wait([routing])
+            _ = routing.cancelled() or routing.exception()  # else asyncio complains of one that nobody looked at
 
     def completion(self, *args: Any, **given: Any) -> Any:
         """`acompletion`, awaited."""
@@ -126,7 +125,7 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             async with asyncio.timeout(_seconds(given.get("timeout"))):
                 routed = await cascade.router.aroute(
                     asked,
-                    key=str(metadata.get("key") or given["logging_obj"].litellm_call_id),
+                    key=str(metadata.get("key", given["logging_obj"].litellm_call_id)),
                     context=metadata.get("context"),
                     budget=_budget(cascade.settings, metadata),
                 )

@@ -75,7 +75,7 @@ def is_empty(response: Any) -> bool:
             return False
         if getattr(message, "tool_calls", None) or getattr(message, "function_call", None):
             return False
-        if getattr(message, "audio", None) or getattr(message, "images", None):
+        if any(getattr(message, name, None) for name in ("refusal", "audio", "images")):
             return False
     return True
 

@@ -68,6 +68,7 @@ class CascadeSettings:
     """One cascade: see the top of this file, and `Guard` for ``cap``, ``rate``, ``burst`` and ``fail_open``."""
 
     name: str
+    folder: Path  # of the settings file
     policy: Path
     tiers: Mapping[str, TierSettings]
     budget: float | None = None
@@ -149,10 +150,8 @@ class _Table:
         return tuple(told)
 
     def tables(self, key: str) -> dict[str, _Table]:
-        told = self.take(key) or {}
-        if not isinstance(told, dict):
-            raise self.fault(key, told, "give a table of tables")
-        return {name: _Table(self.file, f"{self.place}.{key}.{name}", table) for name, table in told.items()}
+        told = _Table(self.file, f"{self.place}.{key}", self.take(key) or {})
+        return {name: _Table(self.file, f"{told.place}.{name}", table) for name, table in told.left.items()}
 
     def end(self) -> None:
         """Nothing is left over."""
@@ -176,6 +175,7 @@ def _cascade(name: str, table: _Table) -> CascadeSettings:
         raise SettingsError(f"{table.file.name}: {name} has only one of rate and burst; give both, or neither")
     made = CascadeSettings(
         name=name,
+        folder=table.file.parent,
         policy=policy,
         tiers=tiers,
         budget=table.amount("budget"),

@@ -20,11 +20,13 @@ import inspect
 import json
 import math
 import re
+import sys
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -286,8 +288,9 @@ VERIFIERS: Mapping[str, Callable[..., Verifier]] = MappingProxyType(
 )
 
 
-def find_verifier(name: str, params: Mapping[str, Any] = MappingProxyType({})) -> Verifier:
-    """The verifier of a name: one of `VERIFIERS`, or "module:attribute" for one's own.
+def find_verifier(name: str, params: Mapping[str, Any] = MappingProxyType({}), beside: Path | None = None) -> Verifier:
+    """The verifier of a name: one of `VERIFIERS`, or "module:attribute" for one's own, of which the module may also lie
+    in the folder ``beside``.
 
     What is a class is made with ``params``; of a function they are the keyword arguments.
 
@@ -306,7 +309,7 @@ def find_verifier(name: str, params: Mapping[str, Any] = MappingProxyType({})) -
             hint = did_you_mean(name, VERIFIERS)
             raise ValueError(f"verifier {name!r} is none of {known}{hint}; one of your own is 'module:name'")
         try:
-            made = getattr(import_module(module), attribute)
+            made = getattr(_imported(module, beside), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"verifier {name!r} cannot be imported: {error}") from error
     if not callable(made):
@@ -318,6 +321,15 @@ def find_verifier(name: str, params: Mapping[str, Any] = MappingProxyType({})) -
         return verifier  # type: ignore[no-any-return]
     except TypeError as error:
         raise ValueError(f"verifier {name!r}: {str(error).replace(f'{made.__name__}.__init__() ', '')}") from error
+
+
+def _imported(module: str, beside: Path | None) -> Any:
+    before = [*sys.path]
+    sys.path += [] if beside is None else [str(beside)]  # last, so that it hides nothing
+    try:
+        return import_module(module)
+    finally:
+        sys.path[:] = before
 
 
 def with_model(params: Mapping[str, Any], name: str, dollars: float) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from metaverify.policies.actions import Accept
@@ -26,21 +28,21 @@ every = 0.0
 {more}
 
 [support.tiers.small]
-timeout = {timeout}
+timeout = {timeout[small]}
 litellm_params = {{ model = "mock/small", input_cost_per_token = 0.0, output_cost_per_token = 0.0001 }}
 readings.conf = {{ verifier = "answer_probability" }}
 
 [support.tiers.medium]
-timeout = {timeout}
+timeout = {timeout[medium]}
 litellm_params = {{ model = "mock/medium", input_cost_per_token = 0.0, output_cost_per_token = 0.001 }}
 
 [support.tiers.medium.readings.judge]
 verifier = "judge"
-timeout = {timeout}
+timeout = {timeout[judge]}
 litellm_params = {{ model = "mock/judge", input_cost_per_token = 0.0, output_cost_per_token = 0.0002 }}
 
 [support.tiers.large]
-timeout = {timeout}
+timeout = {timeout[large]}
 litellm_params = {{ model = "mock/large", input_cost_per_token = 0.0, output_cost_per_token = 0.01 }}
 """
 
@@ -71,11 +73,13 @@ def cascade(vertex: int = HIGH, serial: int = 0, cut: float = CUT) -> Policy:
     return Policy(tiers, nodes, vertices, OperatingPoint(vertex, vertex, 0.0), serial=serial)
 
 
-def write_settings(folder: Path, more: str = "", policy: Policy | None = None, timeout: float = 0.5) -> Path:
-    """The settings, with the policy beside them."""
+def write_settings(
+    folder: Path, more: str = "", policy: Policy | None = None, timeouts: Mapping[str, float] = MappingProxyType({})
+) -> Path:
+    """The settings, with the policy beside them; what has no timeout here has a long one."""
     save_policy(policy or cascade(), folder / "policy.json")
     path = folder / "cascades.toml"
-    path.write_text(SETTINGS.format(more=more, timeout=timeout))
+    path.write_text(SETTINGS.format(more=more, timeout=dict.fromkeys(COST, 30.0) | {**timeouts}))
     return path
 
 

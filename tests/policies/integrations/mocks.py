@@ -78,6 +78,8 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         reason = "tool_calls" if "tool_calls" in message else "stop"
         choice = {"index": 0, "finish_reason": reason, "message": message, "logprobs": logprobs}
+        if of.get("fail_late") == "timeout":
+            raise litellm.Timeout("too late", model, "mock")
         usage = Usage(prompt_tokens=1, completion_tokens=10, total_tokens=11)
         return ModelResponse(model=model, choices=[choice], usage=usage)
 
@@ -85,24 +87,26 @@ class Mock(litellm.CustomLLM):  # type: ignore[misc]
         whole = await self.acompletion(model, messages, **given)
         text = whole.choices[0].message.content
         broken = json.loads(messages[0]["content"]).get(model, {}).get("breaks")
+        yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(role="assistant"))])
         for at, word in enumerate(text.split(" ")):
             await asyncio.sleep(0)
             if at == broken:
                 raise litellm.InternalServerError("lost on the way", "mock", model)
-            delta = Delta(role="assistant" if at == 0 else None, content=word if at == 0 else f" {word}")
-            yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=delta)])
+            delta = Delta(content=word if at == 0 else f" {word}")
+            told = getattr(whole.choices[0], "logprobs", None) if at == 0 else None
+            yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=delta, logprobs=told)])
+        yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(content=""))])
         usage = ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta())])
         usage.usage = whole.usage
         yield usage
         yield ModelResponseStream(model=model, choices=[StreamingChoices(index=0, delta=Delta(), finish_reason="stop")])
 
 
-class Ready(litellm.CustomLLM):  # type: ignore[misc]
-    """A provider that answers at once."""
+class Forwarding(litellm.CustomLLM):  # type: ignore[misc]
+    """A provider that only forwards to a tier."""
 
-    async def acompletion(self, **_: Any) -> ModelResponse:
-        message = {"role": "assistant", "content": "yes"}
-        return ModelResponse(model="now", choices=[{"index": 0, "finish_reason": "stop", "message": message}])
+    async def acompletion(self, model: str, messages: list[Any], **_: Any) -> Any:
+        return await litellm.acompletion(**PARAMS[model], messages=messages)
 
 
 def _fail(how: str | None, model: str) -> None:

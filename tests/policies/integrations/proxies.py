@@ -64,7 +64,7 @@ async def who(request, api_key):
 @contextmanager
 def running_proxy(folder: Path, more: str = "") -> Iterator[str]:
     """The address of a proxy that keeps its files in this folder, and is ended afterwards."""
-    write_settings(folder, more, timeout=20.0)
+    write_settings(folder, more)
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "handlers.py").write_text(HANDLERS)
     with socket.create_server(("127.0.0.1", 0)) as taken:

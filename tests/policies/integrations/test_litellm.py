@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
 from metaverify.policies.integrations.litellm import Provider, load_provider
 from metaverify.policies.integrations.settings import SettingsError
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.policies.tiers import Reading, Tier
+from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.partial_reader import read_partial_log
@@ -37,7 +38,7 @@ from .mocks import Mock, prompt
 Serve = Callable[..., Provider]
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Item .* is using the `ReadOnly` qualifier:UserWarning"),  # LiteLLM's own
+    pytest.mark.filterwarnings("ignore:Items? .* using the `ReadOnly` qualifier:UserWarning"),  # LiteLLM's own
     pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
 ]
 
@@ -46,8 +47,8 @@ pytestmark = [
 def serve(tmp_path: Path, mocked: Mock) -> Serve:
     """Makes a provider, and LiteLLM know it."""
 
-    def begin(more: str = "", policy: Policy | None = None, timeout: float = 0.5) -> Provider:
-        provider = load_provider(write_settings(tmp_path, more, policy, timeout))
+    def begin(more: str = "", policy: Policy | None = None, **timeouts: float) -> Provider:
+        provider = load_provider(write_settings(tmp_path, more, policy, timeouts))
         litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
         return provider
 
@@ -152,17 +153,18 @@ def test_joined_chunks_are_the_answer_and_the_cost_that_is_logged_is_the_sum(
 
 def test_a_tier_that_is_accepted_unread_is_passed_on_as_it_comes(serve: Serve, mocked: Mock) -> None:
     serve()
-    asked = []
+    roles: list[str] = []
 
     async def first() -> list[str]:
         stream = await aask(HARD, stream=True)
         said = []
         async for chunk in stream:
-            asked.append(len(mocked.asked))
+            roles.extend(choice.delta.role for choice in chunk.choices if choice.delta.role)
             said += [choice.delta.content for choice in chunk.choices if choice.delta.content]
         return said
 
     said = asyncio.run(first())
+    assert roles == ["assistant"]
     assert "".join(said) == HARD["large"]["text"]
     assert len(said) == len(HARD["large"]["text"].split())  # in its own chunks, and not in ours
     assert mocked.asked[-1][1]["stream"] is True
@@ -203,10 +205,18 @@ def test_a_call_of_a_tool_is_streamed_too(serve: Serve) -> None:
     assert whole.choices[0].finish_reason == "tool_calls"
 
 
-def test_logprobs_that_a_client_asks_for_are_told(serve: Serve) -> None:
+@pytest.mark.parametrize("wanted", [True, None])
+@pytest.mark.parametrize("budget", [1, 40])
+def test_logprobs_are_told_where_a_client_asks_for_them(serve: Serve, wanted: bool | None, budget: int) -> None:
     serve()
-    told = ask(EASY, logprobs=True).choices[0].logprobs
-    assert len(told.content) == 2
+    given = {"logprobs": True} if wanted else {}
+    told = getattr(ask(EASY, **given).choices[0], "logprobs", None)
+    assert (told and len(told.content)) == (wanted and 2)
+    chunks = [*ask(EASY, **given, stream=True, metadata={"budget": budget})]  # passed on at 1, streamed after all at 40
+    passed = [getattr(choice, "logprobs", None) for chunk in chunks for choice in chunk.choices]
+    assert [len(one.content) for one in passed if one is not None] == ([2] if wanted else [])
+    metaverify = next(chunk.metaverify for chunk in chunks if hasattr(chunk, "metaverify"))
+    assert metaverify["trail"][0]["confidence"] == {"conf": pytest.approx(0.9)}
 
 
 # --------------------------------------------------------------------------------------------- the dial
@@ -275,6 +285,7 @@ def test_a_cascade_that_is_not_there_is_the_clients_fault(serve: Serve) -> None:
         (MIDDLING | {"small": {"fail": "rate"}}, "medium", 12.0, "RateLimitError"),
         (MIDDLING | {"small": {"fail": "down"}}, "medium", 13.0, "APIConnectionError"),
         (MIDDLING | {"small": {"wait": 9}}, "medium", 13.0, "timeout"),
+        (MIDDLING | {"small": {"fail_late": "timeout"}}, "medium", 13.0, "timeout"),
         (MIDDLING | {"small": {"text": "  "}}, "medium", 13.0, "empty answer"),
         (MIDDLING | {"medium": {"wait": 9}}, "large", 111.0, "timeout"),
         (MIDDLING | {"judge": {"wait": 9}}, "large", 113.0, "timeout"),
@@ -289,7 +300,7 @@ def test_a_cascade_that_is_not_there_is_the_clients_fault(serve: Serve) -> None:
 def test_what_fails_is_gone_round_within_its_time_and_counted(
     serve: Serve, world: dict[str, Any], tier: str, cost: float, reason: str | None, stream: bool
 ) -> None:
-    provider = serve()
+    provider = serve(**{name: 0.2 for name, of in world.items() if "wait" in of})
     began = time.monotonic()
     came = ask(world, stream=stream)
     told = next(c.metaverify for c in came if hasattr(c, "metaverify")) if stream else came.metaverify
@@ -310,15 +321,13 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
         "def verify(tier, request, answer):\n"
         "    return Look(told[0], 2.0)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "of_ours", raising=False)
     path = write_settings(tmp_path)
     told_before, judge = path.read_text(), "[support.tiers.medium.readings.judge]\n"
     own = f'{judge}verifier = "of_ours:verify"\n[support.tiers.large]\n'
     path.write_text(told_before[: told_before.index(judge)] + own + told_before.split("[support.tiers.large]\n")[1])
-    import of_ours  # type: ignore[import-not-found]
-
-    of_ours.told[:] = [confidence]
     provider = load_provider(path)
+    sys.modules["of_ours"].told[:] = [confidence]  # type: ignore[attr-defined]
     litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
     told = ask(MIDDLING).metaverify
     assert (told["tier"], told["cost"]) == ("large", 113.0)
@@ -327,7 +336,7 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
 
 
 def test_where_no_tier_answers_the_last_failure_is_told(serve: Serve) -> None:
-    serve()
+    serve(small=0.2, medium=0.2, large=0.2)
     nobody = {tier: {"fail": "rate"} for tier in ("small", "medium", "large")}
     with pytest.raises(litellm.RateLimitError, match="too many"):
         ask(nobody, num_retries=0)
@@ -361,6 +370,13 @@ def test_a_stream_that_breaks_before_it_begins_is_gone_round(serve: Serve) -> No
     serve()
     chunks = [*ask(HARD | {"large": {"text": "one two three", "breaks": 0}}, stream=True)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "says medium"
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "says medium"), (" ", " ")])
+def test_a_stream_that_says_nothing_is_gone_round_unless_it_has_begun(serve: Serve, text: str, said: str) -> None:
+    serve()
+    chunks = [*ask(HARD | {"large": {"text": text}}, stream=True)]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).strip() == said.strip()
 
 
 def test_a_client_that_goes_ends_the_request(serve: Serve) -> None:
@@ -516,6 +532,79 @@ def test_a_policy_that_hands_over_ends_in_an_error_that_is_not_tried_again(tmp_p
         ask({"small": {"p": [0.1]}})
 
 
+OURS = """
+import threading, time
+from metaverify.policies.router import Failure, Look
+
+asked_in = []
+
+def slow(tier, request, answer):
+    asked_in.append(threading.current_thread().name)
+    time.sleep(0.1)
+    return Look(0.9, 0.5)
+
+def refusing(tier, request, answer):
+    raise Failure("closed", 0.25)
+
+def broken(tier, request, answer):
+    raise ValueError
+
+broken.with_answer = True
+"""
+
+
+def test_a_verifier_that_cannot_be_awaited_holds_nobody_up(
+    tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "ours", raising=False)
+    (tmp_path / "ours.py").write_text(OURS)
+    small = Tier("small", 1.0, (Reading("sure", 0.5, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), *ENDS)
+    two_tiers(tmp_path, 'readings.sure = { verifier = "ours:slow" }', nodes, small)
+
+    async def both() -> float:
+        ticks = 0
+        request = asyncio.create_task(aask({}))
+        while not request.done():
+            await asyncio.sleep(0.005)
+            ticks += not request.done()
+        assert (await request).metaverify["cost"] == pytest.approx(1.5)
+        return ticks
+
+    asyncio.run(both())
+    (name,) = sys.modules["ours"].asked_in
+    assert name != threading.main_thread().name
+    assert sys.path.count(str(tmp_path)) == 0
+
+
+@pytest.mark.parametrize(("verifier", "cost", "reason"), [("refusing", 101.25, "closed"), ("broken", 101.0, "")])
+def test_a_verifier_of_ones_own_that_fails_is_missing(
+    tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch, verifier: str, cost: float, reason: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "ours", raising=False)
+    (tmp_path / "ours.py").write_text(OURS)
+    small = Tier("small", 1.0, (Reading("sure", 0.5, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), *ENDS)
+    two_tiers(tmp_path, f'readings.sure = {{ verifier = "ours:{verifier}" }}', nodes, small)
+    told = ask({}).metaverify
+    assert (told["tier"], told["cost"]) == ("large", pytest.approx(cost))
+    assert [step["reason"] for step in told["trail"] if step["reason"]] == ([reason] if reason else [])
+
+
+def test_parts_of_a_fused_reading_are_read_and_the_sum_is_not(tmp_path: Path, mocked: Mock) -> None:
+    parts = (Points("a", (0.5,), (0.1, 0.4), 0.0), Points("b", (0.5,), (0.1, 0.4), 0.0))
+    hist = ((0.5,), (1, 1, 0))
+    readings = (Reading("a", 0.0, *hist), Reading("b", 0.0, *hist), Reading("fused", 0.0, *hist, parts=parts))
+    nodes = (Ask("small", 1), Read("small", "fused", (0.6,), (2, 3), 2), *ENDS)
+    reading = """
+readings.a = { verifier = "answer_probability" }
+readings.b = { verifier = "answer_probability", aggregate = "min" }
+"""
+    two_tiers(tmp_path, reading, nodes, Tier("small", 1.0, readings))
+    assert ask({"small": {"p": [0.9, 0.8]}}).metaverify["tier"] == "small"  # .4 + .4
+    assert ask({"small": {"p": [0.9, 0.4]}}).metaverify["tier"] == "large"  # .4 + .1
+
+
 def test_metrics_are_told_in_prometheus_format(serve: Serve) -> None:
     provider = serve()
     ask(HARD)
@@ -531,7 +620,7 @@ def test_metrics_are_told_in_prometheus_format(serve: Serve) -> None:
 def test_two_hundred_requests_at_once_with_reloads_follow_one_policy_each(serve: Serve, tmp_path: Path) -> None:
     cuts = {serial: 0.05 + 0.1 * serial for serial in range(1, 10)}
     revisions = {serial: cascade(serial=serial, cut=cut) for serial, cut in cuts.items()}
-    provider = serve(policy=revisions[1], timeout=60.0)
+    provider = serve(policy=revisions[1])
     store = provider.cascades["support"].store
     worlds = [{"small": {"p": [(at % 100) / 100 + 0.003]}, "judge": {"grade": at % 97}} for at in range(200)]
 
@@ -677,7 +766,8 @@ def test_settings_that_do_not_fit_the_policy_are_refused(tmp_path: Path, mocked:
         ('"answer_probability"', '"answer_prob"', "readings.conf: verifier 'answer_prob' is none of"),
         ('"judge"', '"self_verification"\nk = 0', "readings.judge: k is 0; give a whole number"),
         ('"judge"', '"p_true"\ntpo = 3', "readings.judge: verifier 'p_true': got an unexpected keyword argument 'tpo'"),
-        ("every", "budget = 0.5\nevery", "budget 0.5 is below 1"),
+        ("every", "budget = 0.5\nevery", "support.budget: E_BUDGET: budget 0.5 is below 1"),
+        ("every", "budgets = { intern = 0.5 }\nevery", "support.budgets.intern: E_BUDGET: budget 0.5 is below 1"),
     ]:
         path.write_text(whole.replace(old, new, 1))
         with pytest.raises((SettingsError, ValueError)) as refused:

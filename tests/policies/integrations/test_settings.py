@@ -8,9 +8,11 @@ import pytest
 
 from metaverify.policies.integrations.settings import SettingsError, read_settings
 
-from .cascades import SETTINGS
+from .cascades import COST, SETTINGS
 
-WHOLE = SETTINGS.format(more="cap = 20.0\nrate = 1.0\nburst = 5\nfail_open = true\nbudget = 6", timeout=0.5)
+WHOLE = SETTINGS.format(
+    more="cap = 20.0\nrate = 1.0\nburst = 5\nfail_open = true\nbudget = 6", timeout=dict.fromkeys(COST, 0.5)
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -64,6 +66,7 @@ def test_keys_come_from_the_environment_and_are_not_shown(tmp_path: Path, monkey
         ("dollars = 0.001", "dollars = -1", r"support\.dollars is -1; give a number above 0"),
         ("every = 0.0", "every = -1", r"support\.every is -1; give seconds of at least 0"),
         ('decisions = "decisions.jsonl"', "decisions = 4", r"support\.decisions is 4; give a text"),
+        (WHOLE, "[support]\npolicy = 'p.json'\ntiers = 3", r"support\.tiers is 3; give a table"),
         ('verifier = "judge"', "", r"support\.tiers\.medium\.readings\.judge has no verifier; name one"),
         (
             'model = "mock/large"',

@@ -296,6 +296,7 @@ def test_what_a_response_cost_is_told_in_the_policys_unit() -> None:
         ("  ", {}, True),
         (None, {}, True),
         (None, {"audio": object()}, False),
+        (None, {"refusal": "I will not."}, False),
         (None, {"function_call": object()}, False),
         ([{"type": "text"}], {}, False),
     ],
