@@ -42,7 +42,9 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydantic", "ignore::DeprecationWarning:litellm")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Items? .* using the `ReadOnly` qualifier:UserWarning", "ignore:Accessing the 'model_:DeprecationWarning"
+)
 
 COMMANDS = ("demo", "collect", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join")
 COMMANDS += ("decide", "show", "report", "simulate", "import")

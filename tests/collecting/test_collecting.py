@@ -53,7 +53,9 @@ COST = {name: PRICE[name] * TOKENS[name] for name in PRICE}
 
 QUICK = Limits(at_once=4, pause=0.001)
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydantic", "ignore::DeprecationWarning:litellm")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Items? .* using the `ReadOnly` qualifier:UserWarning", "ignore:Accessing the 'model_:DeprecationWarning"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,9 @@ from metaverify.cli import main  # noqa: E402
 
 from .mocks import VOTES, Mock, write_prompts, write_settings  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydantic", "ignore::DeprecationWarning:litellm")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Items? .* using the `ReadOnly` qualifier:UserWarning", "ignore:Accessing the 'model_:DeprecationWarning"
+)
 
 
 @pytest.fixture(autouse=True)
