@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from metaverify.arguments import parse_counts, parse_names
@@ -103,8 +101,6 @@ def run(options: argparse.Namespace) -> None:
 
     check_out(options.out)
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # it warns of every model with a price of one's own
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - as Python's own -m: graders and verifiers of one's own
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
     settings, prompts = _settings(options), read_prompts(options.prompts)
     told: dict[str, Any] = {"grading": Grading(options.grade, options.extract, options.judge)}
     limits = Limits(options.at_once, _limits(options, settings), options.tries)
@@ -198,8 +194,8 @@ def _lines(found: Collected) -> list[str]:
         if of.failed
     ]
     if found.partial:
-        kept = "are left out; --partial keeps them" if found.queries < found.asked else "are kept"
-        lines.append(f"{found.partial:,} queries without an answer or a grade of some tier {kept}")
+        kept = "left out; --partial keeps them" if found.queries < found.asked else "kept"
+        lines.append(f"queries without an answer or a grade of some tier: {found.partial:,}, {kept}")
     for source in found.unpriced:
         lines.append(
             f"LiteLLM knows no price of {source}, so the log has none: give it in litellm_params, or fit --cost"

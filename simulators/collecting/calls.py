@@ -108,6 +108,11 @@ class Calls:
         """The most dollars that each of those calls cost of which nobody knows what became."""
         return [amount for of in self.kept.lost.values() for amount in of]
 
+    def stop(self, why: str, capped: bool = False) -> StopError:
+        """Nothing more is asked; what to raise where something is."""
+        self.stopped = self.stopped or StopError(why, capped)
+        return self.stopped
+
     @contextmanager
     def made_for(self, place: Place) -> Iterator[None]:
         """Inside, calls are made for this."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from metaverify.policies.integrations.settings import CascadeSettings
@@ -19,6 +22,10 @@ from metaverify.simulators.files import check_suffix
 from metaverify.simulators.log import LogError
 
 __all__ = ["collect"]
+
+LOGGER = logging.getLogger("metaverify")
+
+INTERRUPTED = "interrupted"
 
 
 def collect(
@@ -53,6 +60,7 @@ def collect(
         LogError: prompts, settings or the journal cannot be used, or no query is whole.
         ImportError: LiteLLM is not installed.
         ValueError: there is no such verifier.
+        KeyboardInterrupt: the calls that were under way are finished and kept.
     """
     the_litellm()
     target = Path(out)
@@ -61,8 +69,28 @@ def collect(
         calls = Purchases(journal, cap, limits)
         run = Collection(prompts, settings, calls, grading or Grading(), progress)
         _check_prices(run, cap)
-        asyncio.run(run.all(calls.limits.at_once))
+        asyncio.run(_until_interrupted(run, calls.limits.at_once))
         return written(run, target, whole)
+
+
+async def _until_interrupted(run: Collection, at_once: int) -> None:
+    """All of it; or, after Ctrl-C, what is under way, since it is paid for.  The second one ends at once."""
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        LOGGER.warning("interrupted; waiting for the calls under way, which are paid for (Ctrl-C again does not wait)")
+        run.calls.stop(INTERRUPTED)
+
+    with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or another thread than the first
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await run.all(at_once)
+    finally:
+        with suppress(NotImplementedError, ValueError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGINT)
+    if str(run.calls.stopped) == INTERRUPTED:
+        raise KeyboardInterrupt(INTERRUPTED)
 
 
 def _check_prices(run: Collection, cap: float) -> None:

@@ -7,10 +7,12 @@ import inspect
 import math
 import re
 import string
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from metaverify.policies.integrations.models import answer_text
@@ -172,11 +174,16 @@ async def _by_function(
 
 
 def _function(name: str) -> Callable[[Any, str], Any]:
+    """The function of a module, which may also lie in the present folder."""
     module, _, attribute = name.partition(":")
+    before = [*sys.path]
+    sys.path.append(str(Path.cwd()))  # last, so that it hides nothing
     try:
         found: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise LogError("E_OPTION", f"--grade {name} cannot be imported: {error}") from error
+    finally:
+        sys.path[:] = before
     if not callable(found):
         raise LogError("E_OPTION", f"--grade {name} is {found!r}, which cannot be called")
     return found  # type: ignore[no-any-return]

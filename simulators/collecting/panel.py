@@ -120,7 +120,7 @@ def quick_settings(tiers: Sequence[str], verifiers: Sequence[str]) -> CascadeSet
     kinds = [verifier.replace("-", "_") if ":" not in verifier else verifier for verifier in verifiers]
     readings = {"conf" if at == 0 else kind.rpartition(":")[2]: ReadingSettings(kind) for at, kind in enumerate(kinds)}
     made = {name: TierSettings(of, readings=readings) for name, of in params.items()}
-    return CascadeSettings(name="--tiers", policy=Path(), tiers=made)
+    return CascadeSettings(name="--tiers", folder=Path.cwd(), policy=Path(), tiers=made)
 
 
 def _dollars(of: TierSettings | ReadingSettings, settings: CascadeSettings) -> float | None:
@@ -139,7 +139,7 @@ def _reader(settings: CascadeSettings, tiers: Mapping[str, Recorded], calls: Cal
             purpose_of(source, name), params.pop("litellm_params"), settings.dollars, calls, told.timeout
         )
     try:
-        verifier = find_verifier(told.verifier, params)
+        verifier = find_verifier(told.verifier, params, settings.folder)
     except ValueError as error:
         raise ValueError(f"{place}.readings.{name}: {error}") from error
     answered = source if source in tiers else next(reversed(of.needs), None)

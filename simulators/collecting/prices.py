@@ -83,7 +83,7 @@ def count_tokens(model: Model, messages: Sequence[Any]) -> int:
 def as_json(response: Any) -> dict[str, Any]:
     """A response with what it cost in dollars, as plain JSON."""
     paid = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
-    return {"response": json.loads(response.model_dump_json()), "dollars": paid}
+    return {"response": json.loads(response.model_dump_json(warnings=False)), "dollars": paid}
 
 
 def response_of(kept: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from metaverify.policies.integrations.models import Model
-from metaverify.simulators.collecting.calls import Calls, Place, Recorded, StopError
+from metaverify.simulators.collecting.calls import Calls, Place, Recorded
 from metaverify.simulators.collecting.cap import Cap, CapReachedError
 from metaverify.simulators.collecting.journal import Journal
 from metaverify.simulators.collecting.prices import as_json, count_tokens, price_of
@@ -81,7 +81,7 @@ class Purchases(Calls):
                 self._answered.add(model.name)
                 return kept
             except CapReachedError as error:
-                raise self._stop(str(error), capped=True) from error
+                raise self.stop(str(error), capped=True) from error
             except Exception as error:
                 later = _may_do_better(error)
                 if not later or tried == self.limits.tries:
@@ -117,7 +117,7 @@ class Purchases(Calls):
             return model.dearest
         dearest = price_of(model, params).dearest(count_tokens(model, messages))
         if dearest is None and self.cap.limit < math.inf:
-            raise self._stop(unpriced(model.name, self.cap.limit))
+            raise self.stop(unpriced(model.name, self.cap.limit))
         return dearest or 0.0
 
     def _failed(self, place: Place, model: Recorded, error: Exception, later: bool) -> None:
@@ -128,11 +128,7 @@ class Purchases(Calls):
         self._in_a_row[name] += 1
         down = self._in_a_row[name] >= IN_A_ROW and (later or name not in self._answered)
         if down or getattr(error, "status_code", None) in HOPELESS:
-            raise self._stop(f"{name} does not answer: {reason}: {str(error)[:300]}") from error
-
-    def _stop(self, why: str, capped: bool = False) -> StopError:
-        self.stopped = self.stopped or StopError(why, capped)
-        return self.stopped
+            raise self.stop(f"{name} does not answer: {reason}: {str(error)[:300]}") from error
 
     def _pause(self, error: Exception, tried: int) -> float:
         """Seconds until the next try: what the provider asks for, else twice as many as before, and some by chance."""

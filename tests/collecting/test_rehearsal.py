@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 
 litellm: Any = pytest.importorskip("litellm", reason="needs the extra `litellm`")
@@ -105,3 +106,32 @@ def test_options_that_do_not_fit_are_told(
     assert before in err
     assert after in err
     assert not mock.asked
+
+
+def test_without_litellm_it_is_told_what_to_install(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "litellm", None)
+    assert main(argv) == 1
+    assert "collect needs the extra `litellm`: pip install 'metaverify[fit,litellm]'" in capsys.readouterr().err
+
+
+def test_it_is_told_which_prices_nobody_knows_and_what_is_not_whole(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = SimpleNamespace(grade=lambda prompt, answer: None if prompt.endswith("3") else 1)
+    monkeypatch.setitem(sys.modules, "own", half)
+    model = 'litellm_params = { model = "openai/nobody-knows", mock_response = "so" }'
+    (tmp_path / "cascades.toml").write_text(f'[shop]\npolicy = "p.json"\n[shop.tiers.small]\n{model}\n')
+    assert main([*argv, "--grade", "own:grade"]) == 0
+    out = capsys.readouterr().out
+    assert "queries without an answer or a grade of some tier: 1, left out; --partial keeps them" in out
+    assert "price of small" in out
+    assert f"next: metaverify inspect {argv[-1]}" in out
+    log = pl.read_parquet(argv[-1])
+    assert (len(log), "cost_small" in log.columns) == (9, False)
+    assert main([*argv, "--grade", "own:grade", "--partial"]) == 0
+    out = capsys.readouterr().out
+    assert "queries without an answer or a grade of some tier: 1, kept" in out
+    assert f"next: metaverify fit {argv[-1]} --partial" in out
+    assert pl.read_parquet(argv[-1])["correct_small"].to_list() == [1.0] * 3 + [None] + [1.0] * 6
