@@ -18,6 +18,7 @@ __all__ = [
     "parse_budgets",
     "parse_context",
     "parse_costs",
+    "parse_counts",
     "parse_names",
     "parse_outages",
     "parse_paths",
@@ -77,6 +78,17 @@ def parse_votes(declared: Sequence[str]) -> dict[str, int]:
         except ValueError:
             raise ValueError(f"--votes {text}: write it as reading=number, for example --votes self_verify=8") from None
     return votes
+
+
+def parse_counts(option: str, pairs: Sequence[str]) -> dict[str, int]:
+    """Whole numbers of at least 1 by name, each given as name=number."""
+    counts = {}
+    for pair in pairs:
+        name, _, count = pair.rpartition("=")
+        if not (name.strip() and count.isascii() and count.isdigit() and int(count)):
+            raise ValueError(f"{option} {pair}: write it as name=number, for example {option} large=2")
+        counts[name.strip()] = int(count)
+    return counts
 
 
 def parse_paths(option: str, pairs: Sequence[str]) -> dict[str, str]:

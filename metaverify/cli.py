@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main", "module_name"]
 
 COMMANDS = {
     "demo": "the whole road on a log that ships with the package",
+    "collect": "ask models and verifiers on prompts, grade them, and write the log",
     "inspect": "what is in a log, and what is wrong with it",
     "count": "count logs of any size into one small file, from which to fit",
     "fit": "learn a policy from a log",
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.run(options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return _fail("interrupted; every file is as it was, or whole")
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted; every file is as it was, or whole")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "metaverify":
             raise

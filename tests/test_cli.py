@@ -43,8 +43,12 @@ from metaverify.simulators.outcome import replay
 from metaverify.simulators.reader import read_log, write_log
 from metaverify.simulators.worlds import WORLDS, World, polled, token_prices
 
-COMMANDS = ("demo", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join", "decide")
-COMMANDS += ("show", "report", "simulate", "import", "shadow", "promote", "rollback", "serve-verdict")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Items? .* using the `ReadOnly` qualifier:UserWarning", "ignore:Accessing the 'model_:DeprecationWarning"
+)
+
+COMMANDS = ("demo", "collect", "inspect", "count", "fit", "compare", "pomdp", "certify", "replay", "explore", "join")
+COMMANDS += ("decide", "show", "report", "simulate", "import", "shadow", "promote", "rollback", "serve-verdict")
 COMMANDS += ("export-vllm-sr",)
 
 
@@ -109,6 +113,8 @@ class Shop:
     other_log: Path  # as the first one, of other queries
     decisions: Path  # what a router with the first policy did with three of them
     labels: Path
+    prompts: Path
+    settings: Path  # of models that LiteLLM makes up
 
 
 FULL = ("--context", "context", "--abstain", "0.3", "--bins", "4", "--folds", "2", "--budget", "3")
@@ -120,7 +126,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     found = Shop(
         folder,
         *(folder / name for name in ("log.csv", "policy.json", "full.parquet", "full.json", "other.csv")),
-        *(folder / name for name in ("decisions.jsonl", "labels.csv")),
+        *(folder / name for name in ("decisions.jsonl", "labels.csv", "prompts.csv", "cascades.toml")),
     )
     assert main(["simulate", "shared_difficulty", "-n", "300", "--levels", "4", "-o", str(found.log)]) == 0
     assert main(["fit", str(found.log), "--budget", "5", "--folds", "2", "-o", str(found.policy)]) == 0
@@ -131,6 +137,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         for key in range(3):
             router.route("?", key=key)
     found.labels.write_text("query_id,tier,correct\n0,tier1,1\n1,tier1,0\n2,tier1,true\n", "utf-8")
+    found.prompts.write_text("prompt,reference\n2 + 2?,4\n2 + 3?,5\n", "utf-8")
+    model = 'litellm_params = { model = "openai/gpt-4o-mini", mock_response = "4" }'
+    found.settings.write_text(f'[sums]\npolicy = "policy.json"\n[sums.tiers.small]\n{model}\n', "utf-8")
     write_log(full_log(), found.full_log)
     assert main(["fit", str(found.full_log), *FULL, "-o", str(found.full_policy)]) == 0
     for policy in (found.policy, found.full_policy):
@@ -153,6 +162,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
     """A small run of a command that ends well."""
     command, *others = argv
     return {
+        "collect": ["collect", shop.prompts, "--settings", shop.settings, "-o", shop.folder / "collected.parquet"],
         "inspect": ["inspect", shop.log],
         "count": ["count", shop.log, "-o", shop.folder / "counts.parquet"],
         "fit": ["fit", shop.log, "--budget", "5", "--folds", "2"],

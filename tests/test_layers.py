@@ -22,6 +22,7 @@ OURS = {  # what of metaverify a room may import
 }
 EXTRAS = {
     "policies/signatures.py": "cryptography",
+    "simulators/collecting/prices.py": "litellm",
     "simulators/importers/inspect_logs.py": "inspect_ai",
 }  # what a file may import where it is used, and not before
 OTHERS = {  # what a room may import beside the standard library

@@ -51,12 +51,16 @@ class ReadingSettings:
 
 @dataclass(frozen=True, slots=True)
 class TierSettings:
-    """A tier's model, None of a signal; seconds for its call; the most that it can cost; its readings."""
+    """A tier's model, None of a signal; seconds for its call; the most that it can cost; its readings.
+
+    ``needs`` are the tiers whose answers a signal is read of, for who collects a log: a policy knows them.
+    """
 
     litellm_params: Mapping[str, Any] | None = field(default=None, repr=False)  # may hold a key
     timeout: float | None = None
     dearest: float | None = None
     readings: Mapping[str, ReadingSettings] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,12 @@ class _Table:
         told = self.text(key)
         return None if told is None else self.file.parent / told
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        told = self.take(key) or ()
+        if not isinstance(told, list | tuple) or not all(isinstance(one, str) for one in told):
+            raise self.fault(key, told, "give a list of texts")
+        return tuple(told)
+
     def tables(self, key: str) -> dict[str, _Table]:
         told = _Table(self.file, f"{self.place}.{key}", self.take(key) or {})
         return {name: _Table(self.file, f"{told.place}.{name}", table) for name, table in told.left.items()}
@@ -190,7 +200,7 @@ def _tier(table: _Table) -> TierSettings:
             raise table.fault("litellm_params", params, 'give at least { model = "provider/name" }')
         params = _from_environment(params, table, "litellm_params")
     readings = {name: _reading(of) for name, of in table.tables("readings").items()}
-    made = TierSettings(params, table.amount("timeout"), table.amount("dearest"), readings)
+    made = TierSettings(params, table.amount("timeout"), table.amount("dearest"), readings, table.texts("needs"))
     table.end()
     return made
 
