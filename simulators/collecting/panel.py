@@ -59,9 +59,8 @@ class Reader:
         said = None if answer is None else [choice.message.model_dump() for choice in answer.choices]
         look = await calls.look(place, [self.settings.verifier, self.settings.params, said], read, self.model.dollars)
         votes = getattr(self.verifier, "k", None) if hasattr(self.verifier, "vote") else None
-        if votes and look.confidence is not None and (look.confidence * votes) % 1.0:
-            return Look(None, look.cost)
-        return look
+        yes = (look.confidence or 0.0) * (votes or 0)
+        return look if abs(yes - round(yes)) < 1e-9 else Look(None, look.cost)
 
 
 @dataclass(frozen=True, slots=True)

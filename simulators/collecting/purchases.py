@@ -101,7 +101,7 @@ class Purchases(Calls):
                 response = await Model.complete(model, messages, **{"num_retries": 0, "max_retries": 0, **params})
             kept = as_json(response)
             self.journal.end(key, kept)
-            paid = kept["dollars"] or 0.0
+            paid = dearest if kept["dollars"] is None else kept["dollars"]
         except Exception as error:
             if type(error).__name__ not in UNKNOWN and getattr(error, "status_code", None):
                 self.journal.refuse(key)
