@@ -600,7 +600,7 @@ OF_EACH_KIND: list[tuple[str, tuple[Any, ...], Any, str, str]] = [
             ("rows", None, "E_TYPE", ""),
             ("rows", ["0a:1b", 5], "E_TYPE", "[1]"),
             ("rows", ["nocolon"], "E_SCHEMA", "[0]"),
-            ("rows", ["0a:1b", "a:b:c"], "E_SCHEMA", "[1]"),
+            ("rows", ["0a:1b", "0a:1b:2c:3d"], "E_SCHEMA", "[1]"),
             ("dearest", 3, "E_TYPE", ""),
             ("dearest", [["small"]], "E_SCHEMA", "[0]"),
             ("dearest", ["abc"], "E_SCHEMA", "[0]"),
