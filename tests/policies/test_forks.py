@@ -85,7 +85,7 @@ def fork_often(folder: str, held: str) -> None:
         while not done.is_set():
             router.route("?", key="parent")
 
-    threads = [threading.Thread(target=requests) for _ in range(3 if held == "by traffic" else 0)]
+    threads = [threading.Thread(target=requests, daemon=True) for _ in range(3 if held == "by traffic" else 0)]
     for thread in threads:
         thread.start()
     locks: list[Any] = [store._loading, bucket._lock, monitor._lock, log._lock]
