@@ -531,3 +531,12 @@ def test_only_a_child_of_multiprocessing_has_its_end_watched(tmp_path: Path, mon
         child.close()
         assert watched == [(None, child._at_exit, {"exitpriority": 0})] if loaded else len(watched) == 1
     log.close()
+
+
+def test_half_a_letter_is_not_written_and_a_whole_one_of_two_halves_is(tmp_path: Path) -> None:
+    policy, steps = cascade(), (Step(Abstain(), {}, 0.0, 0.0, None),)
+    with DecisionLog(tmp_path / "log.jsonl") as log:
+        for context in ("half \ud83d", "whole \U0001f600"):
+            log.put(Routed(None, None, steps, Snapshot(policy, "i"), 0, context=context))
+    assert log.drops["no line"] == 1
+    assert [line["context"] for line in lines(tmp_path / "log.jsonl")] == ["whole \U0001f600"]

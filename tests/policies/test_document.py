@@ -285,3 +285,9 @@ def test_a_name_that_is_none_is_told_with_its_position() -> None:
     item = Fields({}, "here")
     item.names("tiers", ["a", "b"])
     assert told(lambda: item.names("tiers", ["a", ""])) == "E_NAME at here.tiers[1]: is empty"
+
+
+@pytest.mark.parametrize(("one", "limit", "kind"), [("{}", 65_536, "objects"), ("[]", 131_072, "arrays")])
+def test_what_has_more_parts_than_any_policy_is_refused_before_it_is_built(one: str, limit: int, kind: str) -> None:
+    with pytest.raises(PolicyFileError, match=rf"^E_SIZE: has more than {limit:,} {kind}; no policy has"):
+        parse_document(f"[{','.join([one] * (limit + 1))}]".encode())

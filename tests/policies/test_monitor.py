@@ -865,3 +865,11 @@ def test_the_policy_of_a_store_that_took_another_s_place_is_watched_and_a_stragg
     assert (monitor.report()["policy"], monitor.report()["unwatched"]) == ("new", 101)
     route(Snapshot(cascade(), "later", 1), 1.0)
     assert (monitor.report()["policy"], monitor.recalibrate) == ("later", ())
+
+
+def test_readings_and_prices_are_told_with_their_histograms() -> None:
+    watch = _Watch(Snapshot(priced(histogram("small", np.linspace(1.0, 2.0, 80))), "id"))
+    watch.record(routed_of(cascade(), [bought(Call("small"), conf=0.9)], 1.0, "small"))
+    told = {(kind, name): found.counts for kind, name, found in watch.histograms()}
+    assert told.keys() == {("reading", "conf of small"), ("price", "the price of small")}
+    assert [sum(counts) for counts in told.values()] == [1, 1]

@@ -678,3 +678,21 @@ def test_a_file_is_the_same_bytes_in_every_process_and_locale(settings: dict[str
     )
     assert ran.stdout == b"".join(path.read_bytes() for path in files)
     assert all(parse_policy(path.read_bytes()) for path in files)
+
+
+def test_what_is_filled_by_hand_takes_the_place_of_a_file_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    path.write_bytes(b"old")
+    with storage.replacing(path) as (file, name):
+        file.write(b"new")
+        assert (path.read_bytes(), name.parent) == (b"old", tmp_path)
+    assert path.read_bytes() == b"new"
+
+    def broken() -> None:
+        with storage.replacing(path) as (file, _):
+            file.write(b"half")
+            raise KeyError("broken off")
+
+    with pytest.raises(KeyError):
+        broken()
+    assert (path.read_bytes(), [*tmp_path.iterdir()]) == (b"new", [path])

@@ -85,3 +85,10 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, old: str, new: str, 
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_settings(tmp_path / "nowhere.toml")
+
+
+def test_the_answers_that_a_signal_needs_are_a_list(tmp_path: Path) -> None:
+    text = "[a]\npolicy = 'p.json'\n[a.tiers.judge]\nneeds = {}\nreadings.v = {{ verifier = 'judge' }}\n"
+    for told in ("'small'", "[1]", "4"):
+        with pytest.raises(SettingsError, match=r"a\.tiers\.judge\.needs is .*; give a list of texts"):
+            read_settings(write(tmp_path, text.format(told)))
