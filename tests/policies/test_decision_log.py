@@ -533,10 +533,12 @@ def test_only_a_child_of_multiprocessing_has_its_end_watched(tmp_path: Path, mon
     log.close()
 
 
-def test_half_a_letter_is_not_written_and_a_whole_one_of_two_halves_is(tmp_path: Path) -> None:
+def test_what_would_not_be_read_back_is_not_written_and_a_letter_of_two_halves_is(tmp_path: Path) -> None:
     policy, steps = cascade(), (Step(Abstain(), {}, 0.0, 0.0, None),)
     with DecisionLog(tmp_path / "log.jsonl") as log:
         for context in ("half \ud83d", "whole \U0001f600"):
             log.put(Routed(None, None, steps, Snapshot(policy, "i"), 0, context=context))
-    assert log.drops["no line"] == 1
+        tiny = Step(Call("small"), {}, 1e-300, 1e-300, None)  # which is no cost when it is read back
+        log.put(Routed(None, None, (tiny, *steps), Snapshot(policy, "i"), 0))
+    assert log.drops["no line"] == 2
     assert [line["context"] for line in lines(tmp_path / "log.jsonl")] == ["whole \U0001f600"]
