@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaverify.policies.actions import Abstain, Verify
+from metaverify.policies.actions import Abstain, Call, Verify
 from metaverify.policies.decision_log import BATCH, DecisionLog, decision_lines
 from metaverify.policies.routed import Routed, Step
 from metaverify.policies.router import Failure, Look, Reply, Router
