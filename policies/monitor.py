@@ -233,6 +233,7 @@ def families(counts: Counts, prefix: str = "") -> str:
 
 
 def of_kind(counts: Counts, kind: str) -> dict[str, int]:
+    """How often each name of a kind was counted, in order of names."""
     return {name: count for (of, name), count in sorted(counts.items()) if of == kind}
 
 
