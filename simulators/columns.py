@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 from metaverify.policies.names import name_fault
@@ -82,6 +84,26 @@ class KeyColumns:
     weight: str | None
     context: tuple[str, ...]
     bins: Mapping[str, int]
+
+    def given_cuts(self, file: str, given: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+        """Where columns of the context are cut, as it was said.
+
+        Raises:
+            LogError: a column that is no context; cuts that are no finite numbers that rise.
+        """
+        for column in given:
+            if column not in self.context:
+                known = ", ".join(self.context) or "none"
+                raise LogError(
+                    "E_OPTION", f"{file}: context_cuts of {column!r}, which is no context column; there are {known}"
+                )
+        cuts = {column: tuple(map(float, at)) for column, at in given.items()}
+        for column, at in cuts.items():
+            if not at or not all(map(math.isfinite, at)) or any(not low < high for low, high in pairwise(at)):
+                raise LogError(
+                    "E_OPTION", f"{file}: context_cuts of {column!r} are {at}; give finite numbers that rise"
+                )
+        return cuts
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,8 +241,15 @@ def _edges_of(cuts: Cuts | None, drawn: Sketch) -> dict[Place, tuple[float, ...]
     if cuts is None:
         return {}
     assert not isinstance(cuts, Counts | Sketch), "these settle all cells"
-    given = cuts_of(cuts) if isinstance(cuts, Policy) else {place: tuple(sorted(at)) for place, at in cuts.items()}
-    return {place: edges for place, edges in given.items() if place in drawn.histograms}
+    if isinstance(cuts, Policy):
+        return {place: edges for place, edges in cuts_of(cuts).items() if place in drawn.histograms}
+    for (source, reading), at in cuts.items():
+        if (source, reading) not in drawn.histograms:
+            known = ", ".join(f"{reading} of {source}" for source, reading in drawn.histograms)
+            raise LogError("E_OPTION", f"cuts of {reading} of {source}, which the log has not; it has {known}")
+        if not np.isfinite(np.asarray(at, dtype=float)).all():
+            raise LogError("E_OPTION", f"cuts of {reading} of {source} are {tuple(at)}; give finite numbers")
+    return {place: tuple(sorted(set(map(float, at)))) for place, at in cuts.items()}
 
 
 def cuts_of(policy: Policy) -> dict[Place, tuple[float, ...]]:

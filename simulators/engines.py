@@ -33,7 +33,7 @@ BATCH = "metaverify batch"
 
 PRIME = 2**31 - 1
 PERIOD = 64
-READ_AHEAD = ("POLARS_ROW_GROUP_PREFETCH_SIZE", "POLARS_NUM_READERS_PRE_INIT")
+READ_AHEAD = {"POLARS_ROW_GROUP_PREFETCH_SIZE": "1", "POLARS_NUM_READERS_PRE_INIT": "2"}
 PIECE = 32_768  # texts at once, which a processor can hold near
 
 
@@ -52,21 +52,30 @@ def text_batches(text: str, lengths: Ints, batches: int) -> Ints:
     points = np.frombuffer(text.encode("ascii" if ascii_only else "utf-32-le"), np.uint8 if ascii_only else np.uint32)
     weights = np.array(WEIGHTS)
     longest = int(lengths.max(initial=0))
-    if len(lengths) and (lengths == longest).all() and 0 < longest <= PERIOD:
+    if 0 < longest <= PERIOD and len(points) == longest * len(lengths):
         # every product and sum is a whole number below 2^53
         sums = (points.reshape(len(lengths), longest) @ weights[:longest].astype(np.float64)).astype(np.int64)
+        sums += BY_LENGTH * longest
     else:
         ends = np.cumsum(lengths)
         place = np.arange(len(points)) - np.repeat(ends - lengths, lengths)
         total = np.concatenate([[0], np.cumsum(points * weights[place % PERIOD])])
-        sums = total[ends] - total[ends - lengths]
-    h = _remainder(sums + BY_LENGTH * lengths)
-    return np.asarray(_remainder(h * (h + BEND)) * batches >> 31, dtype=np.int64)
+        sums = total[ends] - total[ends - lengths] + BY_LENGTH * lengths
+    h = _remainder(sums)
+    bent = h + BEND
+    bent *= h
+    batch = _remainder(bent)
+    batch *= batches
+    batch >>= 31
+    return batch
 
 
 def _remainder(value: Ints) -> Ints:
-    """``value`` mod P; numpy divides by a number faster than it takes remainders."""
-    return np.asarray(value - value // PRIME * PRIME, dtype=np.int64)
+    """``value`` mod P, in its own place; numpy divides by a number faster than it takes remainders."""
+    times = value // PRIME
+    times *= PRIME
+    value -= times
+    return value
 
 
 def with_batches(frame: Any, column: str, batches: int, passed: Callable[[int], None] = lambda rows: None) -> Any:
@@ -100,10 +109,10 @@ def collected(frame: nw.LazyFrame[Any]) -> pl.DataFrame:
 
 @contextmanager
 def reading_little_ahead() -> Iterator[None]:
-    """Inside, polars holds one row group of Parquet and one file beyond those in work, unless the user has said how
+    """Inside, polars holds one row group of Parquet and two files beyond those in work, unless the user has said how
     many; by itself it would hold hundreds of megabytes of them."""
-    ours = [name for name in READ_AHEAD if name not in os.environ]
-    os.environ.update(dict.fromkeys(ours, "1"))
+    ours = {name: ahead for name, ahead in READ_AHEAD.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from typing import Any
 
 import narwhals as nw
@@ -56,8 +54,7 @@ def digit_columns(part: Part, cells: Cells) -> dict[str, Expr]:
         for reading in source.readings:
             place = (source.name, reading.name)
             value = confidence(*readings[place])
-            none = is_missing(value)
-            found.append(nw.when(none).then(len(reading.values)).otherwise(_bin(value, reading.edges)))
+            found.append(_bin(value, reading.edges, is_missing(value), len(reading.values)))
             if reading.sample:
                 quality = number(answers[place])
                 right = (quality >= 0.5).cast(nw.Int64)
@@ -87,10 +84,17 @@ def _whole(value: Expr, amount: Amount, weight: Expr | None) -> Expr:
     return ((units if weight is None else weight * units) + 0.5).floor().cast(nw.Int64)
 
 
-def _bin(value: Expr, edges: Sequence[float]) -> Expr:
-    """How many edges a value is not below."""
-    narrow = nw.Int8() if len(edges) < 127 else nw.Int64()
-    return reduce(add, ((value >= edge).cast(narrow) for edge in edges), nw.lit(0, dtype=narrow)).cast(nw.Int64)
+def _bin(value: Expr, edges: Sequence[float], none: Expr, instead: int) -> Expr:
+    """How many rising edges a value is not below, found by halving; where there is no value, another number."""
+    narrow = nw.Int8() if max(len(edges), instead) < 128 else nw.Int64()
+
+    def among(low: int, high: int) -> Expr:
+        if low == high:
+            return nw.lit(low, dtype=narrow)
+        middle = (low + high) // 2
+        return nw.when(value >= edges[middle]).then(among(middle + 1, high)).otherwise(among(low, middle))
+
+    return nw.when(none).then(nw.lit(instead, dtype=narrow)).otherwise(among(0, len(edges))).cast(nw.Int64)
 
 
 def context_columns(part: Part) -> dict[str, Expr]:
@@ -100,7 +104,7 @@ def context_columns(part: Part) -> dict[str, Expr]:
         if column in part.context_cuts:
             value, cuts = number(column), part.context_cuts[column]
             none = is_missing(value) | (value - value).is_nan()
-            found[f"context {at}"] = nw.when(none).then(len(cuts) + 1).otherwise(_bin(value, cuts))
+            found[f"context {at}"] = _bin(value, cuts, none, len(cuts) + 1)
         else:
             found[f"context {at}"] = _text(column, part.frame.collect_schema()[column])
     return found

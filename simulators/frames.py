@@ -297,7 +297,7 @@ def _part(name: str, native: Any, schema: nw.Schema, options: Options) -> Part:
     kept, read = choice.of([tier.name for tier in tiers], {signal.name: signal.needs for signal in signals})
     tiers, signals = [t for t in tiers if t.name in kept], [s for s in signals if s.name in read]
     choice.check_votes([reading.name for of in (tiers, signals) for source in of for reading in source.readings])
-    cuts = {column: tuple(map(float, at)) for column, at in (options.context_cuts or {}).items()}
+    cuts = columns.keys.given_cuts(name, options.context_cuts or {})
     if lacking := [column for column in columns.keys.bins if column not in cuts]:
         raise LogError(
             "E_OPTION",

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -491,18 +490,7 @@ def _numbers(sheet: Sheet, column: str, index: _Index) -> Floats:
 def _context_cuts(
     sheet: Sheet, keys: KeyColumns, index: _Index, weights: Floats, given: Mapping[str, Sequence[float]]
 ) -> Cuts:
-    for column in given:
-        if column not in keys.context:
-            known = ", ".join(keys.context) or "none"
-            raise LogError(
-                "E_OPTION", f"{sheet.file}: context_cuts of {column!r}, which is no context column; there are {known}"
-            )
-    cuts = {column: tuple(map(float, at)) for column, at in given.items()}
-    for column, at in cuts.items():
-        if not at or not np.isfinite(at).all() or any(not low < high for low, high in pairwise(at)):
-            raise LogError(
-                "E_OPTION", f"{sheet.file}: context_cuts of {column!r} are {at}; give finite numbers that rise"
-            )
+    cuts = keys.given_cuts(sheet.file, given)
     for column, most in keys.bins.items():
         if column not in cuts:
             cuts[column] = balanced_cuts(_numbers(sheet, column, index), weights, most)

@@ -24,6 +24,7 @@ FOLDER = ROOT / "build" / "counting"
 PIECE = 250_000  # queries of a file
 WORLD = ("token_prices", "--levels", "64", "--missing", "0.02", "--seed", "1")
 BUDGET = 6.0
+TURNS = 3  # of each side; the best counts
 
 
 def pieces(millions: int) -> list[str]:
@@ -132,9 +133,12 @@ def main() -> None:
     for millions in options.millions:
         files = pieces(millions)
         save = str(FOLDER / f"counts-{millions}.parquet")
-        ours = alone("counted", files, save)
-        by_hand = [alone("bare", files, ours["bins"], ours["batches"]) for _ in range(2)]
-        best = min(by_hand, key=lambda each: each["wall"])
+        counts, by_hand = list[dict[str, Any]](), list[dict[str, Any]]()
+        for _ in range(TURNS):
+            counts.append(alone("counted", files, save))
+            by_hand.append(alone("bare", files, counts[-1]["bins"], counts[-1]["batches"]))
+        ours = min(counts, key=lambda each: float(each["count"]["wall"] + each["fit"]["wall"]))
+        best = min(by_hand, key=lambda each: float(each["wall"]))
         for name, found, cells in (("bare group-by", best, best["cells"]), ("count", ours["count"], ours["cells"])):
             print(
                 f"{ours['queries']:>10,}  {name:22}{found['wall']:8.2f}{found['cpu']:8.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
@@ -486,3 +487,27 @@ def test_the_cuts_of_a_policy_are_the_edges() -> None:
         for reading in source.readings:
             if (source.name, reading.name) in edges:
                 assert reading.edges == edges[source.name, reading.name]
+
+
+@pytest.mark.parametrize(
+    ("place", "edges", "words"),
+    [
+        (("tier1", "votes"), (0.5,), "cuts of votes of tier1, which the log has not; it has conf of tier1"),
+        (("tier3", "conf"), (0.5,), "cuts of conf of tier3, which the log has not"),
+        (("tier1", "conf"), (0.2, math.nan), "cuts of conf of tier1 are (0.2, nan); give finite numbers"),
+    ],
+    ids=["reading", "source", "nan"],
+)
+def test_cuts_of_what_is_not_there_and_of_no_numbers_are_refused(
+    place: tuple[str, str], edges: tuple[float, ...], words: str
+) -> None:
+    with pytest.raises(LogError, match=re.escape(words)):
+        count(shared_difficulty(2, 64).draw(100, 1), cuts={place: edges})
+
+
+def test_given_edges_may_come_in_any_order_and_twice() -> None:
+    log = shared_difficulty(2, 64).draw(500, 1)
+    first = count(log, cuts={("tier1", "conf"): (0.75, 0.25, 0.5, 0.25)})
+    assert first.cells == count(log, cuts={("tier1", "conf"): (0.25, 0.5, 0.75)}).cells
+    below = float((log.tiers[0].readings[0].confidence < 0.25).sum())
+    assert first.rows[first.digits()["conf_tier1"] == 0].sum() == below

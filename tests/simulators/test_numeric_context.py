@@ -16,6 +16,7 @@ from metaverify.fitting.fit import fit
 from metaverify.policies.actions import Accept, Call, Verify
 from metaverify.policies.file import load_policy, save_policy
 from metaverify.policies.policy import Policy
+from metaverify.simulators.counting import count
 from metaverify.simulators.inspection import inspect_log, render
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint
 from metaverify.simulators.outcome import replay
@@ -169,11 +170,16 @@ def test_a_column_that_is_missing_everywhere_cannot_be_cut(tmp_path: Path) -> No
 def test_given_cuts_must_rise_and_be_finite(tmp_path: Path, cuts: tuple[float, ...]) -> None:
     with pytest.raises(LogError, match="give finite numbers that rise"):
         read_log(written(tmp_path, frame(30, 9)), context="tokens", context_cuts={"tokens": cuts})
+    with pytest.raises(LogError, match="give finite numbers that rise"):
+        count(frame(30, 9).lazy(), context="tokens", context_cuts={"tokens": cuts})
 
 
 def test_given_cuts_are_of_context_columns(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="context_cuts of 'token', which is no context column; there are tokens"):
+    words = "context_cuts of 'token', which is no context column; there are tokens"
+    with pytest.raises(LogError, match=words):
         read_log(written(tmp_path, frame(30, 9)), context="tokens:2", context_cuts={"token": (1.0,)})
+    with pytest.raises(LogError, match=words):
+        count(frame(30, 9).lazy(), context="tokens:2", context_cuts={"token": (1.0,)})
 
 
 def test_given_cuts_win_over_the_logs_own(tmp_path: Path) -> None:
