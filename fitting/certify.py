@@ -137,6 +137,8 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
     if terms.level == "finite-sample":
         for at, values in spent.items():
             _check_range(values, ranges[at], logged, terms)
+    else:  # says nothing of single queries, and takes them as they are
+        ranges = tuple(_widened(ends, spent[at]) if at in spent else ends for at, ends in enumerate(ranges))
     before = _look_before(policy, logged, terms)
     trial = _Trial(logged, _Spent(spent, ranges, logged), terms, before)
     source = "cap" if terms.dearest is not None else "fitting rows" if varying(policy) else "prices"
@@ -565,6 +567,12 @@ def _few(values: Sequence[frozenset[float] | None], more: float) -> frozenset[fl
 def _range(walks: Sequence[_Range], vertex: Vertex) -> _Range:
     roots = [walks[root] for root in (vertex.root, *vertex.context_roots.values())]
     return _Range(min(r.low for r in roots), max(r.high for r in roots), _few([r.values for r in roots], 0.0))
+
+
+def _widened(ends: _Range, values: Floats) -> _Range:
+    """The range with all these in it."""
+    low, high = float(values.min()), float(values.max())
+    return ends if ends.low <= low and high <= ends.high else _Range(min(ends.low, low), max(ends.high, high))
 
 
 def _check_range(values: Floats, ends: _Range, rows: _Rows, terms: Terms) -> None:

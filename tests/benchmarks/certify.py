@@ -11,8 +11,9 @@ never another policy in its place.  Prices by token are cut off at four times a 
 
 Floors: 60 % of the way from the cheapest tier's quality to the dearest one's; a true quality below is a miss, and
 *lost* is the cost above the least that it takes, in per cent.  Then come 10 rows a prompt, with groups told and not
-told; how far what `fit` reports is above the truth, with the learner given and with its choice of all; and how many
-rows it is said to take where a budget is not certified.
+told; how far what `fit` reports is above the truth, with the learner given and with its choice of all; what the
+certificate alone gives up, of a policy that nothing had to be learnt for; and how many rows it is said to take where a
+budget is not certified.
 """
 
 from __future__ import annotations
@@ -281,6 +282,30 @@ def grouped(seed: int) -> Row:
         return {"world": "groups", "n": 3000, "seed": seed, "found": found}
 
 
+# What the certificate alone gives up ---------------------------------------------------------------------------------
+
+
+def known(name: str, seed: int) -> Row:
+    """The world's own best policies, certified approximately on a log of 300."""
+    with threadpool_limits(1):
+        true = truth(name)
+        log, budget = fresh(true.draw(300, 10_000 + seed), f"b{seed}"), true.budget(seed)
+        found = {
+            f"best there is, approximate {delta:g}": certified(
+                true,
+                partial(certify, best_policy(name), log, budget=budget, terms=Terms(delta=delta, level="approximate")),
+            )
+            for delta in DELTAS
+        }
+        return {"world": name, "n": 300, "seed": seed, "found": found}
+
+
+@cache
+def best_policy(name: str) -> Policy:
+    """The true frontier, as a policy."""
+    return TableLearner(Counts(), bins=LEVELS).policy(truth(name).log)
+
+
 # How many rows it is said to take ------------------------------------------------------------------------------------
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -417,6 +442,9 @@ def main() -> None:
         rows = sweep(tasks, options.resume, options.minutes)
     print_summaries(rows)
     print_reported(rows)
+    if options.known:
+        with parallel_config(n_jobs=options.jobs):
+            print_summaries(list(in_turn(delayed(known)(w, seed) for w in worlds for seed in range(options.trials))))
     if options.needs:
         lines = []
         for costs, budget, ratio in NEEDS:
@@ -468,6 +496,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", default=",".join(map(str, ROWS)))
     parser.add_argument("--worlds", default=",".join(WORLDS_TRIED))
     parser.add_argument("--no-groups", dest="groups", action="store_false")
+    parser.add_argument("--no-known", dest="known", action="store_false")
     parser.add_argument("--no-needs", dest="needs", action="store_false")
     parser.add_argument("--minutes", type=float, default=math.inf, help="after which no trial is begun")
     parser.add_argument("--jobs", type=int, default=2)

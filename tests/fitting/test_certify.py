@@ -432,6 +432,16 @@ def test_the_rows_that_a_policy_was_fitted_on_are_refused_in_any_part() -> None:
     certify(fitted, WORLDS["token_prices"](2).draw(300, 4), budget=2.0)  # the same ids, other queries
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_an_approximate_certificate_goes_by_the_prices_of_the_rows_whatever_the_file_says(factor: float) -> None:
+    log = uniform_log(900, 17, price=0.9)
+    dear = replace(log, tiers=tuple(replace(tier, cost=factor * tier.cost) for tier in log.tiers))
+    terms = Terms(level="approximate")
+    sure = certify(two_tiers(FIXED), dear, budget=3.0, terms=terms)
+    assert sure.point == certify(two_tiers(VARYING), dear, budget=3.0, terms=terms).point
+    assert replay(sure, dear).cost.mean < issued(sure).bound <= 3.0
+
+
 def test_approximate_certificates_of_few_groups_are_refused() -> None:
     terms = Terms(level="approximate")
     with pytest.raises(LogError, match="E_FEW: the log has 299 groups"):
