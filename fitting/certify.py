@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations, takewhile
 
 import numpy as np
@@ -128,17 +129,17 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
         _check_read(policy, log)
     for first, second in combinations(logs, 2):
         _check_apart(policy, first, second)
-    walks = _walks(policy, terms.dearest)
-    ranges = tuple(_range(walks, vertex) for vertex in policy.vertices)
     path = _upwards(policy.vertices, budget)
     used = sorted({at for point in path for at in (point.low, point.high)})
     logged = _Rows.of(logs)
     spent = {at: np.concatenate([route(policy, log, at).cost for log in logs]) for at in used}
     if terms.level == "finite-sample":
+        ranges = _ranges(policy, _prices(policy, terms.dearest), terms.dearest)
         for at, values in spent.items():
             _check_range(values, ranges[at], logged, terms)
-    else:  # says nothing of single queries, and takes them as they are
-        ranges = tuple(_widened(ends, spent[at]) if at in spent else ends for at, ends in enumerate(ranges))
+    else:
+        usual = _ranges(policy, _usual_prices(policy), terms.dearest)
+        ranges = tuple(_seen(spent[at], usual[at]) if at in spent else usual[at] for at in range(len(usual)))
     before = _look_before(policy, logged, terms)
     trial = _Trial(logged, _Spent(spent, ranges, logged), terms, before)
     source = "cap" if terms.dearest is not None else "fitting rows" if varying(policy) else "prices"
@@ -148,10 +149,9 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
 def certify_crossed(policy: Policy, log: ReplayLog, costs: Costs, *, budget: float, terms: Terms) -> Policy:
     """The same at the approximate level, from what every query cost when it was routed by a policy that did not see it:
     ``costs`` gives them for points of the dial, [points, n], in the order of the log's rows."""
-    path = _upwards(policy.vertices, budget)
-    rows = _Rows.of([log])
-    most = float(np.max(costs([path[-1]]))) + budget
-    trial = _Trial(rows, _Values(costs, most), terms, None)
+    path, rows = _upwards(policy.vertices, budget), _Rows.of([log])
+    usual = _ranges(policy, _usual_prices(policy), None)
+    trial = _Trial(rows, _Values(cache(lambda point: np.asarray(costs([point])[0])), usual), terms, None)
     return _cost_certificate(policy, trial, path, budget, "")
 
 
@@ -291,6 +291,11 @@ class _Rows:
         return len(self.sizes)
 
     @property
+    def independent(self) -> int:
+        """How many draws these are; of counted logs, whose groups are not told, as many as queries."""
+        return self.count if self.batches else self.groups
+
+    @property
     def largest(self) -> float:
         return float(self.sizes.max())
 
@@ -332,18 +337,18 @@ class _Spent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Values:
-    """Figures that are had for points of the dial and not for vertices, between 0 and ``most``."""
+    """Figures that are had for points of the dial and not for vertices."""
 
-    costs: Costs
-    most: float
+    of_point: Callable[[OperatingPoint], Floats]  # [n]
+    usual: Sequence[_Range]  # of each vertex, by usual prices
 
     def range(self, point: OperatingPoint) -> _Range:
-        return _Range(0.0, self.most)
+        return _seen(self.of_point(point), _mixed(self.usual[point.low], self.usual[point.high], point.share))
 
     realised = range
 
     def expected(self, point: OperatingPoint) -> Floats:
-        return np.asarray(self.costs([point])[0])
+        return self.of_point(point)
 
     drawn = expected
 
@@ -393,6 +398,8 @@ class _Trial:
         if not ends.low < tested < ends.high * (1 - 1e-12):
             return ends.high * (1 - 1e-12) <= tested
         units, share = self._units(point, tested)
+        if method == "student" and len(units) and math.log1p(-share) * self.rows.independent > math.log(delta):
+            return False  # what is rare and dear may well not be among so few
         return TESTS[method](units, share, delta)
 
     def bound(self, point: OperatingPoint) -> float:
@@ -410,8 +417,10 @@ class _Trial:
         error = 1.64 * float(units.std()) / math.sqrt(len(units))
         per_group = self.rows.count / self.rows.groups
 
+        rare = math.log(delta) / math.log1p(-share) if self.method(point) == "student" else 0.0
+
         def rows(mean: float) -> float:
-            some = units_needed(self.method(point), units, mean, delta) if 0.0 < mean < 1.0 else math.inf
+            some = max(units_needed(self.method(point), units, mean, delta), rare) if 0.0 < mean < 1.0 else math.inf
             return max(some * per_group, self.rows.count + 1.0)  # so many were not enough
 
         return _Needed(rows(share), rows(min(share + error, (1.0 + share) / 2.0)), rows(share - error))
@@ -514,7 +523,11 @@ def _outward(limit: float, side: int) -> str:
 # What is taken for granted -------------------------------------------------------------------------------------------
 
 
-def _prices(policy: Policy, cap: float | None) -> Mapping[tuple[str, str | None], tuple[float, float]]:
+Prices = Mapping[tuple[str, str | None], tuple[float, float]]
+"""Between what each purchase lies."""
+
+
+def _prices(policy: Policy, cap: float | None) -> Prices:
     """Between what each purchase lies; a cap is kept by the run time, which has no need of prices.  A reading that is
     missing may have cost nothing."""
     seen = varying(policy)
@@ -529,9 +542,23 @@ def _prices(policy: Policy, cap: float | None) -> Mapping[tuple[str, str | None]
     return found
 
 
-def _walks(policy: Policy, cap: float | None) -> tuple[_Range, ...]:
+def _usual_prices(policy: Policy) -> Prices:
+    """The mean prices of the file; a reading that is missing may have cost nothing."""
+    found: dict[tuple[str, str | None], tuple[float, float]] = {}
+    for tier in policy.tiers:
+        found |= {(tier.name, reading.name): (0.0, reading.price) for reading in tier.readings}
+        found |= {(tier.name, None): (tier.price, tier.price)} if tier.answer else {}
+    return found
+
+
+def _ranges(policy: Policy, prices: Prices, cap: float | None) -> tuple[_Range, ...]:
+    """What a query can cost at each vertex."""
+    walks = _walks(policy, prices, cap)
+    return tuple(_range(walks, vertex) for vertex in policy.vertices)
+
+
+def _walks(policy: Policy, prices: Prices, cap: float | None) -> tuple[_Range, ...]:
     """What a walk from each node can cost, and the only amounts where prices are fixed and few are possible."""
-    prices = _prices(policy, cap)
     listed = {(tier.name, reading.name): reading for tier in policy.tiers for reading in tier.readings}
     walks = [_Range(0.0, 0.0, frozenset({0.0}))] * len(policy.nodes)
     for at in range(len(policy.nodes) - 1, -1, -1):
@@ -569,10 +596,9 @@ def _range(walks: Sequence[_Range], vertex: Vertex) -> _Range:
     return _Range(min(r.low for r in roots), max(r.high for r in roots), _few([r.values for r in roots], 0.0))
 
 
-def _widened(ends: _Range, values: Floats) -> _Range:
-    """The range with all these in it."""
-    low, high = float(values.min()), float(values.max())
-    return ends if ends.low <= low and high <= ends.high else _Range(min(ends.low, low), max(ends.high, high))
+def _seen(values: Floats, usual: _Range) -> _Range:
+    """From the least that was seen to the most, or to the dearest walk at usual prices where none was so dear."""
+    return _Range(float(values.min()), max(float(values.max()), usual.high))
 
 
 def _check_range(values: Floats, ends: _Range, rows: _Rows, terms: Terms) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from scipy.stats import beta, binom
 
 from metaverify.fitting.bounds import betting
-from metaverify.fitting.certify import CertificateError, Terms, _range, _walks, certify, certify_quality
+from metaverify.fitting.certify import CertificateError, Terms, _prices, _range, _walks, certify, certify_quality
 from metaverify.fitting.chain import Thresholds
 from metaverify.fitting.export import keep_vertices
 from metaverify.fitting.fit import fit
@@ -442,6 +443,32 @@ def test_an_approximate_certificate_goes_by_the_prices_of_the_rows_whatever_the_
     assert replay(sure, dear).cost.mean < issued(sure).bound <= 3.0
 
 
+def rarely_dear(n: int, seed: int) -> ReplayLog:
+    """Of 250 queries one has a low reading; the small tier costs 1 and the large one 100."""
+    log = uniform_log(n, seed)
+    conf = np.where(np.random.default_rng(seed).random(n) < 0.004, 0.1, 0.9)
+    small, large = log.tiers
+    small = replace(small, readings=(replace(small.readings[0], confidence=conf),))
+    return replace(log, tiers=(small, replace(large, cost=np.full(n, 100.0))))
+
+
+@pytest.mark.parametrize("n", [300, 1000, 3000])
+def test_what_is_rare_and_dear_is_not_promised_away_by_rows_that_have_none_of_it(n: int) -> None:
+    plain = two_tiers()
+    vertices = (plain.vertices[0], *(replace(v, cost=1.4 + 0.01 * at) for at, v in enumerate(plain.vertices[1:])))
+    policy = replace(plain, tiers=(plain.tiers[0], replace(plain.tiers[1], price=100.0)), vertices=vertices)
+    broken = 0
+    for seed in range(200):
+        terms = Terms(delta=0.05, level="approximate")
+        with suppress(CertificateError):
+            point = certify(policy, rarely_dear(n, seed), budget=1.2, terms=terms).point
+            broken += 1.0 + 0.4 * (point.share if point.low == 0 else 1.0) > 1.2
+    assert binom.sf(broken - 1, 200, 0.05) > 0.001
+    with pytest.raises(CertificateError) as caught:
+        certify(policy, rarely_dear(300, 1), budget=0.9, terms=Terms(level="approximate"))
+    assert caught.value.limit >= 1.0
+
+
 def test_approximate_certificates_of_few_groups_are_refused() -> None:
     terms = Terms(level="approximate")
     with pytest.raises(LogError, match="E_FEW: the log has 299 groups"):
@@ -657,7 +684,7 @@ def voting() -> World:
 def test_no_walk_costs_more_than_the_range_says_and_fixed_prices_give_the_dearest_walk(world: World) -> None:
     log = world.draw(400, 1)
     policy = fit(log, budget=3.0, learner=TableLearner(first=False), compare=False).policy
-    walks = _walks(policy, None)
+    walks = _walks(policy, _prices(policy, None), None)
     assert any(isinstance(node, Read | Poll) for node in policy.nodes)
     for at, vertex in enumerate(policy.vertices):
         ends, cost = _range(walks, vertex), route(policy, log, at).cost
