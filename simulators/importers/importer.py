@@ -37,12 +37,15 @@ class Importer:
 
     ``read`` gives the records of a file, and ``paths`` says where in a record the columns of a log stand: those of the
     long form, or without ``tier`` those of the wide one.  Where what is known of an answer is scattered, ``read`` gives
-    records a ``key``, and ``join`` makes records that are whole of all that share one; their ``line`` is their position
-    among these, and what it gives names the one that it comes from.
+    records a ``key``, and ``join`` makes records that are whole of all that share one, in the order in which they were
+    read; their ``line`` is their position among these, and what it gives names the one that it comes from.  What it
+    gives another key is joined once more, with all that has got that one.
 
-    ``own`` takes what a record has under a name of ours as well.  ``whole`` leaves out queries that some tier did not
-    answer: right where that is an accident, as in a benchmark, and wrong where somebody decided it, as in traffic.
-    ``form`` is what is written.
+    A record is a whole answer, and the last of a query and tier stands for itself.  ``own`` is for tables: it takes
+    what a record has under a name of ours as well, and rows that do not contradict each other say of one answer.
+
+    ``whole`` leaves out queries that some tier did not answer: right where that is an accident, as in a benchmark, and
+    wrong where somebody decided it, as in traffic.  ``form`` is what is written.
     """
 
     read: Callable[[Source], Iterator[Record | Unused]]

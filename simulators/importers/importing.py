@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import polars as pl
@@ -19,7 +19,7 @@ from metaverify.simulators.files import check_suffix, write_pieces
 from metaverify.simulators.importers.importer import Importer, find_importer
 from metaverify.simulators.importers.mapping import Columns, MisfitError, meets
 from metaverify.simulators.importers.runs import Runs
-from metaverify.simulators.importers.settling import BY, FILE, LINE, Known, Settled, schema, settle
+from metaverify.simulators.importers.settling import AT, BY, FILE, LINE, TIME, Known, Settled, schema, settle
 from metaverify.simulators.importers.sources import Record, Source, Unused
 from metaverify.simulators.importers.tally import Fault, Tally
 from metaverify.simulators.log import LogError
@@ -29,6 +29,14 @@ __all__ = ["Imported", "import_log"]
 
 _CHUNK = 16_384  # rows that become a frame at once
 _OF_JOINS = 8  # how much larger records are than rows
+_JOINED = {
+    "key": pl.String(),
+    AT: pl.Int64(),
+    FILE: pl.Int32(),
+    LINE: pl.Int64(),
+    TIME: pl.Float64(),
+    "record": pl.String(),
+}
 _READING = 0.7  # of the whole, as progress has it
 
 
@@ -82,7 +90,8 @@ def import_log(
     """Make a log of files of some format, in the format of the suffix of ``out``, whole or not at all.
 
     Queries stand in the order of their ids, and neither the order of the files nor ``rows`` matters; of an answer that
-    comes twice the last counts, in the order of the files' names.  What cannot be used is counted and named.
+    comes twice the last stands as it is, by the records' own times or in the order of the files' names.  What cannot be
+    used is counted and named.
 
     Args:
         format: one of `known_formats`.
@@ -171,8 +180,8 @@ class _Job:
 
     # Reading
 
-    def _read(self) -> Iterator[tuple[int, Record]]:
-        """The records of all files that can be used, with the number of their file."""
+    def _read(self) -> Iterator[tuple[int, int, Record]]:
+        """The records of all files that can be used, with their number and that of their file."""
         size = [max(source.path.stat().st_size, 1) for source in self._sources]
         for at, source in enumerate(self._sources):
             told = replace(source, tell=self._teller(source, sum(size[:at]), size[at], sum(size)))
@@ -181,45 +190,61 @@ class _Job:
                 if isinstance(found, Unused):
                     self._tally.add(at, *found)
                 else:
-                    yield at, found
+                    yield self._records, at, found
 
     def _teller(self, source: Source, before: int, own: int, total: int) -> Callable[[float], None]:
         """What is told of a file as it is read: how fast, and the share of all bytes."""
-        start = time.monotonic()
+        start = monotonic()
 
         def tell(share: float) -> None:
-            speed = own * share / 1e6 / max(time.monotonic() - start, 1e-3)
+            speed = own * share / 1e6 / max(monotonic() - start, 1e-3)
             self._tell(f"{source.path.name}, {speed:.0f} MB/s", _READING * (before + own * share) / total)
 
         return tell
 
-    def _joined(self, join: Callable[[Sequence[Record]], Iterator[Record | Unused]]) -> Iterator[tuple[int, Record]]:
-        names = {"key": pl.String(), FILE: pl.Int32(), LINE: pl.Int64(), "record": pl.String()}
-        runs = Runs(self._work / "records", ("key", FILE, LINE, "record"), max(self._rows // _OF_JOINS, 1))
-        for chunk in _chunks(self._keyed(), max(self._chunk // _OF_JOINS, 1)):
-            runs.put(pl.DataFrame(chunk, schema=names, orient="row"))
-        for frame in runs.slices():
-            for _, group in groupby(frame.iter_rows(), key=lambda row: row[0]):
-                rows = list(group)
-                for found in join([Record(i, json.loads(row[3]), row[0]) for i, row in enumerate(rows)]):
-                    _, file, line, _ = rows[found.line]
-                    if isinstance(found, Unused):
-                        self._tally.add(file, line, found.why, found.value)
-                    else:
-                        yield file, found._replace(line=line)
+    def _joined(
+        self, join: Callable[[Sequence[Record]], Iterator[Record | Unused]]
+    ) -> Iterator[tuple[int, int, Record]]:
+        """The records that are joined of those that share a key, until none has another."""
+        times = 0
+        runs = self._to_join(times)
+        keyed = (row for found in self._read() for row in self._keyed(*found))
+        for chunk in _chunks(keyed, max(self._chunk // _OF_JOINS, 1)):
+            runs.put(pl.DataFrame(chunk, schema=_JOINED, orient="row"))
+        while runs.total:
+            times += 1
+            again = self._to_join(times)
+            for frame in runs.slices():
+                moved: list[tuple[Any, ...]] = []
+                for key, group in groupby(frame.iter_rows(), key=lambda row: row[0]):
+                    rows = list(group)
+                    records = [Record(i, json.loads(row[5]), key, row[4]) for i, row in enumerate(rows)]
+                    for found in join(records):
+                        _, at, file, line, *_ = rows[found.line]
+                        if isinstance(found, Unused):
+                            self._tally.add(file, line, found.why, found.value)
+                        elif found.key in (None, key):
+                            yield at, file, found._replace(line=line)
+                        else:
+                            moved += self._keyed(at, file, found._replace(line=line))
+                again.put(pl.DataFrame(moved, schema=_JOINED, orient="row"))
+            runs = again
 
-    def _keyed(self) -> Iterator[tuple[str, int, int, str]]:
-        for file, record in self._read():
-            try:
-                text = json.dumps(record.values, default=str)
-                (record.key or "").encode()
-            except ValueError as error:
-                self._tally.add(file, record.line, "has a key that is not UTF-8 text", error)
-            else:
-                yield record.key or "", file, record.line, text
+    def _to_join(self, times: int) -> Runs:
+        return Runs(self._work / f"records{times}", ("key", AT, "record"), max(self._rows // _OF_JOINS, 1))
 
-    def _answers(self, found: Iterator[tuple[int, Record]]) -> Iterator[tuple[Any, ...]]:
-        for file, (line, values, _) in found:
+    def _keyed(self, at: int, file: int, record: Record) -> Iterator[tuple[Any, ...]]:
+        """A record as a row that can be sorted by its key, or none where it cannot be."""
+        try:
+            text = json.dumps(record.values, default=str)
+            (record.key or "").encode()
+        except ValueError as error:
+            self._tally.add(file, record.line, "has a key that is not UTF-8 text", error)
+        else:
+            yield record.key or "", at, file, record.line, record.time, text
+
+    def _answers(self, found: Iterator[tuple[int, int, Record]]) -> Iterator[tuple[Any, ...]]:
+        for at, file, (line, values, _, time) in found:
             source = self._sources[file]
             if source.where and not meets(values, source.where):
                 self._passed_over += 1
@@ -232,14 +257,14 @@ class _Job:
             if not answers:
                 self._tally.add(file, line, "says nothing of any tier")
             for answer in answers:
-                yield (file, line, *answer[:-1], *answer[-1])
+                yield (file, line, time, at, *answer[:-1], *answer[-1])
 
     # Writing
 
     def _pieces(self, form: str, whole: bool, count: _Count) -> Iterator[pl.DataFrame]:
         done, total = 0, max(self._runs.total, 1)
         for frame in self._runs.slices():
-            settled = settle(frame, self._known, self._tally)
+            settled = settle(frame, self._known, self._tally, tables=self._importer.own)
             count.partial += len(settled.partial)
             kept = settled.without(settled.partial) if whole else settled
             count.add(kept)

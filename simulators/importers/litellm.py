@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from metaverify.simulators.importers.importer import Importer
-from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.importers.sources import Record, Source, Unused, moment
 
 __all__ = ["IMPORTER"]
 
@@ -21,6 +21,8 @@ def read(source: Source) -> Iterator[Record | Unused]:
                 found = Unused(found.line, "is a call that failed", found.values.get("error_str"))
             elif kind.removeprefix("a").removesuffix("_stream") not in (*_COMPLETIONS, "nthropic_messages"):
                 found = Unused(found.line, "is no completion", kind)
+            else:
+                found = found._replace(time=moment(found.values.get("startTime")))
         yield found
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,13 @@ import polars as pl
 from metaverify.simulators.files import told_as_log_errors
 from metaverify.simulators.log import LogError
 
-__all__ = ["Record", "Source", "Unused"]
+__all__ = ["Record", "Source", "Unused", "moment"]
 
 _PIECE = 1 << 20  # characters of a JSON document that are read at once
 _ROWS = 8_192  # of a Parquet file that are read at once
 _FORMULA = re.compile(r"^'('*[=+\-@\t\r])")  # as in `write_table`
 _PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pt", ".joblib")
+_LATEST = 1e15  # seconds; later is no time
 _NO_JSON = "is not JSON"
 _CUT_OFF = "the file is cut off or damaged here, and not read further"
 _TORN = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -35,11 +37,13 @@ class Record(NamedTuple):
     """One record of a file: the line or row on which it stands, counted from 1, and what it says.
 
     ``key`` names what is to be joined, in formats that scatter what is known of an answer over several records.
+    ``time``, in seconds, says which of two is the last; where it is the same, or not known, that which is read last.
     """
 
     line: int
     values: Mapping[str, Any]
     key: str | None = None
+    time: float = 0.0
 
 
 class Unused(NamedTuple):
@@ -48,6 +52,22 @@ class Unused(NamedTuple):
     line: int
     why: str
     value: object = None
+
+
+def moment(value: object) -> float:
+    """A record's time in seconds: a number, ISO text or a time of Parquet; 0 where it is none of these.
+
+    >>> moment("1970-01-01T00:01:00Z"), moment(60.5), moment("yesterday"), moment(None)
+    (60.0, 60.5, 0.0, 0.0)
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) and abs(value) < _LATEST else 0.0
 
 
 @dataclass(frozen=True, slots=True)

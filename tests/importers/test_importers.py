@@ -252,12 +252,101 @@ def test_an_evaluation_is_found_by_its_span_or_by_the_response_and_told_where_it
     (tmp_path / "events.jsonl").write_text(lines)
     report = import_log("otel", [tmp_path / "events.jsonl", FIXTURES / "otel-spans.jsonl"], tmp_path / "log.parquet")
     faults = {fault.why: fault for fault in report.faults}
-    assert faults["is an evaluation of a span that is not in the files"].first == ("events.jsonl line 1 (correctness)",)
+    assert faults["is an evaluation of no answer in the files"].first == ("events.jsonl line 1 (correctness)",)
     wanted = rows(GOLDEN / "otel.csv")
     wanted[4]["correct_small"] = None
     found = pl.read_parquet(tmp_path / "log.parquet").to_dicts()
     same(found, [{name: cell for name, cell in row.items() if name != "task"} for row in wanted])
     assert report.partial == 1
+
+
+def otel(path: Path, spans: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> Path:
+    """Two requests of the Collector's, one of spans and one of evaluations; keys with dots are attributes."""
+
+    def part(values: Mapping[str, Any]) -> dict[str, Any]:
+        told = {"eventName": "gen_ai.evaluation.result"} if "gen_ai.evaluation.name" in values else {}
+        kinds = {str: "stringValue", float: "doubleValue"}
+        attributes = [{"key": n, "value": {kinds[type(v)]: v}} for n, v in values.items() if "." in n]
+        return {**told, **{n: v for n, v in values.items() if "." not in n}, "attributes": attributes}
+
+    requests = [
+        {"resourceSpans": [{"scopeSpans": [{"spans": list(map(part, spans))}]}]},
+        {"resourceLogs": [{"scopeLogs": [{"logRecords": list(map(part, events))}]}]},
+    ]
+    path.write_text("".join(json.dumps(request) + "\n" for request in requests))
+    return path
+
+
+def span(trace: str, own: str, response: str | None = None, cost: float = 1.0, **more: Any) -> dict[str, Any]:
+    named = {"gen_ai.response.id": response} if response else {}
+    told = {"gen_ai.request.model": "a", "gen_ai.usage.cost": cost}
+    return {"traceId": trace, "spanId": own, **told, **named, **more}
+
+
+def verdict(value: float, response: str | None = None, trace: str = "", own: str = "", at: int = 0) -> dict[str, Any]:
+    named = {"gen_ai.response.id": response} if response else {}
+    told = {"gen_ai.evaluation.name": "correctness", "gen_ai.evaluation.score.value": value}
+    return {"traceId": trace, "spanId": own, "timeUnixNano": str(at), **told, **named}
+
+
+def test_an_evaluation_is_of_the_answer_that_it_names_and_not_of_the_span_that_made_it(tmp_path: Path) -> None:
+    judge = {"gen_ai.request.model": "judge"}
+    spans = [
+        *(span(f"t{at}", "s", f"r{at}") for at in range(4)),
+        span("t1", "j", "rj", 0.5, **judge),  # judges in the trace of an answer,
+        span("other", "j", None, 0.5, **judge),  # and in one of its own
+        span("t4", "s"),
+        span("\ud800", "s", "r9"),
+    ]
+    events = [
+        verdict(1.0, "r0", "t0", "s"),
+        verdict(0.0, "r1", "t1", "j"),
+        verdict(1.0, "r2", "other", "j"),
+        verdict(1.0, "r3"),
+        verdict(0.0, "not told by its span", "t4", "s"),
+        verdict(1.0, "not in the files", "t1", "j"),
+        verdict(1.0, "not in the files"),
+    ]
+    for order in (1, -1):
+        path = otel(tmp_path / "otel.jsonl", spans[::order], events[::order])
+        for rows in (1, 1000):
+            report = import_log("otel", [path], tmp_path / "log.parquet", rows=rows)
+            found = pl.read_parquet(tmp_path / "log.parquet").select("query_id", "correct_a", "cost_a").drop_nulls()
+            assert found.rows() == [("t0", 1, 1), ("t1", 0, 1), ("t2", 1, 1), ("t3", 1, 1), ("t4", 0, 1)]
+            assert {fault.why: fault.count for fault in report.faults} == {
+                "is an evaluation of no answer in the files": 2,
+                "has a key that is not UTF-8 text": 1,
+            }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_comes_twice_in_one_request_goes_by_its_time_and_failed_calls_are_no_answers(
+    order: int, tmp_path: Path
+) -> None:
+    spans = [
+        span("q", "9", cost=0.5, startTimeUnixNano="1795392888000000000"),
+        span("q", "1", cost=0.75, startTimeUnixNano="1795392889000000000"),
+        span("r", "1", status={"code": 2}, cost=0.0, startTimeUnixNano="3"),
+        span("r", "2", status={"code": "STATUS_CODE_ERROR"}, startTimeUnixNano="3"),
+        span("r", "3", **{"error.type": "timeout"}, startTimeUnixNano="3"),
+        span("r", "4", status={"code": 1}),
+    ]
+    events = [
+        verdict(1.0, None, "q", "9"),  # of the answer that came first
+        verdict(1.0, None, "r", "1"),
+        verdict(0.0, None, "r", "4", at=2_000_000_000),
+        verdict(1.0, None, "r", "4", at=1_000_000_000),
+    ]
+    path = otel(tmp_path / "otel.jsonl", spans[::order], events[::order])
+    report = import_log("otel", [path], tmp_path / "log.parquet")
+    wanted = [("q", None, 0.75), ("r", 0.0, 1.0)]
+    assert pl.read_parquet(tmp_path / "log.parquet").select("query_id", "correct_a", "cost_a").rows() == wanted
+    assert {fault.why: fault.count for fault in report.faults} == {
+        "has an answer that comes again, and the last one counts": 1,
+        "is a call that failed": 3,
+        "is an evaluation of no answer in the files": 1,
+        "is an evaluation that comes again, and the last one counts": 1,
+    }
 
 
 def test_scores_of_a_trace_belong_to_its_only_generation(tmp_path: Path) -> None:

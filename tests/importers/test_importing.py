@@ -146,22 +146,78 @@ def test_where_the_wide_names_would_be_misread_the_long_form_is_written(tmp_path
 # What comes twice, what disagrees, what is lacking -------------------------------------------------------------------
 
 
-def test_of_an_answer_that_comes_twice_the_last_counts_and_gaps_are_filled(tmp_path: Path) -> None:
-    first = lines(
-        tmp_path / "1.jsonl",
-        *answers(2, "a"),
-        {"query_id": "q0", "tier": "a", "correct": 1},
-        {"query_id": "q1", "tier": "a", "confidence": 0.9, "cost": None},
-    )
-    second = lines(tmp_path / "2.jsonl", {"query_id": "q1", "tier": "a", "confidence": 0.25})
+AGAIN = "has an answer that comes again, and the last one counts"
+
+
+def test_rows_of_a_table_complete_an_answer_and_correct_its_label(tmp_path: Path) -> None:
+    asked = [{name: row[name] for name in ("query_id", "tier", "confidence")} for row in answers(3, "a")]
+    graded = [{name: row[name] for name in ("query_id", "tier", "correct", "cost")} for row in answers(3, "a")]
+    first = lines(tmp_path / "1.jsonl", *graded, {"query_id": "q0", "tier": "a", "correct": 1})
+    second = lines(tmp_path / "2.jsonl", *asked)
     for files in ([first, second], [second, first]):
         report = import_log("long", files, tmp_path / "out.parquet")
         assert table(tmp_path / "out.parquet") == [
             {"query_id": "q0", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.0},
-            {"query_id": "q1", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.25},
+            {"query_id": "q1", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 1 / 3},
+            {"query_id": "q2", "correct_a": 0.0, "cost_a": 1.0, "conf_a": 2 / 3},
         ]
-        (fault,) = report.faults
-        assert fault.first == ("1.jsonl line 1", "1.jsonl line 2", "1.jsonl line 4")
+        assert [(fault.why, fault.first) for fault in report.faults] == [(AGAIN, ("1.jsonl line 1",))]
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+@pytest.mark.parametrize("kind", ["long", "wide", "of others"])
+def test_of_an_answer_that_comes_twice_the_last_stands_whole(
+    kind: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Importer(Source.records, {name: (name,) for name in ("query_id", "tier", "correct", "confidence", "cost")})
+    theirs = Importer(theirs.read, {**theirs.paths, "confidence.judge": ("judge",)})
+    monkeypatch.setattr(formats, "entry_points", lambda group: (Point("of others", theirs),))
+    records = [
+        {"query_id": query, "tier": "a", "confidence": confidence, "judge": judge, "cost": cost, "correct": correct}
+        for query, confidence, judge, cost, correct in (
+            ("q", 0.95, 0.9, 0.5, 1),
+            ("r", 0.5, 0.5, 0.5, 0),
+            ("q", 0.05, None, 0.7, None),
+            ("s", 0.25, 0.75, 0.5, 1),
+        )
+    ]
+    if kind == "wide":
+        names = {"confidence": "conf_a", "judge": "conf_judge_a", "cost": "cost_a", "correct": "correct_a"}
+        records = [{names.get(name, name): value for name, value in row.items() if name != "tier"} for row in records]
+    path = lines(tmp_path / "in.jsonl", *records)
+    report = import_log(
+        kind,
+        [path],
+        tmp_path / "out.parquet",
+        mapping={"confidence.judge": "judge"} if kind == "long" else {},
+        rows=rows,
+    )
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": None, "cost_a": 0.7, "conf_a": 0.05, "conf_judge_a": None},
+        {"query_id": "r", "correct_a": 0.0, "cost_a": 0.5, "conf_a": 0.5, "conf_judge_a": 0.5},
+        {"query_id": "s", "correct_a": 1.0, "cost_a": 0.5, "conf_a": 0.25, "conf_judge_a": 0.75},
+    ]
+    assert [(fault.why, fault.count, fault.first) for fault in report.faults] == [(AGAIN, 1, ("in.jsonl line 1",))]
+
+
+def test_the_last_answer_is_that_which_began_last(tmp_path: Path) -> None:
+    calls = [
+        {"trace_id": query, "model": "a", "startTime": start, "p": p, "response_cost": 1.0, "ok": ok}
+        for query, start, p, ok in (
+            ("q", 3.0, 0.25, None),
+            ("q", 1.0, 0.5, 1),
+            ("r", None, 0.75, 1),
+            ("r", None, 1.0, 0),
+        )
+    ]
+    paths = [lines(tmp_path / f"{at}.jsonl", call) for at, call in enumerate(calls)]
+    report = import_log("litellm", paths[::-1], tmp_path / "out.parquet", mapping={"confidence": "p", "correct": "ok"})
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": None, "cost_a": 1.0, "conf_a": 0.25},
+        {"query_id": "r", "correct_a": 0.0, "cost_a": 1.0, "conf_a": 1.0},
+    ]
+    (fault,) = report.faults
+    assert (fault.why, fault.first) == (AGAIN, ("1.jsonl line 1", "2.jsonl line 1"))
 
 
 def test_rows_of_a_query_that_disagree_are_told(tmp_path: Path) -> None:
