@@ -366,8 +366,72 @@ def test_scores_of_a_trace_belong_to_its_only_generation(tmp_path: Path) -> None
     assert {fault.why: fault.count for fault in report.faults} == {
         "is an observation that is no generation": 1,
         "is a score of a trace that has none or several generations": 1,
-        "is a score of an observation that is not in the files": 1,
+        "is a score of no answer in the files": 1,
         "belongs to no trace": 1,
+    }
+
+
+def page(path: Path, *values: Mapping[str, Any]) -> Path:
+    """One page of Langfuse's API, on one line."""
+    path.write_text(json.dumps({"data": values}))
+    return path
+
+
+def generation(trace: str, own: str, cost: float, **more: Any) -> dict[str, Any]:
+    return {"id": own, "traceId": trace, "type": "GENERATION", "model": "a", "totalCost": cost, **more}
+
+
+def score(own: str, name: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"traceId": own[0], "observationId": own, "name": name, "value": value, "dataType": "NUMERIC", **more}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_score_that_comes_twice_goes_by_its_time(order: int, tmp_path: Path) -> None:
+    answers = [generation(trace, f"{trace}1", 1.0) for trace in "qrs"]
+    january, february = ({"timestamp": f"2026-0{month}-01T00:00:00.000Z"} for month in (1, 2))
+    scores = [
+        score("q1", "correctness", 0, **february),
+        score("q1", "correctness", 1, **january),
+        score("r1", "correctness", 1, updatedAt="2026-03-01T00:00:00+01:00"),
+        score("r1", "correctness", 0, createdAt="2026-02-28T23:30:00Z"),  # half an hour later
+        score("s1", "correctness", 1),
+        score("s1", "confidence", 0.75),
+    ]
+    path = page(tmp_path / "page.json", *answers[::order], *scores[::order])
+    report = import_log("langfuse", [path], tmp_path / "log.parquet")
+    wanted = [("q", 0.0, 1.0, None), ("r", 0.0, 1.0, None), ("s", 1.0, 1.0, 0.75)]
+    assert pl.read_parquet(tmp_path / "log.parquet").rows() == wanted
+    (fault,) = report.faults
+    assert (fault.why, fault.count) == ("is a score that comes again, and the last one counts", 2)
+
+
+def test_scores_without_a_time_go_by_their_place_on_the_page(tmp_path: Path) -> None:
+    for values in ((0, 1, 0), (1, 0, 1)):
+        scores = [score("q1", "correctness", value) for value in values]
+        import_log("langfuse", [page(tmp_path / "p.json", generation("q", "q1", 1), *scores)], tmp_path / "log.parquet")
+        assert pl.read_parquet(tmp_path / "log.parquet")["correct_a"].to_list() == [values[-1]]
+
+
+def test_of_several_generations_of_a_trace_the_last_stands_whole_and_failed_ones_are_none(tmp_path: Path) -> None:
+    path = page(
+        tmp_path / "page.json",
+        generation("q", "q2", 0.75, startTime="2026-01-02T00:00:00Z"),
+        generation("q", "q1", 0.5, startTime="2026-01-01T00:00:00Z"),
+        generation("r", "r2", 0.0, level="ERROR", statusMessage="timeout"),
+        generation("r", "r1", 0.5, level="DEFAULT"),
+        score("q1", "correctness", 1),
+        score("q1", "confidence", 0.9),
+        score("q2", "confidence", 0.25),
+        score("r1", "correctness", 1),
+        score("r2", "confidence", 0.5),
+    )
+    report = import_log("langfuse", [path], tmp_path / "log.parquet")
+    table = pl.read_parquet(tmp_path / "log.parquet")
+    assert table.rows() == [("q", None, 0.75, 0.25), ("r", 1.0, 0.5, None)]
+    assert {fault.why: fault.first for fault in report.faults} == {
+        "has an answer that comes again, and the last one counts": ("page.json line 1",),
+        "is a call that failed": ("page.json line 1 (timeout)",),
+        "is a score of no answer in the files": ("page.json line 1 (confidence)",),
     }
 
 

@@ -419,6 +419,21 @@ def test_decisions_and_labels_become_the_partial_log_that_joining_them_gives(rou
                 np.testing.assert_array_equal(found.labels[tier].chance, was.labels[tier].chance[take])
 
 
+def test_labels_of_what_was_not_decided_and_labels_that_come_again_are_told(routed: Path, tmp_path: Path) -> None:
+    told = [{"query_id": "r0", "tier": "a", "correct": right} for right in (0, 1, 1)]
+    strange = [{"query_id": "nobody asked", "tier": tier, "correct": 1} for tier in "ab"]
+    report = import_log(
+        "decisions", [routed, lines(tmp_path / "labels.jsonl", *strange, *told)], tmp_path / "out.parquet"
+    )
+    assert report.queries == 60
+    assert {fault.why: fault.first for fault in report.faults} == {
+        "is a label of an answer that was not bought": ("labels.jsonl line 1 (a)", "labels.jsonl line 2 (b)"),
+        "is a label that comes again, and the last one counts": ("labels.jsonl line 3 (a)", "labels.jsonl line 4 (a)"),
+    }
+    found = pl.read_parquet(tmp_path / "out.parquet").filter(pl.col("correct").is_not_null())
+    assert found.select("query_id", "tier", "correct").rows() == [("r0", "a", 1.0)]
+
+
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_request_that_lacks_a_step_is_not_used_and_the_whole_one_before_it_is(
     routed: Path, tmp_path: Path, lost: int
