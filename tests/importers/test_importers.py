@@ -260,6 +260,46 @@ def test_an_evaluation_is_found_by_its_span_or_by_the_response_and_told_where_it
     assert report.partial == 1
 
 
+def test_a_price_is_that_of_the_model_and_not_of_its_judge(tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, write_eval_log
+    from inspect_ai.model import ModelConfig, ModelUsage
+    from inspect_ai.scorer import Score
+
+    def used(**costs: float | None) -> dict[str, ModelUsage]:
+        return {name.replace("_", "/"): ModelUsage(total_cost=cost) for name, cost in costs.items()}
+
+    graded = {"match": Score(value="C")}
+    cases = [  # usage by model, usage by role, price
+        (used(own_a=0.5), {}, 0.5),
+        (used(own_a=0.5, own_judge=3.0), used(grader=3.0), 0.5),
+        (used(own_a=0.5, own_judge=None), used(grader=None), 0.5),
+        (used(own_a=0.75), used(critic=0.25), 0.5),
+        (used(own_judge=3.0), {}, None),
+        (used(own_a=None, own_judge=3.0), {}, None),
+    ]
+    samples = [
+        EvalSample(id=at, epoch=1, input="?", target="!", scores=graded, model_usage=models, role_usage=roles)
+        for at, (models, roles, _) in enumerate(cases)
+    ]
+    bound = {"grader": ModelConfig(model="own/judge"), "critic": [ModelConfig(model="own/a")]}
+    spec = EvalSpec(
+        created="2026-11-20T10:00:00+00:00",
+        task="quiz",
+        dataset=EvalDataset(sample_ids=list(range(len(cases)))),
+        model="own/a",
+        config=EvalConfig(),
+        model_roles=bound,
+    )
+    write_eval_log(EvalLog(eval=spec, samples=samples, status="success"), str(tmp_path / "log.eval"))
+    report = import_log("inspect-ai", [tmp_path / "log.eval"], tmp_path / "log.parquet")
+    wanted = [(f"quiz/{at}", cost) for at, (_, _, cost) in enumerate(cases) if cost is not None]
+    assert pl.read_parquet(tmp_path / "log.parquet").select("query_id", "cost_own/a").rows() == wanted
+    assert [(fault.why, fault.count) for fault in report.faults] == [
+        ("has no cost, which other answers of the tier have", 2)
+    ]
+
+
 def otel(path: Path, spans: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> Path:
     """Two requests of the Collector's, one of spans and one of evaluations; keys with dots are attributes."""
 

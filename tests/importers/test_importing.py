@@ -220,6 +220,30 @@ def test_the_last_answer_is_that_which_began_last(tmp_path: Path) -> None:
     assert (fault.why, fault.first) == (AGAIN, ("1.jsonl line 1", "2.jsonl line 1"))
 
 
+def test_a_price_that_litellm_does_not_know_is_missing_and_null_is_no_cache_hit(tmp_path: Path) -> None:
+    cases = [(0.0, {"error_str": "not mapped"}, None), (0.5, None, None), (0.0, None, True), (0.5, None, False)]
+    cases += [(0.25, {"error_str": "found elsewhere"}, "False"), (None, {"error_str": "not mapped"}, False)]
+    calls = [
+        {"trace_id": f"q{at}", "model": "a", "ok": 1, "response_cost": cost, "cache_hit": hit}
+        | {"response_cost_failure_debug_info": info}
+        for at, (cost, info, hit) in enumerate(cases)
+    ]
+    path = lines(tmp_path / "in.jsonl", *calls)
+    report = import_log("litellm", [path], tmp_path / "out.parquet", mapping={"correct": "ok"})
+    (fault,) = report.faults
+    assert (fault.why, fault.count) == ("has no cost, which other answers of the tier have", 2)
+    priced = [(row["query_id"], row["cost_a"]) for row in table(tmp_path / "out.parquet")]
+    assert priced == [("q1", 0.5), ("q2", 0.0), ("q3", 0.5), ("q4", 0.25)]
+    report = import_log(
+        "litellm", [path], tmp_path / "out.parquet", mapping={"correct": "ok"}, where={"cache_hit": "false"}
+    )
+    assert (report.passed_over, report.queries) == (1, 3)
+    report = import_log(
+        "litellm", [lines(tmp_path / "in.jsonl", calls[0])], tmp_path / "out.parquet", mapping={"correct": "ok"}
+    )
+    assert (report.unpriced, report.faults) == (("a",), ())
+
+
 def test_rows_of_a_query_that_disagree_are_told(tmp_path: Path) -> None:
     records = list(answers(3, task="x"))
     records[0]["task"] = "y"
