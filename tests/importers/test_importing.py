@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,6 +317,9 @@ def test_only_the_first_places_of_a_fault_are_named_whichever_comes_first(tmp_pa
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
+CUT_OFF = "the file is cut off or damaged here, and not read further"
+
+
 def read(path: Path) -> tuple[list[Any], list[tuple[int, str]]]:
     found = list(Source(path).records())
     return [r.values for r in found if isinstance(r, Record)], [(u.line, u.why) for u in found if isinstance(u, Unused)]
@@ -359,6 +363,60 @@ def test_what_is_broken_is_told_by_its_line_and_the_rest_read_as_far_as_can_be(t
     )
     (tmp_path / "big.csv").write_text("a,b\n1," + "x" * 1_000_000 + "\n")
     assert len(read(tmp_path / "big.csv")[0][0]["b"]) == 1_000_000
+
+
+RECORDS = [{"at": at, "text": random.Random(at).randbytes(40).hex()} for at in range(12_000)]  # above a MiB
+
+
+@pytest.mark.parametrize("count", [200, 12_000])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("damage", ["cut", "turned", "garbage", "sum", "second"])
+def test_every_record_before_the_damage_of_a_packed_file_is_read(
+    damage: str, kind: str, count: int, tmp_path: Path
+) -> None:
+    records = RECORDS[:count]
+    if kind == "csv":
+        records = [{name: str(value) for name, value in record.items()} for record in records]
+        plain = "at,text\n" + "".join(f"{row['at']},{row['text']}\n" for row in records)
+    else:
+        plain = "[\n" * (kind == "json") + "".join(json.dumps(row) + ",\n"[kind != "json" :] for row in records)
+    packed = bytearray(gzip.compress(plain.encode()))
+    half = len(packed) // 2
+    whole: int | None = len(plain.encode())  # bytes that can be unpacked
+    if damage == "cut":
+        packed = packed[:half]
+        whole = len(zlib.decompressobj(31).decompress(bytes(packed)))
+    elif damage == "turned":
+        packed[half : half + 400] = b"\xff" * 400
+        whole = None
+    elif damage == "sum":
+        packed[-6] ^= 1
+    elif damage == "second":
+        packed += b"\0" * 9 + packed[:5]
+    else:
+        packed += b"garbage"
+    (tmp_path / f"in.{kind}.gz").write_bytes(packed)
+    values, unused = read(tmp_path / f"in.{kind}.gz")
+    wanted = plain.encode()[:whole].decode().count("\n") - (kind != "jsonl")
+    head = kind != "jsonl"
+    if whole is None:  # where it is found out is zlib's business: after half, for a part of a block may be garbage
+        assert values[: 4 * count // 10] == records[: 4 * count // 10]
+        assert unused[-1][1] == CUT_OFF
+    else:
+        assert values == records[:wanted]
+        assert unused == [(wanted + head + 1, CUT_OFF)]
+
+
+def test_packed_files_one_after_the_other_are_one(tmp_path: Path) -> None:
+    members = [gzip.compress(b'{"a": %d}\n' % at) for at in range(3)]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members) + b"\0" * 100_000)
+    assert read(tmp_path / "a.jsonl.gz") == ([{"a": 0}, {"a": 1}, {"a": 2}], [])
+    (tmp_path / "a.jsonl.gz").write_bytes(b"")
+    assert read(tmp_path / "a.jsonl.gz") == ([], [])
+    (tmp_path / "a.jsonl.gz").write_bytes(b'{"a": 1}\n')
+    assert read(tmp_path / "a.jsonl.gz") == ([], [(1, CUT_OFF)])
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "%s"}\n' % (b"x" * 5_000_000)))
+    assert [len(values["a"]) for values in read(tmp_path / "a.jsonl.gz")[0]] == [5_000_000]
 
 
 def test_parquet_is_read_in_pieces(tmp_path: Path) -> None:
