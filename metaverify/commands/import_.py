@@ -94,6 +94,14 @@ def _lines(found: Imported) -> list[str]:
     if found.partial:
         kept = "are left out; --partial keeps them" if found.whole else "are kept; fit --partial reads such a log"
         lines.append(f"\n{found.partial:,} queries that some tier did not answer, or not with a label, {kept}")
+    unlabelled = [tier for tier, (_, labelled) in found.answers.items() if not labelled]
+    if unlabelled:
+        others = ",".join([*(tier for tier in found.answers if tier not in unlabelled), *found.signals])
+        lines.append(f"\nno labels of {', '.join(unlabelled)}: leave out what is no tier, fit --tiers {others}")
+    if found.unmet:
+        lines.append(f"\nno record has anything there: {', '.join(f'--map {given}' for given in found.unmet)}")
+    if found.texts:
+        lines.append(f"\ncolumns without a number, left out: {', '.join(found.texts)}")
     if found.ignored:
         lines.append(f"\ncolumns not used: {', '.join(found.ignored)}")
     if found.passed_over:

@@ -8,7 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -37,6 +38,8 @@ _JOINED = {
     TIME: pl.Float64(),
     "record": pl.String(),
 }
+_LOOKED_AT = 1_000  # records of a table, for what its columns hold
+_HINTS = 3
 _READING = 0.7  # of the whole, as progress has it
 
 
@@ -46,9 +49,10 @@ class Imported:
 
     ``form`` is that of the log, "wide" or "long".  ``answers`` counts those of each tier, and those of them that are
     labelled; ``signals`` are sources without answers, ``unpriced`` tiers without prices.  ``columns`` are those of the
-    log, ``ignored`` those of tables from which nothing was taken.  ``partial`` queries were not
-    answered, or not with a label, by some labelled tier; they are in the log, or left out where ``whole``.  ``faults``
-    are what could not be used, ``passed_over`` counts records that did not meet the conditions.
+    log, ``ignored`` those of tables from which nothing was taken, and ``texts`` those that should have numbers by their
+    names and have none.  ``unmet`` are mappings, ``COLUMN=PATH``, of which no record has anything.  ``partial`` queries
+    were not answered, or not with a label, by some labelled tier; they are in the log, or left out where ``whole``.
+    ``faults`` are what could not be used, ``passed_over`` counts records that did not meet the conditions.
     """
 
     out: str
@@ -61,6 +65,8 @@ class Imported:
     unpriced: tuple[str, ...]
     columns: tuple[str, ...]
     ignored: tuple[str, ...]
+    texts: tuple[str, ...]
+    unmet: tuple[str, ...]
     partial: int
     whole: bool
     passed_over: int
@@ -71,7 +77,7 @@ class Imported:
         answers = {tier: {"answers": count, "labelled": known} for tier, (count, known) in self.answers.items()}
         faults = [{"why": fault.why, "count": fault.count, "first": list(fault.first)} for fault in self.faults]
         plain = {name: getattr(self, name) for name in self.__slots__}
-        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns", "ignored")}
+        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns", "ignored", "texts", "unmet")}
         return {**plain, **listed, "answers": answers, "faults": faults}
 
 
@@ -171,6 +177,7 @@ class _Job:
             frame = pl.DataFrame(chunk, schema=schema(self._known.contexts), orient="row")
             self._known.add(frame)
             self._runs.put(frame)
+        self._columns.ignored |= {f"cost_{source}" for source in self._known.decide(self._columns.detached)}
         if not self._known.labelled:
             raise self._nothing()
         form = self._importer.form if self._known.reads_back() else "long"
@@ -244,7 +251,7 @@ class _Job:
             yield record.key or "", at, file, record.line, record.time, text
 
     def _answers(self, found: Iterator[tuple[int, int, Record]]) -> Iterator[tuple[Any, ...]]:
-        for at, file, (line, values, _, time) in found:
+        for at, file, (line, values, _, time) in self._looked_at(found):
             source = self._sources[file]
             if source.where and not meets(values, source.where):
                 self._passed_over += 1
@@ -258,6 +265,13 @@ class _Job:
                 self._tally.add(file, line, "says nothing of any tier")
             for answer in answers:
                 yield (file, line, time, at, *answer[:-1], *answer[-1])
+
+    def _looked_at(self, found: Iterator[tuple[int, int, Record]]) -> Iterator[tuple[int, int, Record]]:
+        """The same, of which the first of every file are looked at beforehand."""
+        for _, of_file in groupby(found, key=itemgetter(1)) if self._importer.own else ((0, found),):
+            first = list(islice(of_file, _LOOKED_AT if self._importer.own else 0))
+            self._columns.look(record.values for _, _, record in first)
+            yield from chain(first, of_file)
 
     # Writing
 
@@ -286,7 +300,9 @@ class _Job:
             signals=tuple(known.signals),
             unpriced=tuple(s for s in sorted(known.sources) if s not in known.signals and "cost" not in known.of(s)),
             columns=tuple(known.columns(form)),
-            ignored=tuple(sorted(self._columns.ignored)),
+            ignored=tuple(sorted(self._columns.ignored - self._columns.texts.keys())),
+            texts=tuple(sorted(self._columns.texts)),
+            unmet=tuple(f"{name}={path}" for name, path in sorted(self._columns.unmet.items())),
             partial=count.partial,
             whole=whole,
             passed_over=self._passed_over,
@@ -309,7 +325,9 @@ class _Job:
         else:
             tiers = ", ".join(self._known.labelled)
             why = f"no query has labelled answers of all of {tiers}, and others are kept with --partial only"
-        return LogError("E_UNUSABLE", f"nothing in {names} can be used: {why}")
+        hints = [f"no record has anything at {path}" for path in self._columns.unmet.values()]
+        hints += [f"{name} has no numbers, such as {value!r}" for name, value in self._columns.texts.items()]
+        return LogError("E_UNUSABLE", "; ".join([f"nothing in {names} can be used: {why}", *hints[:_HINTS]]))
 
 
 @dataclass(slots=True)

@@ -23,6 +23,9 @@ ANSWER = ("correct", "cost", "label_propensity")
 READING = ("confidence", "verify_cost", "propensity")
 
 
+_AS_READ = {"cost": "verify_cost"}  # of signals
+
+
 def schema(contexts: Sequence[str]) -> dict[str, pl.DataType]:
     """The columns of rows of answers, in the order of `Answer`."""
     texts = dict.fromkeys(KEY, pl.String())
@@ -38,6 +41,7 @@ class Known:
     contexts: Sequence[str]
     sources: dict[str, dict[str | None, set[str]]] = field(default_factory=dict)
     query: set[str] = field(default_factory=set)
+    paid: set[str] = field(default_factory=set)  # signals whose cost is that of reading them
 
     def add(self, frame: pl.DataFrame) -> None:
         """Look at more rows."""
@@ -46,6 +50,24 @@ class Known:
             names = {name for name, is_there in zip((*ANSWER, *READING), found, strict=True) if is_there}
             self.sources.setdefault(tier, {}).setdefault(reading, set()).update(names)
         self.query |= {name for name in ("group_id", "weight", *self.contexts) if frame[name].null_count() < len(frame)}
+
+    def decide(self, detached: set[str]) -> list[str]:
+        """Once all was looked at: of sources that may be tiers or signals, those never correct are signals.
+
+        Returns those that have nothing but a price, which are left out.
+        """
+        dropped = []
+        for source in sorted(detached & self.sources.keys()):
+            readings = self.sources[source]
+            if "correct" in self.of(source):
+                continue
+            if any("confidence" in found for found in readings.values()):
+                self.paid.add(source)
+                self.sources[source] = {of: {_AS_READ.get(name, name) for name in got} for of, got in readings.items()}
+            else:
+                del self.sources[source]
+                dropped.append(source)
+        return dropped
 
     def of(self, source: str) -> set[str]:
         """The columns that a source has for its answers."""
@@ -156,6 +178,13 @@ def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, tables: bool) -> 
 
     The last record of an answer stands for itself, or of ``tables`` with all that do not contradict the later ones.
     """
+    frame = frame.filter(pl.col("tier").is_in(list(known.sources)))
+    if known.paid:
+        is_paid = pl.col("tier").is_in(list(known.paid))
+        frame = frame.with_columns(
+            verify_cost=pl.when(is_paid).then(pl.coalesce("verify_cost", "cost")).otherwise("verify_cost"),
+            cost=pl.when(~is_paid).then("cost"),
+        )
     frame = _once(_last(frame, tables, tally), tally)
     answers = _agreed(frame, ["query_id", "tier"], ANSWER, tally)
     queries = _agreed(frame, ["query_id"], sorted(known.query), tally)

@@ -8,6 +8,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,73 @@ def test_foreign_names_are_mapped_in_the_long_form_and_in_the_wide_one(tmp_path:
         {"query_id": "1", "correct_a": 1.0, "cost_a": 0.002, "conf_a": 0.5},
         {"query_id": "2", "correct_a": 0.0, "cost_a": 0.002, "conf_a": 1.0},
     ]
+
+
+def test_a_mapping_that_no_record_meets_is_told(tmp_path: Path) -> None:
+    records = [{**row, "deep": {"p": None if at < 3 else 0.5}} for at, row in enumerate(answers(3))]
+    path = lines(tmp_path / "in.jsonl", *records)
+    mapping = {"confidence": "deep.p", "confidence.judge": "deep.q", "verify_cost": "0.5", "lang": "metadata.lang"}
+    report = import_log("long", [path], tmp_path / "out.parquet", mapping=mapping)
+    assert report.unmet == ("confidence.judge=deep.q", "lang=metadata.lang")
+    with pytest.raises(LogError, match=r"no record says what was correct.*; no record has anything at grade$"):
+        import_log("long", [path], tmp_path / "out.parquet", mapping={"correct": "grade"})
+
+
+def wide(path: Path, *names: str, count: int = 20, **texts: str) -> Path:
+    """A table of two tiers, of which `names` are the columns; texts fill further ones."""
+    draw = random.Random(4)
+    every = [
+        {"query_id": f"q{at:02}", "conf_a": draw.random(), "cost_a": 0.5, "cost_b": 4.0, "cost_usd": 4.5}
+        | {"correct_a": at % 2, "correct_b": 1, "conf_judge": draw.random(), "cost_judge": 0.125, **texts}
+        for at in range(count)
+    ]
+    pl.DataFrame(every).select("query_id", *names, *texts).write_csv(path)
+    return path
+
+
+TIERS = ("conf_a", "correct_a", "cost_a", "correct_b", "cost_b")
+
+
+def test_a_column_of_texts_is_left_out_and_told_whatever_it_is_called(tmp_path: Path) -> None:
+    texts = {"correct_answer": "Paris", "conf_note": "see below", "cost_center": "CC12"}
+    spoilt = wide(tmp_path / "in.csv", *TIERS, **texts)
+    report = import_log("wide", [spoilt], tmp_path / "out.parquet")
+    assert (report.texts, report.ignored, report.faults) == (tuple(sorted(texts)), (), ())
+    import_log("wide", [wide(tmp_path / "clean.csv", *TIERS)], tmp_path / "wanted.parquet")
+    assert table(tmp_path / "out.parquet") == table(tmp_path / "wanted.parquet")
+    mapping = {"note": "conf_note", "correct_a": "correct_answer"}
+    with pytest.raises(LogError, match=r"correct_answer has no numbers, such as 'paris'|correct_a is no number"):
+        import_log("wide", [spoilt], tmp_path / "out.parquet", mapping=mapping)
+    report = import_log("wide", [spoilt], tmp_path / "out.parquet", mapping={"note": "conf_note"})
+    assert report.texts == ("correct_answer", "cost_center")
+    assert {row["note"] for row in table(tmp_path / "out.parquet")} == {"see below"}
+
+
+def test_one_number_among_texts_makes_a_column_of_numbers(tmp_path: Path) -> None:
+    rows = [{"query_id": f"q{at}", "correct_a": "n/a" if at < 3 else 1, "correct_b": 1} for at in range(4)]
+    report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    (fault,) = report.faults
+    assert (fault.why, fault.count, report.texts) == ("correct_a is no number", 3, ())
+    only = [{**row, "correct_b": "n/a", "correct_a": "n/a"} for row in rows]
+    with pytest.raises(LogError, match=r"correct_a has no numbers, such as 'n/a'; correct_b has no numbers"):
+        import_log("wide", [lines(tmp_path / "in.jsonl", *only)], tmp_path / "out.parquet")
+
+
+def test_a_price_of_nothing_is_left_out_and_prices_may_come_from_another_file(tmp_path: Path) -> None:
+    signal = "conf_judge", "cost_judge"
+    whole = wide(tmp_path / "whole.csv", *TIERS, *signal, "cost_usd")
+    report = import_log("wide", [whole], tmp_path / "whole.parquet")
+    assert (report.signals, report.ignored) == (("judge",), ("cost_usd",))
+    wanted = read_log(wide(tmp_path / "clean.csv", *TIERS, *signal), signals={"judge": ()})
+    assert fingerprint(read_log(tmp_path / "whole.parquet", signals={"judge": ()})) == fingerprint(wanted)
+    parts = [
+        wide(tmp_path / "verdicts.csv", "conf_a", "correct_a", "correct_b", "conf_judge"),
+        wide(tmp_path / "prices.csv", "cost_a", "cost_b", "cost_judge", "cost_usd"),
+    ]
+    for files in (parts, parts[::-1]):
+        report = import_log("wide", files, tmp_path / "parts.parquet")
+        assert (report.signals, report.ignored, report.faults) == (("judge",), ("cost_usd",), ())
+        assert fingerprint(read_log(tmp_path / "parts.parquet", signals={"judge": ()})) == fingerprint(wanted)
 
 
 def test_answers_of_samples_are_not_taken_and_told(tmp_path: Path) -> None:
@@ -312,6 +380,14 @@ def test_only_the_first_places_of_a_fault_are_named_whichever_comes_first(tmp_pa
     report = import_log("long", paths[::-1], tmp_path / "out.parquet", rows=2)
     fault = next(fault for fault in report.faults if fault.count == 60)
     assert fault.first == ("0.jsonl line 7 (7)", "0.jsonl line 8 (7)", "0.jsonl line 9 (7)")
+
+
+def test_a_place_is_named_once(tmp_path: Path) -> None:
+    prices = [{f"cost_{tier}": 1 + at for tier in "abc"} for at in range(4)]
+    rows = [{"query_id": f"q{at % 3}", "correct_a": 1, "correct_b": 1, "correct_c": 1, **prices[at]} for at in range(4)]
+    report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    (fault,) = report.faults
+    assert (fault.count, fault.first) == (3, ("in.jsonl line 1",))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -638,6 +714,7 @@ class Point:
     name: str
     found: Any
     value: str = "other.package:thing"
+    dist: Distribution | None = None
 
     def load(self) -> Any:
         return self.found
@@ -654,7 +731,7 @@ def test_other_packages_bring_formats(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(formats, "entry_points", lambda group: points if group == "metaverify.importers" else ())
     assert known_formats()[-2:] == ["odd", "pairs"]
     assert find_importer("litellm") is not theirs
-    with pytest.raises(LogError, match=r"other.package:thing is no Importer"):
+    with pytest.raises(LogError, match=r"other.package:thing\) is no Importer"):
         find_importer("odd")
     (tmp_path / "in.txt").write_text("x:1\ny\nz:0\n")
     report = import_log("pairs", [tmp_path / "in.txt"], tmp_path / "out.parquet")
@@ -663,3 +740,62 @@ def test_other_packages_bring_formats(tmp_path: Path, monkeypatch: pytest.Monkey
         {"query_id": "x", "correct_a": 1.0, "cost_a": 1.0},
         {"query_id": "z", "correct_a": 0.0, "cost_a": 1.0},
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone", r"cannot be loaded: AttributeError: .*NOPE"),
+        ("lacking", r"cannot be loaded: ModuleNotFoundError: No module named 'nomodule_of_theirs'"),
+        ("odd", r"is no Importer"),
+        ("breaks", r"failed: RuntimeError: boom"),
+        ("gives", r"failed: TypeError: \{'x': 1\} is neither a Record nor an Unused"),
+        ("pairs", r"failed: TypeError: Record\(line=1, values=\['a'\].* is neither"),
+        ("joins", r"failed: KeyError: 'b'"),
+    ],
+)
+def test_a_format_of_others_that_does_not_work_is_named_with_its_package(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "theirs"
+    (folder / "foo-1.5.dist-info").mkdir(parents=True)
+    (folder / "foo-1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foo\nVersion: 1.5\n")
+    (folder / "formats_of_theirs.py").write_text(
+        """
+from metaverify.simulators.importers.importer import Importer
+from metaverify.simulators.importers.sources import Record
+
+PATHS = {"query_id": ("q",), "tier": ("tier",), "correct": ("right",)}
+
+def breaks(source):
+    yield Record(1, {"q": 1})
+    raise RuntimeError("boom")
+
+def gives(source):
+    yield Record(1, {"q": 1})
+    yield {"x": 1}
+
+def pairs(source):
+    yield Record(1, ["a"])
+
+def one(source):
+    yield Record(1, {"q": 1}, "a")
+
+def joins(records):
+    yield Record(0, {"q": records[0].values["b"]})
+
+BREAKS = Importer(breaks, PATHS)
+GIVES = Importer(gives, PATHS)
+PAIRS = Importer(pairs, PATHS)
+JOINS = Importer(one, PATHS, joins)
+"""
+    )
+    monkeypatch.syspath_prepend(folder)
+    theirs = Distribution.at(folder / "foo-1.5.dist-info")
+    values = {"gone": "formats_of_theirs:NOPE", "lacking": "nomodule_of_theirs:X", "odd": "formats_of_theirs:one"}
+    point = EntryPoint(name, values.get(name, f"formats_of_theirs:{name.upper()}"), "metaverify.importers")
+    monkeypatch.setattr(formats, "entry_points", lambda group: (point._for(theirs),))  # type: ignore[attr-defined]
+    lines(tmp_path / "in.jsonl", {"a": 1})
+    wanted = rf"^E_OPTION: the format '{name}' of foo 1\.5 \(entry point \w+:\w+\) {message}"
+    with pytest.raises(LogError, match=wanted):
+        import_log(name, [tmp_path / "in.jsonl"], tmp_path / "out.parquet")
