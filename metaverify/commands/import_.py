@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _lines(found: Imported) -> list[str]:
     """What became of the files, in sentences."""
+    from metaverify.simulators.importers.tally import SHOWN
+
     files = "one file" if found.files == 1 else f"{found.files:,} files"
     lines = [f"wrote {found.out}: {found.queries:,} queries, from {found.records:,} records in {files}", ""]
     width = max(map(len, found.answers))
@@ -109,7 +111,7 @@ def _lines(found: Imported) -> list[str]:
     if found.faults:
         lines.append("\nnot used:")
         for fault in found.faults:
-            more = ", …" if fault.count > len(fault.first) else ""
+            more = ", …" if fault.count > len(fault.first) == SHOWN else ""
             times = "once" if fault.count == 1 else f"{fault.count:,} times"
             lines.append(f"  {fault.why}, {times}: {', '.join(fault.first)}{more}")
     return lines

@@ -44,8 +44,9 @@ class Importer:
     read; their ``line`` is their position among these, and what it gives names the one that it comes from.  What it
     gives another key is joined once more, with all that has got that one.
 
-    A record is a whole answer, and the last of a query and tier stands for itself.  ``own`` is for tables: it takes
-    what a record has under a name of ours as well, and rows that do not contradict each other say of one answer.
+    A record is a whole answer, and the last of a query and tier stands for itself; where ``paths`` have a ``reading``,
+    and in tables, those that do not contradict each other say of one answer.  ``own`` is for tables: it takes what a
+    record has under a name of ours as well.
 
     ``whole`` leaves out queries that some tier did not answer: right where that is an accident, as in a benchmark, and
     wrong where somebody decided it, as in traffic.  ``form`` is what is written.

@@ -278,7 +278,7 @@ class _Job:
     def _pieces(self, form: str, whole: bool, count: _Count) -> Iterator[pl.DataFrame]:
         done, total = 0, max(self._runs.total, 1)
         for frame in self._runs.slices():
-            settled = settle(frame, self._known, self._tally, tables=self._importer.own)
+            settled = settle(frame, self._known, self._tally, partly=self._columns.partly)
             count.partial += len(settled.partial)
             kept = settled.without(settled.partial) if whole else settled
             count.add(kept)

@@ -96,6 +96,7 @@ class Columns:
         ignored: of tables, columns from which nothing is taken.
         texts: of tables, columns of numbers by their names that have none, left out; with what one has instead.
         unmet: what the user says, by column, as long as no record has anything there.
+        partly: whether a record may say of a part of an answer only, such as one reading.
         detached: of the wide form, sources with a price that may be a tier's or a signal's.
 
     Raises:
@@ -125,6 +126,7 @@ class Columns:
         self.texts: dict[str, Any] = {}
         self.unmet = {name: path for name, path in given.items() if not _NUMBER.fullmatch(path)}
         self.detached: set[str] = set()
+        self.partly = own or "reading" in self._paths
         self._mapped = frozenset(self.unmet.values())
         self._left_out: frozenset[str] = frozenset()
         self._tiers: set[str] = set()

@@ -173,10 +173,11 @@ def _is(reading: str | None) -> pl.Expr:
     return pl.col("reading").is_null() if reading is None else pl.col("reading") == reading
 
 
-def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, tables: bool) -> Settled:
+def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, partly: bool) -> Settled:
     """Make queries of all their rows, which are sorted ``BY``; what is overruled or lacking is counted.
 
-    The last record of an answer stands for itself, or of ``tables`` with all that do not contradict the later ones.
+    The last record of an answer stands for itself, or where records may tell of it ``partly`` with all that do not
+    contradict the later ones.
     """
     frame = frame.filter(pl.col("tier").is_in(list(known.sources)))
     if known.paid:
@@ -185,7 +186,7 @@ def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, tables: bool) -> 
             verify_cost=pl.when(is_paid).then(pl.coalesce("verify_cost", "cost")).otherwise("verify_cost"),
             cost=pl.when(~is_paid).then("cost"),
         )
-    frame = _once(_last(frame, tables, tally), tally)
+    frame = _once(_last(frame, partly, tally), tally)
     answers = _agreed(frame, ["query_id", "tier"], ANSWER, tally)
     queries = _agreed(frame, ["query_id"], sorted(known.query), tally)
     frame, answers, queries = _priced(frame, answers, queries, known, tally)
@@ -196,7 +197,7 @@ def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, tables: bool) -> 
     return Settled(queries, answers, readings, partial)
 
 
-def _last(frame: pl.DataFrame, tables: bool, tally: Tally) -> pl.DataFrame:
+def _last(frame: pl.DataFrame, partly: bool, tally: Tally) -> pl.DataFrame:
     """The rows without those of records that a later one of the same answer overrules.
 
     Another price or another reading is another answer: nothing of it is taken for the last one.  A label alone
@@ -205,7 +206,7 @@ def _last(frame: pl.DataFrame, tables: bool, tally: Tally) -> pl.DataFrame:
     answer = ["query_id", "tier"]
     if not frame.select(answer).is_duplicated().any():
         return frame
-    if tables:
+    if partly:
         others = [pl.col(name) != pl.col(name).drop_nulls().last().over(KEY) for name in ("cost", *READING)]
         overruled = frame.filter(pl.any_horizontal(others))
     else:

@@ -269,6 +269,22 @@ def test_of_an_answer_that_comes_twice_the_last_stands_whole(
     assert [(fault.why, fault.count, fault.first) for fault in report.faults] == [(AGAIN, 1, ("in.jsonl line 1",))]
 
 
+def test_records_of_one_reading_each_are_parts_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Importer(
+        Source.records, {n: (n,) for n in ("query_id", "tier", "reading", "correct", "confidence", "cost")}
+    )
+    monkeypatch.setattr(formats, "entry_points", lambda group: (Point("theirs", theirs),))
+    rows = [
+        {"query_id": "q", "tier": "a", "reading": reading, "correct": right, "confidence": confidence, "cost": 1}
+        for reading, right, confidence in ((None, 1, 0.5), ("judge", 1, 0.25), (None, 1, 0.75))
+    ]
+    report = import_log("theirs", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.75, "conf_judge_a": 0.25}
+    ]
+    assert [(fault.why, fault.first) for fault in report.faults] == [(AGAIN, ("in.jsonl line 1",))]
+
+
 def test_the_last_answer_is_that_which_began_last(tmp_path: Path) -> None:
     calls = [
         {"trace_id": query, "model": "a", "startTime": start, "p": p, "response_cost": 1.0, "ok": ok}
