@@ -305,6 +305,36 @@ def test_the_last_answer_is_that_which_began_last(tmp_path: Path) -> None:
     assert (fault.why, fault.first) == (AGAIN, ("1.jsonl line 1", "2.jsonl line 1"))
 
 
+@given(
+    calls=st.lists(
+        st.tuples(st.sampled_from("qr"), st.sampled_from("ab"), st.integers(0, 2), st.sampled_from([None, 0, 1])),
+        min_size=1,
+        max_size=12,
+    ),
+    rows=st.sampled_from([1, 3, 1000]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_last_of_each_answer_is_what_a_table_of_them_would_keep(calls: list[Any], rows: int) -> None:
+    import tempfile
+
+    records = [
+        {"trace_id": query, "model": tier, "startTime": time, "ok": right, "p": None if at % 3 else at / 12}
+        | {"response_cost": 1 + at}
+        for at, (query, tier, time, right) in enumerate([*calls, ("z", "a", 0, 1)])
+    ]
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: record["startTime"]):  # stable
+        kept[record["trace_id"], record["model"]] = record
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = lines(Path(folder) / "in.jsonl", *records), Path(folder) / "out.jsonl"
+        report = import_log("litellm", [path], out, mapping={"correct": "ok", "confidence": "p"}, rows=rows)
+        found = {row["query_id"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert sum(fault.count for fault in report.faults) == len(records) - len(kept)
+    for (query, tier), record in kept.items():
+        told = [found[query].get(f"{column}_{tier}") for column in ("correct", "conf", "cost")]
+        assert told == [record["ok"], record["p"], record["response_cost"]]
+
+
 def test_a_price_that_litellm_does_not_know_is_missing_and_null_is_no_cache_hit(tmp_path: Path) -> None:
     cases = [(0.0, {"error_str": "not mapped"}, None), (0.5, None, None), (0.0, None, True), (0.5, None, False)]
     cases += [(0.25, {"error_str": "found elsewhere"}, "False"), (None, {"error_str": "not mapped"}, False)]
