@@ -924,6 +924,23 @@ def test_every_module_of_a_command_has_its_line_in_the_table() -> None:
     assert modules == sorted(map(cli.module_name, cli.COMMANDS))
 
 
+def test_import_says_what_of_a_log_is_no_tier_and_which_mapping_finds_nothing(run: Run, tmp_path: Path) -> None:
+    calls = [
+        {"trace_id": f"q{at:02}", "model": model, "response_cost": cost, "p": at / 40, "ok": right}
+        for at in range(40)
+        for model, cost, right in (("small", 0.5, at % 2), ("judge", 0.1, None), ("large", 4.0, 1))
+    ]
+    (tmp_path / "calls.jsonl").write_text("".join(json.dumps(call) + "\n" for call in calls))
+    mapping = ("--map", "confidence=p", "--map", "correct=ok", "--map", "lang=metadata.lang")
+    log = tmp_path / "log.csv"
+    ran = run("import", "litellm", tmp_path / "calls.jsonl", *mapping, "-o", log)
+    assert (ran.code, ran.err) == (0, "")
+    assert "no record has anything there: --map lang=metadata.lang" in ran.out
+    (advice,) = re.findall(r"no labels of judge: .*fit (--tiers \S+)", ran.out)
+    assert run("fit", log, "--budget", "2", "--folds", "2", "-o", tmp_path / "p.json").code == 1
+    assert run("fit", log, *advice.split(), "--budget", "2", "--folds", "2", "-o", tmp_path / "p.json").code == 0
+
+
 @pytest.mark.parametrize(
     ("command", "module"), [("fit", "fit"), ("serve-verdict", "serve_verdict"), ("import", "import_")]
 )

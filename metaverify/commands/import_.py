@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _lines(found: Imported) -> list[str]:
     """What became of the files, in sentences."""
+    from metaverify.simulators.importers.tally import SHOWN
+
     files = "one file" if found.files == 1 else f"{found.files:,} files"
     lines = [f"wrote {found.out}: {found.queries:,} queries, from {found.records:,} records in {files}", ""]
     width = max(map(len, found.answers))
@@ -94,6 +96,14 @@ def _lines(found: Imported) -> list[str]:
     if found.partial:
         kept = "are left out; --partial keeps them" if found.whole else "are kept; fit --partial reads such a log"
         lines.append(f"\n{found.partial:,} queries that some tier did not answer, or not with a label, {kept}")
+    unlabelled = [tier for tier, (_, labelled) in found.answers.items() if not labelled]
+    if unlabelled:
+        others = ",".join([*(tier for tier in found.answers if tier not in unlabelled), *found.signals])
+        lines.append(f"\nno labels of {', '.join(unlabelled)}: leave out what is no tier, fit --tiers {others}")
+    if found.unmet:
+        lines.append(f"\nno record has anything there: {', '.join(f'--map {given}' for given in found.unmet)}")
+    if found.texts:
+        lines.append(f"\ncolumns without a number, left out: {', '.join(found.texts)}")
     if found.ignored:
         lines.append(f"\ncolumns not used: {', '.join(found.ignored)}")
     if found.passed_over:
@@ -101,7 +111,7 @@ def _lines(found: Imported) -> list[str]:
     if found.faults:
         lines.append("\nnot used:")
         for fault in found.faults:
-            more = ", …" if fault.count > len(fault.first) else ""
+            more = ", …" if fault.count > len(fault.first) == SHOWN else ""
             times = "once" if fault.count == 1 else f"{fault.count:,} times"
             lines.append(f"  {fault.why}, {times}: {', '.join(fault.first)}{more}")
     return lines

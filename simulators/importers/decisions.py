@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from metaverify.simulators.decisions import request_rows
@@ -32,7 +33,13 @@ def read(source: Source) -> Iterator[Record | Unused]:
 
 def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
     """The answers of a request with their labels; of a key that came several times the last whole request counts."""
-    labels = {str(r.values["tier"]): r for r in records if "step" not in r.values}
+    labels: dict[str, Record] = {}
+    for record in records:
+        if "step" not in record.values:
+            tier = str(record.values["tier"])
+            if tier in labels:
+                yield Unused(labels[tier].line, "is a label that comes again, and the last one counts", tier)
+            labels[tier] = record
     steps = sorted((r for r in records if "step" in r.values), key=lambda r: _time(r.values))
     runs = _runs(steps)
     whole = [run for run in runs if _is_whole(run)]
@@ -63,7 +70,7 @@ def _runs(steps: Sequence[Record]) -> list[Sequence[Record]]:
     """The steps of one key, in order, by the requests that they belong to."""
     ended = [True, *(step.values["action"] in ENDS for step in steps)]
     begins = [at for at, step in enumerate(steps) if ended[at] or step.values["step"] == 0]
-    return [steps[begin:end] for begin, end in zip(begins, [*begins[1:], len(steps)], strict=True)]
+    return [steps[begin:end] for begin, end in pairwise([*begins, len(steps)])]
 
 
 def _is_whole(run: Sequence[Record]) -> bool:

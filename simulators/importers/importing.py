@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import polars as pl
@@ -19,7 +20,7 @@ from metaverify.simulators.files import check_suffix, write_pieces
 from metaverify.simulators.importers.importer import Importer, find_importer
 from metaverify.simulators.importers.mapping import Columns, MisfitError, meets
 from metaverify.simulators.importers.runs import Runs
-from metaverify.simulators.importers.settling import BY, FILE, LINE, Known, Settled, schema, settle
+from metaverify.simulators.importers.settling import AT, BY, FILE, LINE, TIME, Known, Settled, schema, settle
 from metaverify.simulators.importers.sources import Record, Source, Unused
 from metaverify.simulators.importers.tally import Fault, Tally
 from metaverify.simulators.log import LogError
@@ -29,6 +30,16 @@ __all__ = ["Imported", "import_log"]
 
 _CHUNK = 16_384  # rows that become a frame at once
 _OF_JOINS = 8  # how much larger records are than rows
+_JOINED = {
+    "key": pl.String(),
+    AT: pl.Int64(),
+    FILE: pl.Int32(),
+    LINE: pl.Int64(),
+    TIME: pl.Float64(),
+    "record": pl.String(),
+}
+_LOOKED_AT = 1_000  # records of a table, for what its columns hold
+_HINTS = 3
 _READING = 0.7  # of the whole, as progress has it
 
 
@@ -38,9 +49,10 @@ class Imported:
 
     ``form`` is that of the log, "wide" or "long".  ``answers`` counts those of each tier, and those of them that are
     labelled; ``signals`` are sources without answers, ``unpriced`` tiers without prices.  ``columns`` are those of the
-    log, ``ignored`` those of tables from which nothing was taken.  ``partial`` queries were not
-    answered, or not with a label, by some labelled tier; they are in the log, or left out where ``whole``.  ``faults``
-    are what could not be used, ``passed_over`` counts records that did not meet the conditions.
+    log, ``ignored`` those of tables from which nothing was taken, and ``texts`` those that should have numbers by their
+    names and have none.  ``unmet`` are mappings, ``COLUMN=PATH``, of which no record has anything.  ``partial`` queries
+    were not answered, or not with a label, by some labelled tier; they are in the log, or left out where ``whole``.
+    ``faults`` are what could not be used, ``passed_over`` counts records that did not meet the conditions.
     """
 
     out: str
@@ -53,6 +65,8 @@ class Imported:
     unpriced: tuple[str, ...]
     columns: tuple[str, ...]
     ignored: tuple[str, ...]
+    texts: tuple[str, ...]
+    unmet: tuple[str, ...]
     partial: int
     whole: bool
     passed_over: int
@@ -63,7 +77,7 @@ class Imported:
         answers = {tier: {"answers": count, "labelled": known} for tier, (count, known) in self.answers.items()}
         faults = [{"why": fault.why, "count": fault.count, "first": list(fault.first)} for fault in self.faults]
         plain = {name: getattr(self, name) for name in self.__slots__}
-        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns", "ignored")}
+        listed = {name: list(plain[name]) for name in ("signals", "unpriced", "columns", "ignored", "texts", "unmet")}
         return {**plain, **listed, "answers": answers, "faults": faults}
 
 
@@ -82,7 +96,8 @@ def import_log(
     """Make a log of files of some format, in the format of the suffix of ``out``, whole or not at all.
 
     Queries stand in the order of their ids, and neither the order of the files nor ``rows`` matters; of an answer that
-    comes twice the last counts, in the order of the files' names.  What cannot be used is counted and named.
+    comes twice the last stands as it is, by the records' own times or in the order of the files' names.  What cannot be
+    used is counted and named.
 
     Args:
         format: one of `known_formats`.
@@ -162,6 +177,7 @@ class _Job:
             frame = pl.DataFrame(chunk, schema=schema(self._known.contexts), orient="row")
             self._known.add(frame)
             self._runs.put(frame)
+        self._columns.ignored |= {f"cost_{source}" for source in self._known.decide(self._columns.detached)}
         if not self._known.labelled:
             raise self._nothing()
         form = self._importer.form if self._known.reads_back() else "long"
@@ -171,8 +187,8 @@ class _Job:
 
     # Reading
 
-    def _read(self) -> Iterator[tuple[int, Record]]:
-        """The records of all files that can be used, with the number of their file."""
+    def _read(self) -> Iterator[tuple[int, int, Record]]:
+        """The records of all files that can be used, with their number and that of their file."""
         size = [max(source.path.stat().st_size, 1) for source in self._sources]
         for at, source in enumerate(self._sources):
             told = replace(source, tell=self._teller(source, sum(size[:at]), size[at], sum(size)))
@@ -181,45 +197,61 @@ class _Job:
                 if isinstance(found, Unused):
                     self._tally.add(at, *found)
                 else:
-                    yield at, found
+                    yield self._records, at, found
 
     def _teller(self, source: Source, before: int, own: int, total: int) -> Callable[[float], None]:
         """What is told of a file as it is read: how fast, and the share of all bytes."""
-        start = time.monotonic()
+        start = monotonic()
 
         def tell(share: float) -> None:
-            speed = own * share / 1e6 / max(time.monotonic() - start, 1e-3)
+            speed = own * share / 1e6 / max(monotonic() - start, 1e-3)
             self._tell(f"{source.path.name}, {speed:.0f} MB/s", _READING * (before + own * share) / total)
 
         return tell
 
-    def _joined(self, join: Callable[[Sequence[Record]], Iterator[Record | Unused]]) -> Iterator[tuple[int, Record]]:
-        names = {"key": pl.String(), FILE: pl.Int32(), LINE: pl.Int64(), "record": pl.String()}
-        runs = Runs(self._work / "records", ("key", FILE, LINE, "record"), max(self._rows // _OF_JOINS, 1))
-        for chunk in _chunks(self._keyed(), max(self._chunk // _OF_JOINS, 1)):
-            runs.put(pl.DataFrame(chunk, schema=names, orient="row"))
-        for frame in runs.slices():
-            for _, group in groupby(frame.iter_rows(), key=lambda row: row[0]):
-                rows = list(group)
-                for found in join([Record(i, json.loads(row[3]), row[0]) for i, row in enumerate(rows)]):
-                    _, file, line, _ = rows[found.line]
-                    if isinstance(found, Unused):
-                        self._tally.add(file, line, found.why, found.value)
-                    else:
-                        yield file, found._replace(line=line)
+    def _joined(
+        self, join: Callable[[Sequence[Record]], Iterator[Record | Unused]]
+    ) -> Iterator[tuple[int, int, Record]]:
+        """The records that are joined of those that share a key, until none has another."""
+        times = 0
+        runs = self._to_join(times)
+        keyed = (row for found in self._read() for row in self._keyed(*found))
+        for chunk in _chunks(keyed, max(self._chunk // _OF_JOINS, 1)):
+            runs.put(pl.DataFrame(chunk, schema=_JOINED, orient="row"))
+        while runs.total:
+            times += 1
+            again = self._to_join(times)
+            for frame in runs.slices():
+                moved: list[tuple[Any, ...]] = []
+                for key, group in groupby(frame.iter_rows(), key=lambda row: row[0]):
+                    rows = list(group)
+                    records = [Record(i, json.loads(row[5]), key, row[4]) for i, row in enumerate(rows)]
+                    for found in join(records):
+                        _, at, file, line, *_ = rows[found.line]
+                        if isinstance(found, Unused):
+                            self._tally.add(file, line, found.why, found.value)
+                        elif found.key in (None, key):
+                            yield at, file, found._replace(line=line)
+                        else:
+                            moved += self._keyed(at, file, found._replace(line=line))
+                again.put(pl.DataFrame(moved, schema=_JOINED, orient="row"))
+            runs = again
 
-    def _keyed(self) -> Iterator[tuple[str, int, int, str]]:
-        for file, record in self._read():
-            try:
-                text = json.dumps(record.values, default=str)
-                (record.key or "").encode()
-            except ValueError as error:
-                self._tally.add(file, record.line, "has a key that is not UTF-8 text", error)
-            else:
-                yield record.key or "", file, record.line, text
+    def _to_join(self, times: int) -> Runs:
+        return Runs(self._work / f"records{times}", ("key", AT, "record"), max(self._rows // _OF_JOINS, 1))
 
-    def _answers(self, found: Iterator[tuple[int, Record]]) -> Iterator[tuple[Any, ...]]:
-        for file, (line, values, _) in found:
+    def _keyed(self, at: int, file: int, record: Record) -> Iterator[tuple[Any, ...]]:
+        """A record as a row that can be sorted by its key, or none where it cannot be."""
+        try:
+            text = json.dumps(record.values, default=str)
+            (record.key or "").encode()
+        except ValueError as error:
+            self._tally.add(file, record.line, "has a key that is not UTF-8 text", error)
+        else:
+            yield record.key or "", at, file, record.line, record.time, text
+
+    def _answers(self, found: Iterator[tuple[int, int, Record]]) -> Iterator[tuple[Any, ...]]:
+        for at, file, (line, values, _, time) in self._looked_at(found):
             source = self._sources[file]
             if source.where and not meets(values, source.where):
                 self._passed_over += 1
@@ -232,14 +264,21 @@ class _Job:
             if not answers:
                 self._tally.add(file, line, "says nothing of any tier")
             for answer in answers:
-                yield (file, line, *answer[:-1], *answer[-1])
+                yield (file, line, time, at, *answer[:-1], *answer[-1])
+
+    def _looked_at(self, found: Iterator[tuple[int, int, Record]]) -> Iterator[tuple[int, int, Record]]:
+        """The same, of which the first of every file are looked at beforehand."""
+        for _, of_file in groupby(found, key=itemgetter(1)) if self._importer.own else ((0, found),):
+            first = list(islice(of_file, _LOOKED_AT if self._importer.own else 0))
+            self._columns.look(record.values for _, _, record in first)
+            yield from chain(first, of_file)
 
     # Writing
 
     def _pieces(self, form: str, whole: bool, count: _Count) -> Iterator[pl.DataFrame]:
         done, total = 0, max(self._runs.total, 1)
         for frame in self._runs.slices():
-            settled = settle(frame, self._known, self._tally)
+            settled = settle(frame, self._known, self._tally, partly=self._columns.partly)
             count.partial += len(settled.partial)
             kept = settled.without(settled.partial) if whole else settled
             count.add(kept)
@@ -261,7 +300,9 @@ class _Job:
             signals=tuple(known.signals),
             unpriced=tuple(s for s in sorted(known.sources) if s not in known.signals and "cost" not in known.of(s)),
             columns=tuple(known.columns(form)),
-            ignored=tuple(sorted(self._columns.ignored)),
+            ignored=tuple(sorted(self._columns.ignored - self._columns.texts.keys())),
+            texts=tuple(sorted(self._columns.texts)),
+            unmet=tuple(f"{name}={path}" for name, path in sorted(self._columns.unmet.items())),
             partial=count.partial,
             whole=whole,
             passed_over=self._passed_over,
@@ -284,7 +325,9 @@ class _Job:
         else:
             tiers = ", ".join(self._known.labelled)
             why = f"no query has labelled answers of all of {tiers}, and others are kept with --partial only"
-        return LogError("E_UNUSABLE", f"nothing in {names} can be used: {why}")
+        hints = [f"no record has anything at {path}" for path in self._columns.unmet.values()]
+        hints += [f"{name} has no numbers, such as {value!r}" for name, value in self._columns.texts.items()]
+        return LogError("E_UNUSABLE", "; ".join([f"nothing in {names} can be used: {why}", *hints[:_HINTS]]))
 
 
 @dataclass(slots=True)

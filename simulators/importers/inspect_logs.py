@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metaverify.simulators.importers.importer import Importer
@@ -35,6 +35,7 @@ def read(source: Source) -> Iterator[Record | Unused]:
         yield Unused(1, "is no log of Inspect, as its reader says", error)
         return
     known = {"model": head.eval.model, "task": head.eval.task}
+    roles = [role for role, of in (head.eval.model_roles or {}).items() if _model(of) == head.eval.model]
     count = max((head.results.total_samples if head.results else 0), 1)
     at = 0
     while True:
@@ -47,24 +48,37 @@ def read(source: Source) -> Iterator[Record | Unused]:
             return
         if sample is None:
             return
-        yield _record(at, sample, known)
+        yield _record(at, sample, known, roles)
 
 
-def _record(at: int, sample: Any, known: Mapping[str, str]) -> Record | Unused:
+def _record(at: int, sample: Any, known: Mapping[str, str], roles: Sequence[str]) -> Record | Unused:
     if sample.error is not None:
         return Unused(at, "is a sample that ended in an error", sample.error.message)
     plain = sample.model_dump(mode="json", exclude=_LEFT_OUT, exclude_none=True)
     scores = plain.get("scores") or {}
     grade = next((score.get("value") for score in scores.values()), None)
     group = f"{known['task']}/{sample.id}"
-    costs = [usage.get("total_cost") for usage in plain.get("model_usage", {}).values()]
     own = {
         "query_id": group if sample.epoch == 1 else f"{group}/{sample.epoch}",
         "group_id": group,
         "correct": _GRADES.get(grade, grade) if isinstance(grade, str) else grade,
-        "cost": None if not costs or None in costs else sum(costs),
+        "cost": _cost(plain, known["model"], roles),
     }
     return Record(at, {**plain, **known, **own})
+
+
+def _model(of: Any) -> str:
+    """The model of a role; of several Inspect takes the first."""
+    return str((of[0] if isinstance(of, list) else of).model)
+
+
+def _cost(sample: Mapping[str, Any], model: str, roles: Sequence[str]) -> float | None:
+    """What the log's own model cost, apart from what it did in roles, such as grading itself; None where Inspect does
+    not say."""
+    usages = [sample.get("model_usage", {}).get(model, {})]
+    usages += [usage for role, usage in sample.get("role_usage", {}).items() if role in roles]
+    costs = [usage.get("total_cost") for usage in usages]
+    return None if None in costs else max(costs[0] - sum(costs[1:]), 0.0)
 
 
 IMPORTER = Importer(

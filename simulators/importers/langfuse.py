@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metaverify.simulators.importers.importer import Importer
-from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.importers.sources import Record, Source, Unused, moment
 
 __all__ = ["IMPORTER"]
 
@@ -28,6 +28,7 @@ def _keyed(line: int, value: Any) -> Record | Unused:
     if not isinstance(value, Mapping):
         return Unused(line, "is no JSON object", value)
     if _is_score(value):
+        time = moment(value.get("timestamp") or value.get("updatedAt") or value.get("createdAt"))
         subject = value.get("subject")
         subject = subject if isinstance(subject, Mapping) else {}
         of_trace = subject.get("kind") == "trace"
@@ -41,8 +42,11 @@ def _keyed(line: int, value: Any) -> Record | Unused:
         kind = value.get("type", "GENERATION")
         if kind != "GENERATION":
             return Unused(line, "is an observation that is no generation", kind)
+        if value.get("level") == "ERROR":
+            return Unused(line, "is a call that failed", value.get("statusMessage"))
+        time = moment(value.get("startTime"))
         value = {name: part for name, part in value.items() if name not in _LEFT_OUT}
-    return Record(line, value, str(trace)) if trace else Unused(line, "belongs to no trace", value.get("name"))
+    return Record(line, value, str(trace), time) if trace else Unused(line, "belongs to no trace", value.get("name"))
 
 
 def _is_score(value: Mapping[str, Any]) -> bool:
@@ -56,26 +60,29 @@ def _told(score: Mapping[str, Any]) -> Any:
 
 def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
     """The generations of a trace, each with ``scores`` by name; a score of the whole trace is that of its only one."""
+    records = sorted(records, key=lambda record: record.time)
     answers = {r.values.get("id"): r for r in records if not r.values.get("score")}
-    scores: dict[Any, dict[str, Any]] = {}
+    scores: dict[Any, dict[str, Record]] = {}
     for record in records:
         if not record.values.get("score"):
             if answers[record.values.get("id")] is not record:
-                yield Unused(answers[record.values.get("id")].line, "is an observation that comes again")
+                yield Unused(record.line, "is an observation that comes again, and the last one counts")
             continue
-        of = record.values["of"]
+        of, name = record.values["of"], str(record.values["name"])
         if of is None and len(answers) == 1:
             (of,) = answers
         if of in answers:
-            scores.setdefault(of, {})[str(record.values["name"])] = record.values["value"]
+            told = scores.setdefault(of, {})
+            if name in told:
+                yield Unused(told[name].line, "is a score that comes again, and the last one counts", name)
+            told[name] = record
         elif of is None:
-            yield Unused(
-                record.line, "is a score of a trace that has none or several generations", record.values["name"]
-            )
+            yield Unused(record.line, "is a score of a trace that has none or several generations", name)
         else:
-            yield Unused(record.line, "is a score of an observation that is not in the files", record.values["name"])
-    for name, record in answers.items():
-        yield record._replace(values={**record.values, "scores": scores.get(name, {})})
+            yield Unused(record.line, "is a score of no answer in the files", name)
+    for own, record in answers.items():
+        told = {name: score.values["value"] for name, score in scores.get(own, {}).items()}
+        yield record._replace(values={**record.values, "scores": told})
 
 
 IMPORTER = Importer(

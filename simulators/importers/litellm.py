@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from metaverify.simulators.importers.importer import Importer
-from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.importers.sources import Record, Source, Unused, moment
 
 __all__ = ["IMPORTER"]
 
 _COMPLETIONS = ("completion", "text_completion", "responses", "anthropic_messages", "generate_content")
+_NO_PRICE = "response_cost_failure_debug_info"
 
 
 def read(source: Source) -> Iterator[Record | Unused]:
@@ -21,7 +23,18 @@ def read(source: Source) -> Iterator[Record | Unused]:
                 found = Unused(found.line, "is a call that failed", found.values.get("error_str"))
             elif kind.removeprefix("a").removesuffix("_stream") not in (*_COMPLETIONS, "nthropic_messages"):
                 found = Unused(found.line, "is no completion", kind)
+            else:
+                found = Record(found.line, _told(found.values), time=moment(found.values.get("startTime")))
         yield found
+
+
+def _told(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The call as LiteLLM means it: it writes null for ``cache_hit`` where nothing was looked up, and a price of 0
+    where it found none."""
+    told = {**call, "cache_hit": str(call.get("cache_hit")).lower() == "true"}
+    if call.get(_NO_PRICE) and not call.get("response_cost"):
+        told["response_cost"] = None
+    return told
 
 
 IMPORTER = Importer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,6 +91,14 @@ class Columns:
         own: whether what a record has under a name of ours counts as well.
         scale: what the confidences are divided by.
 
+    Attributes:
+        contexts: the names that are kept as text.
+        ignored: of tables, columns from which nothing is taken.
+        texts: of tables, columns of numbers by their names that have none, left out; with what one has instead.
+        unmet: what the user says, by column, as long as no record has anything there.
+        partly: whether a record may say of a part of an answer only, such as one reading.
+        detached: of the wide form, sources with a price that may be a tier's or a signal's.
+
     Raises:
         LogError: a name that is misspelt, or one that cannot be shown.
     """
@@ -114,8 +122,31 @@ class Columns:
         self._own, self._scale = own, scale
         self._plans: dict[tuple[tuple[str, ...], bool], _Plan] = {}
         self.contexts = tuple(sorted(n for n in self._paths if not _is_known(n, wide=own or not long)))
-        self.ignored: set[str] = set()  # of tables: what nothing is taken from
+        self.ignored: set[str] = set()
+        self.texts: dict[str, Any] = {}
+        self.unmet = {name: path for name, path in given.items() if not _NUMBER.fullmatch(path)}
+        self.detached: set[str] = set()
+        self.partly = own or "reading" in self._paths
+        self._mapped = frozenset(self.unmet.values())
+        self._left_out: frozenset[str] = frozenset()
         self._tiers: set[str] = set()
+
+    def look(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Leave out of what follows the columns that should have numbers by their names, and have only texts here."""
+        texts: dict[str, Any] = {}
+        numbers: set[str] = set()
+        for record in records if self._own else ():
+            for name in record.keys() - numbers:
+                if name not in self._paths and _WIDE.fullmatch(name):
+                    try:
+                        if _number(name, record[name]) is not None:
+                            numbers.add(name)
+                    except MisfitError:
+                        texts.setdefault(name, record[name])
+        if self._left_out != (found := frozenset(texts.keys() - numbers)):
+            self._left_out = found
+            self._plans.clear()
+        self.texts |= {name: texts[name] for name in sorted(found) if name not in self._mapped}
 
     def answers(self, record: Mapping[str, Any], tier: str | None = None) -> Iterator[Answer]:
         """What a record says, an answer or a reading of one each time; of ``tier``, if that is told.
@@ -129,6 +160,8 @@ class Columns:
             if len(self._plans) >= _MOST_PLANS:
                 self._plans.clear()
             plan = self._plans[key] = self._plan(*key)
+        if self.unmet:
+            self.unmet = {name: path for name, path in self.unmet.items() if dotted(record, path) is None}
         query = plan.query(record)
         if query is None:
             raise MisfitError("has no query_id")
@@ -147,7 +180,8 @@ class Columns:
                 yield Answer._make((*own, *values, group, weight, contexts))
 
     def _plan(self, keys: Sequence[str], of_one: bool) -> _Plan:
-        names = [*self._paths, *(key for key in keys if key not in self._paths and _is_known(key, wide=True))]
+        taken = self._paths.keys() | self._mapped | self._left_out
+        names = [*self._paths, *(key for key in keys if key not in taken and _is_known(key, wide=True))]
         paths = {name: self._paths.get(name, (name,)) for name in names}
         used = {path for of in paths.values() for path in of if isinstance(path, str)}
         if len(self.ignored) < _MOST_IGNORED:
@@ -186,9 +220,9 @@ class Columns:
                 if reading is not None and kind not in _OF_READINGS:  # a sample's answer
                     self.ignored.add(name)
                 else:
-                    field = "confidence" if kind == "conf" else kind
-                    field = "verify_cost" if kind == "cost" and tier not in tiers else field
-                    found.setdefault((tier, reading), {})[field] = name
+                    if kind == "cost" and tier not in tiers:
+                        self.detached.add(tier)
+                    found.setdefault((tier, reading), {})["confidence" if kind == "conf" else kind] = name
         for (tier, reading), columns in found.items():
             yield self._place(_constant(tier), _constant(reading), columns, paths, False)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from metaverify.simulators.importers.importer import Importer
-from metaverify.simulators.importers.sources import Record, Source, Unused
+from metaverify.simulators.importers.sources import Record, Source, Unused, moment
 
 __all__ = ["IMPORTER"]
 
@@ -21,7 +21,7 @@ _LARGE = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_inst
 
 
 def read(source: Source) -> Iterator[Record | Unused]:
-    """Spans and evaluations; each is told by its span, and by the id of the model's response where it has one."""
+    """Spans and evaluations, each by the id of the model's response, or where it has none by its span."""
     for found in source.records():
         if isinstance(found, Unused):
             yield found
@@ -57,11 +57,29 @@ def _span(line: int, span: Mapping[str, Any]) -> Iterator[Record | Unused]:
     if not {"gen_ai.request.model", "gen_ai.response.model"} & told.keys() or kind not in _ANSWERS:
         yield Unused(line, "is a span that is no answer of a model", span.get("name"))
         return
+    if "error.type" in told or _failed(span.get("status")):
+        yield Unused(line, "is a call that failed", told.get("error.type"))
+        return
     values = {**{name: part for name, part in told.items() if name not in _LARGE}, "traceId": trace, "spanId": own}
-    yield Record(line, values, f"span {trace} {own}")
-    if response := told.get("gen_ai.response.id"):
-        once = {name: part for name, part in values.items() if not isinstance(part, float)}  # prices are told once
-        yield Record(line, {**once, "again": True}, f"response {response}")
+    response = told.get("gen_ai.response.id")
+    yield Record(line, values, _key(response, trace, own), _time(span, "startTimeUnixNano"))
+
+
+def _failed(status: Any) -> bool:
+    return isinstance(status, Mapping) and status.get("code") in (2, "STATUS_CODE_ERROR")
+
+
+def _key(response: Any, trace: Any, span: Any) -> str:
+    """What the first join goes by; the second goes by the span of an answer."""
+    return f"response {response}" if response else f"of {trace} {span}"
+
+
+def _time(part: Mapping[str, Any], *names: str) -> float:
+    """In seconds, of nanoseconds in numbers or texts; 0 where there is none."""
+    for name in names:
+        with suppress(TypeError, ValueError):
+            return moment(int(part.get(name) or "") / 1e9)
+    return 0.0
 
 
 def _event(line: int, event: Mapping[str, Any], trace: Any, span: Any) -> Iterator[Record | Unused]:
@@ -72,12 +90,12 @@ def _event(line: int, event: Mapping[str, Any], trace: Any, span: Any) -> Iterat
         return
     score, label = told.get("gen_ai.evaluation.score.value"), told.get("gen_ai.evaluation.score.label")
     score = _LABELS.get(str(label).lower(), label) if score is None else score
-    values = {"evaluation": told.get("gen_ai.evaluation.name"), "score": score}
     response = told.get("gen_ai.response.id")
-    if trace and span:
-        yield Record(line, values, f"span {trace} {span}")
-    elif response:
-        yield Record(line, values, f"response {response}")
+    values = {"evaluation": told.get("gen_ai.evaluation.name"), "score": score, "response": response}
+    if response or (trace and span):
+        values |= {"traceId": trace, "spanId": span}
+        time = _time(event, "timeUnixNano", "observedTimeUnixNano")
+        yield Record(line, values, _key(response, trace, span), time)
     else:
         yield Unused(line, "is an evaluation of no span and of no response", values["evaluation"])
 
@@ -103,19 +121,54 @@ def _value(value: Any) -> Any:
 
 
 def join(records: Sequence[Record]) -> Iterator[Record | Unused]:
-    """The span with its ``evaluations`` by name; by the response's id only where there are any."""
-    spans = [record for record in records if "evaluation" not in record.values]
-    found = {str(r.values["evaluation"]): r.values["score"] for r in records if "evaluation" in r.values}
-    if not spans:
-        for record in records:
-            yield Unused(
-                record.line, "is an evaluation of a span that is not in the files", record.values["evaluation"]
-            )
+    """First every evaluation is given to the span whose response it names, or to its own where that response is not
+    there; then spans have their ``evaluations`` by name."""
+    if (records[0].key or "").startswith("span "):
+        yield from _evaluated(records)
         return
-    for span in spans[:-1]:
-        yield Unused(span.line, "is a span that comes again")
-    if found or "again" not in spans[-1].values:
-        yield spans[-1]._replace(values={**spans[-1].values, "evaluations": found})
+    spans = {_span_key(record): record for record in records if not _is_evaluation(record)}
+    last = max(spans.values(), key=lambda span: (span.time, span.line), default=None)
+    for record in records:
+        own = _span_key(record)
+        if _is_evaluation(record) and last is not None and own not in spans:
+            yield record._replace(key=_span_key(last))
+        elif not _is_evaluation(record) or (record.values["traceId"] and record.values["spanId"]):
+            yield record._replace(key=own)
+        else:
+            yield _lost(record)
+
+
+def _evaluated(records: Sequence[Record]) -> Iterator[Record | Unused]:
+    found: dict[str, Record] = {}
+    span: Record | None = None
+    for record in sorted(records, key=lambda record: record.time):
+        if not _is_evaluation(record):
+            if span is not None:
+                yield Unused(span.line, "is a span that comes again")
+            span = record
+    for record in sorted(filter(_is_evaluation, records), key=lambda record: record.time):
+        name, response = str(record.values["evaluation"]), record.values["response"]
+        if span is None or (response and span.values.get("gen_ai.response.id") not in (None, response)):
+            yield _lost(record)
+            continue
+        if name in found:
+            yield Unused(found[name].line, "is an evaluation that comes again, and the last one counts", name)
+        found[name] = record
+    if span is not None:
+        told = {name: record.values["score"] for name, record in found.items()}
+        yield span._replace(values={**span.values, "evaluations": told})
+
+
+def _is_evaluation(record: Record) -> bool:
+    return "evaluation" in record.values
+
+
+def _span_key(record: Record) -> str:
+    return f"span {record.values['traceId']} {record.values['spanId']}"
+
+
+def _lost(evaluation: Record) -> Unused:
+    return Unused(evaluation.line, "is an evaluation of no answer in the files", evaluation.values["evaluation"])
 
 
 IMPORTER = Importer(

@@ -33,13 +33,13 @@ class Runs:
         """Add rows."""
         self._kept.append(frame)
         self._count += len(frame)
+        self.total += len(frame)
         if self._count >= self._rows:
             self._write()
 
     def _write(self) -> None:
         run = pl.concat(self._kept).sort(self._by)
         self._kept, self._count = [], 0
-        self.total += len(run)
         self._marks += run[self._by[0]].gather_every(max(self._rows // _MARKS, 1)).to_list()
         path = self._folder / f"{len(self._files):06}.parquet"
         run.write_parquet(path, compression="lz4", row_group_size=max(self._rows // _MARKS, 1_024))

@@ -11,15 +11,19 @@ from metaverify.simulators.columns import AGREE, reading_column, source_columns
 from metaverify.simulators.importers.tally import Tally
 from metaverify.simulators.log import LogError
 
-__all__ = ["BY", "FILE", "LINE", "Known", "Settled", "schema", "settle"]
+__all__ = ["AT", "BY", "FILE", "LINE", "TIME", "Known", "Settled", "schema", "settle"]
 
-FILE, LINE = "\0file", "\0line"
-"""The columns that say where a row comes from; no name of a log has a NUL."""
+FILE, LINE, TIME, AT = "\0file", "\0line", "\0time", "\0at"
+"""The columns that say where a row comes from, and when: its record's time and number; no name of a log has a NUL."""
 
+PLACE = (FILE, LINE, TIME, AT)
 KEY = ("query_id", "tier", "reading")
-BY = (*KEY, FILE, LINE)
+BY = ("query_id", "tier", TIME, AT, "reading")
 ANSWER = ("correct", "cost", "label_propensity")
 READING = ("confidence", "verify_cost", "propensity")
+
+
+_AS_READ = {"cost": "verify_cost"}  # of signals
 
 
 def schema(contexts: Sequence[str]) -> dict[str, pl.DataType]:
@@ -27,7 +31,7 @@ def schema(contexts: Sequence[str]) -> dict[str, pl.DataType]:
     texts = dict.fromkeys(KEY, pl.String())
     numbers = dict.fromkeys((*ANSWER, *READING), pl.Float64())
     query = {"group_id": pl.String(), "weight": pl.Float64(), **dict.fromkeys(contexts, pl.String())}
-    return {FILE: pl.Int32(), LINE: pl.Int64(), **texts, **numbers, **query}
+    return {FILE: pl.Int32(), LINE: pl.Int64(), TIME: pl.Float64(), AT: pl.Int64(), **texts, **numbers, **query}
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class Known:
     contexts: Sequence[str]
     sources: dict[str, dict[str | None, set[str]]] = field(default_factory=dict)
     query: set[str] = field(default_factory=set)
+    paid: set[str] = field(default_factory=set)  # signals whose cost is that of reading them
 
     def add(self, frame: pl.DataFrame) -> None:
         """Look at more rows."""
@@ -45,6 +50,24 @@ class Known:
             names = {name for name, is_there in zip((*ANSWER, *READING), found, strict=True) if is_there}
             self.sources.setdefault(tier, {}).setdefault(reading, set()).update(names)
         self.query |= {name for name in ("group_id", "weight", *self.contexts) if frame[name].null_count() < len(frame)}
+
+    def decide(self, detached: set[str]) -> list[str]:
+        """Once all was looked at: of sources that may be tiers or signals, those never correct are signals.
+
+        Returns those that have nothing but a price, which are left out.
+        """
+        dropped = []
+        for source in sorted(detached & self.sources.keys()):
+            readings = self.sources[source]
+            if "correct" in self.of(source):
+                continue
+            if any("confidence" in found for found in readings.values()):
+                self.paid.add(source)
+                self.sources[source] = {of: {_AS_READ.get(name, name) for name in got} for of, got in readings.items()}
+            else:
+                del self.sources[source]
+                dropped.append(source)
+        return dropped
 
     def of(self, source: str) -> set[str]:
         """The columns that a source has for its answers."""
@@ -150,17 +173,47 @@ def _is(reading: str | None) -> pl.Expr:
     return pl.col("reading").is_null() if reading is None else pl.col("reading") == reading
 
 
-def settle(frame: pl.DataFrame, known: Known, tally: Tally) -> Settled:
-    """Make queries of all their rows, which are sorted ``BY``; what is overruled or lacking is counted."""
-    frame = _once(frame, tally)
+def settle(frame: pl.DataFrame, known: Known, tally: Tally, *, partly: bool) -> Settled:
+    """Make queries of all their rows, which are sorted ``BY``; what is overruled or lacking is counted.
+
+    The last record of an answer stands for itself, or where records may tell of it ``partly`` with all that do not
+    contradict the later ones.
+    """
+    frame = frame.filter(pl.col("tier").is_in(list(known.sources)))
+    if known.paid:
+        is_paid = pl.col("tier").is_in(list(known.paid))
+        frame = frame.with_columns(
+            verify_cost=pl.when(is_paid).then(pl.coalesce("verify_cost", "cost")).otherwise("verify_cost"),
+            cost=pl.when(~is_paid).then("cost"),
+        )
+    frame = _once(_last(frame, partly, tally), tally)
     answers = _agreed(frame, ["query_id", "tier"], ANSWER, tally)
     queries = _agreed(frame, ["query_id"], sorted(known.query), tally)
     frame, answers, queries = _priced(frame, answers, queries, known, tally)
-    readings = frame.select(*KEY, *READING)
+    readings = frame.select(*KEY, *READING).sort(KEY)
     labelled = answers.filter(pl.col("tier").is_in(known.labelled) & pl.col("correct").is_not_null())
     whole = labelled.group_by("query_id").len().filter(pl.col("len") == len(known.labelled))
     partial = queries.select("query_id").join(whole, on="query_id", how="anti", maintain_order="left")
     return Settled(queries, answers, readings, partial)
+
+
+def _last(frame: pl.DataFrame, partly: bool, tally: Tally) -> pl.DataFrame:
+    """The rows without those of records that a later one of the same answer overrules.
+
+    Another price or another reading is another answer: nothing of it is taken for the last one.  A label alone
+    contradicts nothing.
+    """
+    answer = ["query_id", "tier"]
+    if not frame.select(answer).is_duplicated().any():
+        return frame
+    if partly:
+        others = [pl.col(name) != pl.col(name).drop_nulls().last().over(KEY) for name in ("cost", *READING)]
+        overruled = frame.filter(pl.any_horizontal(others))
+    else:
+        overruled = frame.filter(pl.col(AT) != pl.col(AT).last().over(answer))
+    for file, line in overruled.unique([*answer, AT]).select(FILE, LINE).iter_rows():
+        tally.add(file, line, _AGAIN)
+    return frame.join(overruled, on=[*answer, AT], how="anti", maintain_order="left")
 
 
 def _once(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
@@ -169,14 +222,14 @@ def _once(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
     if not again.any():
         return frame
     rows = frame.filter(again)
-    values = [name for name in frame.columns if name not in (*KEY, FILE, LINE)]
+    values = [name for name in frame.columns if name not in (*KEY, *PLACE)]
     later = [
         pl.col(name).is_not_null() & (pl.col(name).is_not_null().cum_sum(reverse=True).over(KEY) > 1)
         for name in (*ANSWER, *READING)
     ]
     for file, line in rows.filter(pl.any_horizontal(later)).select(FILE, LINE).iter_rows():
-        tally.add(file, line, "has an answer that comes again, and the last one counts")
-    last = [*(pl.col(name).drop_nulls().last() for name in values), pl.col(FILE, LINE).last()]
+        tally.add(file, line, _AGAIN)
+    last = [*(pl.col(name).drop_nulls().last() for name in values), pl.col(*PLACE).last()]
     merged = rows.group_by(KEY, maintain_order=True).agg(last)
     return pl.concat([frame.filter(~again), merged.select(frame.columns)]).sort(BY)
 
@@ -199,6 +252,7 @@ def _agreed(frame: pl.DataFrame, by: Sequence[str], columns: Sequence[str], tall
     return found.select(*by, *columns)
 
 
+_AGAIN = "has an answer that comes again, and the last one counts"
 _OF: Mapping[int, str] = {1: "query", 2: "answer"}
 
 

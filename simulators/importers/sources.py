@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import gzip
 import io
 import json
 import re
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,26 +21,31 @@ import polars as pl
 from metaverify.simulators.files import told_as_log_errors
 from metaverify.simulators.log import LogError
 
-__all__ = ["Record", "Source", "Unused"]
+__all__ = ["Record", "Source", "Unused", "moment"]
 
 _PIECE = 1 << 20  # characters of a JSON document that are read at once
+_PACKED = 1 << 16  # bytes of a packed file that are unpacked at once
 _ROWS = 8_192  # of a Parquet file that are read at once
 _FORMULA = re.compile(r"^'('*[=+\-@\t\r])")  # as in `write_table`
 _PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pt", ".joblib")
+_LATEST = 1e15  # seconds; later is no time
 _NO_JSON = "is not JSON"
 _CUT_OFF = "the file is cut off or damaged here, and not read further"
-_TORN = (EOFError, gzip.BadGzipFile, zlib.error)
+_TORN = (EOFError, zlib.error)
+_GZIP = 31  # of zlib: with a header and a sum
 
 
 class Record(NamedTuple):
     """One record of a file: the line or row on which it stands, counted from 1, and what it says.
 
     ``key`` names what is to be joined, in formats that scatter what is known of an answer over several records.
+    ``time``, in seconds, says which of two is the last; where it is the same, or not known, that which is read last.
     """
 
     line: int
     values: Mapping[str, Any]
     key: str | None = None
+    time: float = 0.0
 
 
 class Unused(NamedTuple):
@@ -48,6 +54,22 @@ class Unused(NamedTuple):
     line: int
     why: str
     value: object = None
+
+
+def moment(value: object) -> float:
+    """A record's time in seconds: a number, ISO text or a time of Parquet; 0 where it is none of these.
+
+    >>> moment("1970-01-01T00:01:00Z"), moment(60.5), moment("yesterday"), moment(None)
+    (60.0, 60.5, 0.0, 0.0)
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return 0.0
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) and abs(value) < _LATEST else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +146,9 @@ class Source:
         """The objects of a JSON document: itself, those of an array, or one after the other."""
         decoder = json.JSONDecoder()
         text, at, line, ended = "", 0, 1, False
-        with self._bytes() as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape") as file:
+        torn: Exception | None = None
+        with self._bytes() as raw:
+            pieces = _decoded(raw)
             while True:
                 skipped = re.compile(r"[\s,\[\]]*").match(text, at)
                 assert skipped
@@ -134,20 +158,25 @@ class Source:
                     if at == len(text) and not ended:
                         raise ValueError
                     if at == len(text):
+                        if torn is not None:
+                            yield Unused(line, _CUT_OFF, torn)
                         return
                     value, end = decoder.raw_decode(text, at)
                     if end == len(text) and not ended:
                         raise ValueError  # a number may go on
                 except (ValueError, RecursionError) as error:
                     if ended:
-                        yield Unused(line, f"{_NO_JSON}; the file is not read further", error)
+                        why = f"{_NO_JSON}; the file is not read further" if torn is None else _CUT_OFF
+                        yield Unused(line, why, torn or error)
                         return
+                    more, wanted = [text[at:]], max(_PIECE, len(text) - at)  # twice as much each time
                     try:
-                        piece = file.read(max(_PIECE, len(text) - at))  # twice as much each time
+                        while wanted > 0 and not ended:
+                            more.append(next(pieces, ""))
+                            wanted, ended = wanted - len(more[-1]), not more[-1]
                     except _TORN as cut:
-                        yield Unused(line, _CUT_OFF, cut)
-                        return
-                    text, at, ended = text[at:] + piece, 0, not piece
+                        torn, ended = cut, True
+                    text, at = "".join(more), 0
                     continue
                 yield Record(line, value) if isinstance(value, dict) else Unused(line, "is no JSON object", value)
                 line += text.count("\n", at, end)
@@ -179,8 +208,7 @@ class Source:
         with self.path.open("rb", buffering=_PIECE) as raw:
             counted = _Counted(raw, lambda at: self.tell(at / size))
             if self.path.name.lower().endswith(".gz"):
-                with gzip.GzipFile(fileobj=counted) as unpacked:
-                    yield io.BufferedReader(unpacked, _PIECE)
+                yield io.BufferedReader(_Unpacked(counted), _PIECE)
             else:
                 yield io.BufferedReader(counted, _PIECE)
 
@@ -198,6 +226,69 @@ class _Counted(io.RawIOBase):
         count = int(self._raw.readinto(buffer))
         self._tell(self._raw.tell())
         return count
+
+
+class _Unpacked(io.RawIOBase):
+    """What gzip packed, all of it that stands before damage: that is raised only once the rest was read."""
+
+    def __init__(self, packed: io.RawIOBase):
+        self._packed, self._left, self._ready = packed, b"", b""
+        self._inflate = zlib.decompressobj(_GZIP)
+        self._begun = self._further = False
+        self._fault: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and self._fault is None:
+            if not self._unpack():
+                return 0
+        if not self._ready and self._fault is not None:
+            raise self._fault
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def _unpack(self) -> bool:
+        """Unpack some more, and say whether there was any."""
+        if self._inflate.eof:  # another may follow, and zeros between them
+            self._left, self._inflate = self._inflate.unused_data, zlib.decompressobj(_GZIP)
+            self._begun, self._further = False, True
+        given = self._left or self._packed.read(_PACKED) or b""
+        if not self._begun:
+            if not given:
+                return False
+            given = given.lstrip(b"\0") if self._further else given
+            if not given:
+                self._left = b""
+                return True
+        before, self._begun = self._inflate.copy(), True
+        try:
+            self._ready = self._inflate.decompress(given, _PIECE)
+        except zlib.error as error:
+            self._ready, self._fault = b"".join(_before_damage(before, given)), error
+        if not given and not self._ready and not self._inflate.eof:
+            self._fault = EOFError("its end is missing")
+        self._left = self._inflate.unconsumed_tail
+        return True
+
+
+def _before_damage(inflate: Any, packed: bytes) -> Iterator[bytes]:
+    """What stands before the byte that cannot be unpacked, which takes all that is given with it."""
+    with suppress(zlib.error):
+        for at in range(len(packed)):
+            yield inflate.decompress(packed[at : at + 1])
+
+
+def _decoded(raw: Any) -> Iterator[str]:
+    """Its text, in pieces that are not empty; bytes that are no UTF-8 as surrogates."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+    while piece := raw.read1(_PIECE):
+        if text := decoder.decode(piece):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text
 
 
 def _pieces(lines: Any) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ _OTHERS = "is unusable for other reasons"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of what could not be used: why, how often, and the first places, each with what stands there."""
+    """One kind of what could not be used: why, how often, and the first places, each once with what stands there."""
 
     why: str
     count: int
@@ -45,8 +45,10 @@ class Tally:
         self._count[why] = self._count.get(why, 0) + 1
         first = self._first.setdefault(why, [])
         if len(first) < SHOWN or (file, line) < first[-1][:2]:
-            insort(first, (file, line, _shown(value)))
-            del first[SHOWN:]
+            place = file, line, _shown(value)
+            if place not in first:
+                insort(first, place)
+                del first[SHOWN:]
 
     def faults(self) -> tuple[Fault, ...]:
         """Every kind, the most frequent first."""

@@ -252,12 +252,141 @@ def test_an_evaluation_is_found_by_its_span_or_by_the_response_and_told_where_it
     (tmp_path / "events.jsonl").write_text(lines)
     report = import_log("otel", [tmp_path / "events.jsonl", FIXTURES / "otel-spans.jsonl"], tmp_path / "log.parquet")
     faults = {fault.why: fault for fault in report.faults}
-    assert faults["is an evaluation of a span that is not in the files"].first == ("events.jsonl line 1 (correctness)",)
+    assert faults["is an evaluation of no answer in the files"].first == ("events.jsonl line 1 (correctness)",)
     wanted = rows(GOLDEN / "otel.csv")
     wanted[4]["correct_small"] = None
     found = pl.read_parquet(tmp_path / "log.parquet").to_dicts()
     same(found, [{name: cell for name, cell in row.items() if name != "task"} for row in wanted])
     assert report.partial == 1
+
+
+def test_a_price_is_that_of_the_model_and_not_of_its_judge(tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai")
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, write_eval_log
+    from inspect_ai.model import ModelConfig, ModelUsage
+    from inspect_ai.scorer import Score
+
+    def used(**costs: float | None) -> dict[str, ModelUsage]:
+        return {name.replace("_", "/"): ModelUsage(total_cost=cost) for name, cost in costs.items()}
+
+    graded = {"match": Score(value="C")}
+    cases = [  # usage by model, usage by role, price
+        (used(own_a=0.5), {}, 0.5),
+        (used(own_a=0.5, own_judge=3.0), used(grader=3.0), 0.5),
+        (used(own_a=0.5, own_judge=None), used(grader=None), 0.5),
+        (used(own_a=0.75), used(critic=0.25), 0.5),
+        (used(own_judge=3.0), {}, None),
+        (used(own_a=None, own_judge=3.0), {}, None),
+    ]
+    samples = [
+        EvalSample(id=at, epoch=1, input="?", target="!", scores=graded, model_usage=models, role_usage=roles)
+        for at, (models, roles, _) in enumerate(cases)
+    ]
+    bound = {"grader": ModelConfig(model="own/judge"), "critic": [ModelConfig(model="own/a")]}
+    spec = EvalSpec(
+        created="2026-11-20T10:00:00+00:00",
+        task="quiz",
+        dataset=EvalDataset(sample_ids=list(range(len(cases)))),
+        model="own/a",
+        config=EvalConfig(),
+        model_roles=bound,
+    )
+    write_eval_log(EvalLog(eval=spec, samples=samples, status="success"), str(tmp_path / "log.eval"))
+    report = import_log("inspect-ai", [tmp_path / "log.eval"], tmp_path / "log.parquet")
+    wanted = [(f"quiz/{at}", cost) for at, (_, _, cost) in enumerate(cases) if cost is not None]
+    assert pl.read_parquet(tmp_path / "log.parquet").select("query_id", "cost_own/a").rows() == wanted
+    assert [(fault.why, fault.count) for fault in report.faults] == [
+        ("has no cost, which other answers of the tier have", 2)
+    ]
+
+
+def otel(path: Path, spans: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> Path:
+    """Two requests of the Collector's, one of spans and one of evaluations; keys with dots are attributes."""
+
+    def part(values: Mapping[str, Any]) -> dict[str, Any]:
+        told = {"eventName": "gen_ai.evaluation.result"} if "gen_ai.evaluation.name" in values else {}
+        kinds = {str: "stringValue", float: "doubleValue"}
+        attributes = [{"key": n, "value": {kinds[type(v)]: v}} for n, v in values.items() if "." in n]
+        return {**told, **{n: v for n, v in values.items() if "." not in n}, "attributes": attributes}
+
+    requests = [
+        {"resourceSpans": [{"scopeSpans": [{"spans": list(map(part, spans))}]}]},
+        {"resourceLogs": [{"scopeLogs": [{"logRecords": list(map(part, events))}]}]},
+    ]
+    path.write_text("".join(json.dumps(request) + "\n" for request in requests))
+    return path
+
+
+def span(trace: str, own: str, response: str | None = None, cost: float = 1.0, **more: Any) -> dict[str, Any]:
+    named = {"gen_ai.response.id": response} if response else {}
+    told = {"gen_ai.request.model": "a", "gen_ai.usage.cost": cost}
+    return {"traceId": trace, "spanId": own, **told, **named, **more}
+
+
+def verdict(value: float, response: str | None = None, trace: str = "", own: str = "", at: int = 0) -> dict[str, Any]:
+    named = {"gen_ai.response.id": response} if response else {}
+    told = {"gen_ai.evaluation.name": "correctness", "gen_ai.evaluation.score.value": value}
+    return {"traceId": trace, "spanId": own, "timeUnixNano": str(at), **told, **named}
+
+
+def test_an_evaluation_is_of_the_answer_that_it_names_and_not_of_the_span_that_made_it(tmp_path: Path) -> None:
+    judge = {"gen_ai.request.model": "judge"}
+    spans = [
+        *(span(f"t{at}", "s", f"r{at}") for at in range(4)),
+        span("t1", "j", "rj", 0.5, **judge),  # judges in the trace of an answer,
+        span("other", "j", None, 0.5, **judge),  # and in one of its own
+        span("t4", "s"),
+        span("\ud800", "s", "r9"),
+    ]
+    events = [
+        verdict(1.0, "r0", "t0", "s"),
+        verdict(0.0, "r1", "t1", "j"),
+        verdict(1.0, "r2", "other", "j"),
+        verdict(1.0, "r3"),
+        verdict(0.0, "not told by its span", "t4", "s"),
+        verdict(1.0, "not in the files", "t1", "j"),
+        verdict(1.0, "not in the files"),
+    ]
+    for order in (1, -1):
+        path = otel(tmp_path / "otel.jsonl", spans[::order], events[::order])
+        for rows in (1, 1000):
+            report = import_log("otel", [path], tmp_path / "log.parquet", rows=rows)
+            found = pl.read_parquet(tmp_path / "log.parquet").select("query_id", "correct_a", "cost_a").drop_nulls()
+            assert found.rows() == [("t0", 1, 1), ("t1", 0, 1), ("t2", 1, 1), ("t3", 1, 1), ("t4", 0, 1)]
+            assert {fault.why: fault.count for fault in report.faults} == {
+                "is an evaluation of no answer in the files": 2,
+                "has a key that is not UTF-8 text": 1,
+            }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_comes_twice_in_one_request_goes_by_its_time_and_failed_calls_are_no_answers(
+    order: int, tmp_path: Path
+) -> None:
+    spans = [
+        span("q", "9", cost=0.5, startTimeUnixNano="1795392888000000000"),
+        span("q", "1", cost=0.75, startTimeUnixNano="1795392889000000000"),
+        span("r", "1", status={"code": 2}, cost=0.0, startTimeUnixNano="3"),
+        span("r", "2", status={"code": "STATUS_CODE_ERROR"}, startTimeUnixNano="3"),
+        span("r", "3", **{"error.type": "timeout"}, startTimeUnixNano="3"),
+        span("r", "4", status={"code": 1}),
+    ]
+    events = [
+        verdict(1.0, None, "q", "9"),  # of the answer that came first
+        verdict(1.0, None, "r", "1"),
+        verdict(0.0, None, "r", "4", at=2_000_000_000),
+        verdict(1.0, None, "r", "4", at=1_000_000_000),
+    ]
+    path = otel(tmp_path / "otel.jsonl", spans[::order], events[::order])
+    report = import_log("otel", [path], tmp_path / "log.parquet")
+    wanted = [("q", None, 0.75), ("r", 0.0, 1.0)]
+    assert pl.read_parquet(tmp_path / "log.parquet").select("query_id", "correct_a", "cost_a").rows() == wanted
+    assert {fault.why: fault.count for fault in report.faults} == {
+        "has an answer that comes again, and the last one counts": 1,
+        "is a call that failed": 3,
+        "is an evaluation of no answer in the files": 1,
+        "is an evaluation that comes again, and the last one counts": 1,
+    }
 
 
 def test_scores_of_a_trace_belong_to_its_only_generation(tmp_path: Path) -> None:
@@ -277,8 +406,72 @@ def test_scores_of_a_trace_belong_to_its_only_generation(tmp_path: Path) -> None
     assert {fault.why: fault.count for fault in report.faults} == {
         "is an observation that is no generation": 1,
         "is a score of a trace that has none or several generations": 1,
-        "is a score of an observation that is not in the files": 1,
+        "is a score of no answer in the files": 1,
         "belongs to no trace": 1,
+    }
+
+
+def page(path: Path, *values: Mapping[str, Any]) -> Path:
+    """One page of Langfuse's API, on one line."""
+    path.write_text(json.dumps({"data": values}))
+    return path
+
+
+def generation(trace: str, own: str, cost: float, **more: Any) -> dict[str, Any]:
+    return {"id": own, "traceId": trace, "type": "GENERATION", "model": "a", "totalCost": cost, **more}
+
+
+def score(own: str, name: str, value: float, **more: Any) -> dict[str, Any]:
+    return {"traceId": own[0], "observationId": own, "name": name, "value": value, "dataType": "NUMERIC", **more}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_score_that_comes_twice_goes_by_its_time(order: int, tmp_path: Path) -> None:
+    answers = [generation(trace, f"{trace}1", 1.0) for trace in "qrs"]
+    january, february = ({"timestamp": f"2026-0{month}-01T00:00:00.000Z"} for month in (1, 2))
+    scores = [
+        score("q1", "correctness", 0, **february),
+        score("q1", "correctness", 1, **january),
+        score("r1", "correctness", 1, updatedAt="2026-03-01T00:00:00+01:00"),
+        score("r1", "correctness", 0, createdAt="2026-02-28T23:30:00Z"),  # half an hour later
+        score("s1", "correctness", 1),
+        score("s1", "confidence", 0.75),
+    ]
+    path = page(tmp_path / "page.json", *answers[::order], *scores[::order])
+    report = import_log("langfuse", [path], tmp_path / "log.parquet")
+    wanted = [("q", 0.0, 1.0, None), ("r", 0.0, 1.0, None), ("s", 1.0, 1.0, 0.75)]
+    assert pl.read_parquet(tmp_path / "log.parquet").rows() == wanted
+    (fault,) = report.faults
+    assert (fault.why, fault.count) == ("is a score that comes again, and the last one counts", 2)
+
+
+def test_scores_without_a_time_go_by_their_place_on_the_page(tmp_path: Path) -> None:
+    for values in ((0, 1, 0), (1, 0, 1)):
+        scores = [score("q1", "correctness", value) for value in values]
+        import_log("langfuse", [page(tmp_path / "p.json", generation("q", "q1", 1), *scores)], tmp_path / "log.parquet")
+        assert pl.read_parquet(tmp_path / "log.parquet")["correct_a"].to_list() == [values[-1]]
+
+
+def test_of_several_generations_of_a_trace_the_last_stands_whole_and_failed_ones_are_none(tmp_path: Path) -> None:
+    path = page(
+        tmp_path / "page.json",
+        generation("q", "q2", 0.75, startTime="2026-01-02T00:00:00Z"),
+        generation("q", "q1", 0.5, startTime="2026-01-01T00:00:00Z"),
+        generation("r", "r2", 0.0, level="ERROR", statusMessage="timeout"),
+        generation("r", "r1", 0.5, level="DEFAULT"),
+        score("q1", "correctness", 1),
+        score("q1", "confidence", 0.9),
+        score("q2", "confidence", 0.25),
+        score("r1", "correctness", 1),
+        score("r2", "confidence", 0.5),
+    )
+    report = import_log("langfuse", [path], tmp_path / "log.parquet")
+    table = pl.read_parquet(tmp_path / "log.parquet")
+    assert table.rows() == [("q", None, 0.75, 0.25), ("r", 1.0, 0.5, None)]
+    assert {fault.why: fault.first for fault in report.faults} == {
+        "has an answer that comes again, and the last one counts": ("page.json line 1",),
+        "is a call that failed": ("page.json line 1 (timeout)",),
+        "is a score of no answer in the files": ("page.json line 1 (confidence)",),
     }
 
 

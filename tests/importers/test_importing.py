@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,73 @@ def test_foreign_names_are_mapped_in_the_long_form_and_in_the_wide_one(tmp_path:
     ]
 
 
+def test_a_mapping_that_no_record_meets_is_told(tmp_path: Path) -> None:
+    records = [{**row, "deep": {"p": None if at < 3 else 0.5}} for at, row in enumerate(answers(3))]
+    path = lines(tmp_path / "in.jsonl", *records)
+    mapping = {"confidence": "deep.p", "confidence.judge": "deep.q", "verify_cost": "0.5", "lang": "metadata.lang"}
+    report = import_log("long", [path], tmp_path / "out.parquet", mapping=mapping)
+    assert report.unmet == ("confidence.judge=deep.q", "lang=metadata.lang")
+    with pytest.raises(LogError, match=r"no record says what was correct.*; no record has anything at grade$"):
+        import_log("long", [path], tmp_path / "out.parquet", mapping={"correct": "grade"})
+
+
+def wide(path: Path, *names: str, count: int = 20, **texts: str) -> Path:
+    """A table of two tiers, of which `names` are the columns; texts fill further ones."""
+    draw = random.Random(4)
+    every = [
+        {"query_id": f"q{at:02}", "conf_a": draw.random(), "cost_a": 0.5, "cost_b": 4.0, "cost_usd": 4.5}
+        | {"correct_a": at % 2, "correct_b": 1, "conf_judge": draw.random(), "cost_judge": 0.125, **texts}
+        for at in range(count)
+    ]
+    pl.DataFrame(every).select("query_id", *names, *texts).write_csv(path)
+    return path
+
+
+TIERS = ("conf_a", "correct_a", "cost_a", "correct_b", "cost_b")
+
+
+def test_a_column_of_texts_is_left_out_and_told_whatever_it_is_called(tmp_path: Path) -> None:
+    texts = {"correct_answer": "Paris", "conf_note": "see below", "cost_center": "CC12"}
+    spoilt = wide(tmp_path / "in.csv", *TIERS, **texts)
+    report = import_log("wide", [spoilt], tmp_path / "out.parquet")
+    assert (report.texts, report.ignored, report.faults) == (tuple(sorted(texts)), (), ())
+    import_log("wide", [wide(tmp_path / "clean.csv", *TIERS)], tmp_path / "wanted.parquet")
+    assert table(tmp_path / "out.parquet") == table(tmp_path / "wanted.parquet")
+    mapping = {"note": "conf_note", "correct_a": "correct_answer"}
+    with pytest.raises(LogError, match=r"correct_answer has no numbers, such as 'paris'|correct_a is no number"):
+        import_log("wide", [spoilt], tmp_path / "out.parquet", mapping=mapping)
+    report = import_log("wide", [spoilt], tmp_path / "out.parquet", mapping={"note": "conf_note"})
+    assert report.texts == ("correct_answer", "cost_center")
+    assert {row["note"] for row in table(tmp_path / "out.parquet")} == {"see below"}
+
+
+def test_one_number_among_texts_makes_a_column_of_numbers(tmp_path: Path) -> None:
+    rows = [{"query_id": f"q{at}", "correct_a": "n/a" if at < 3 else 1, "correct_b": 1} for at in range(4)]
+    report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    (fault,) = report.faults
+    assert (fault.why, fault.count, report.texts) == ("correct_a is no number", 3, ())
+    only = [{**row, "correct_b": "n/a", "correct_a": "n/a"} for row in rows]
+    with pytest.raises(LogError, match=r"correct_a has no numbers, such as 'n/a'; correct_b has no numbers"):
+        import_log("wide", [lines(tmp_path / "in.jsonl", *only)], tmp_path / "out.parquet")
+
+
+def test_a_price_of_nothing_is_left_out_and_prices_may_come_from_another_file(tmp_path: Path) -> None:
+    signal = "conf_judge", "cost_judge"
+    whole = wide(tmp_path / "whole.csv", *TIERS, *signal, "cost_usd")
+    report = import_log("wide", [whole], tmp_path / "whole.parquet")
+    assert (report.signals, report.ignored) == (("judge",), ("cost_usd",))
+    wanted = read_log(wide(tmp_path / "clean.csv", *TIERS, *signal), signals={"judge": ()})
+    assert fingerprint(read_log(tmp_path / "whole.parquet", signals={"judge": ()})) == fingerprint(wanted)
+    parts = [
+        wide(tmp_path / "verdicts.csv", "conf_a", "correct_a", "correct_b", "conf_judge"),
+        wide(tmp_path / "prices.csv", "cost_a", "cost_b", "cost_judge", "cost_usd"),
+    ]
+    for files in (parts, parts[::-1]):
+        report = import_log("wide", files, tmp_path / "parts.parquet")
+        assert (report.signals, report.ignored, report.faults) == (("judge",), ("cost_usd",), ())
+        assert fingerprint(read_log(tmp_path / "parts.parquet", signals={"judge": ()})) == fingerprint(wanted)
+
+
 def test_answers_of_samples_are_not_taken_and_told(tmp_path: Path) -> None:
     rows = [{"query_id": f"q{at}", "correct_a": 1, "conf_a": 0.5, "conf2_a": 0.25, "correct2_a": 0} for at in range(2)]
     report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
@@ -146,22 +215,148 @@ def test_where_the_wide_names_would_be_misread_the_long_form_is_written(tmp_path
 # What comes twice, what disagrees, what is lacking -------------------------------------------------------------------
 
 
-def test_of_an_answer_that_comes_twice_the_last_counts_and_gaps_are_filled(tmp_path: Path) -> None:
-    first = lines(
-        tmp_path / "1.jsonl",
-        *answers(2, "a"),
-        {"query_id": "q0", "tier": "a", "correct": 1},
-        {"query_id": "q1", "tier": "a", "confidence": 0.9, "cost": None},
-    )
-    second = lines(tmp_path / "2.jsonl", {"query_id": "q1", "tier": "a", "confidence": 0.25})
+AGAIN = "has an answer that comes again, and the last one counts"
+
+
+def test_rows_of_a_table_complete_an_answer_and_correct_its_label(tmp_path: Path) -> None:
+    asked = [{name: row[name] for name in ("query_id", "tier", "confidence")} for row in answers(3, "a")]
+    graded = [{name: row[name] for name in ("query_id", "tier", "correct", "cost")} for row in answers(3, "a")]
+    first = lines(tmp_path / "1.jsonl", *graded, {"query_id": "q0", "tier": "a", "correct": 1})
+    second = lines(tmp_path / "2.jsonl", *asked)
     for files in ([first, second], [second, first]):
         report = import_log("long", files, tmp_path / "out.parquet")
         assert table(tmp_path / "out.parquet") == [
             {"query_id": "q0", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.0},
-            {"query_id": "q1", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.25},
+            {"query_id": "q1", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 1 / 3},
+            {"query_id": "q2", "correct_a": 0.0, "cost_a": 1.0, "conf_a": 2 / 3},
         ]
-        (fault,) = report.faults
-        assert fault.first == ("1.jsonl line 1", "1.jsonl line 2", "1.jsonl line 4")
+        assert [(fault.why, fault.first) for fault in report.faults] == [(AGAIN, ("1.jsonl line 1",))]
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+@pytest.mark.parametrize("kind", ["long", "wide", "of others"])
+def test_of_an_answer_that_comes_twice_the_last_stands_whole(
+    kind: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Importer(Source.records, {name: (name,) for name in ("query_id", "tier", "correct", "confidence", "cost")})
+    theirs = Importer(theirs.read, {**theirs.paths, "confidence.judge": ("judge",)})
+    monkeypatch.setattr(formats, "entry_points", lambda group: (Point("of others", theirs),))
+    records = [
+        {"query_id": query, "tier": "a", "confidence": confidence, "judge": judge, "cost": cost, "correct": correct}
+        for query, confidence, judge, cost, correct in (
+            ("q", 0.95, 0.9, 0.5, 1),
+            ("r", 0.5, 0.5, 0.5, 0),
+            ("q", 0.05, None, 0.7, None),
+            ("s", 0.25, 0.75, 0.5, 1),
+        )
+    ]
+    if kind == "wide":
+        names = {"confidence": "conf_a", "judge": "conf_judge_a", "cost": "cost_a", "correct": "correct_a"}
+        records = [{names.get(name, name): value for name, value in row.items() if name != "tier"} for row in records]
+    path = lines(tmp_path / "in.jsonl", *records)
+    report = import_log(
+        kind,
+        [path],
+        tmp_path / "out.parquet",
+        mapping={"confidence.judge": "judge"} if kind == "long" else {},
+        rows=rows,
+    )
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": None, "cost_a": 0.7, "conf_a": 0.05, "conf_judge_a": None},
+        {"query_id": "r", "correct_a": 0.0, "cost_a": 0.5, "conf_a": 0.5, "conf_judge_a": 0.5},
+        {"query_id": "s", "correct_a": 1.0, "cost_a": 0.5, "conf_a": 0.25, "conf_judge_a": 0.75},
+    ]
+    assert [(fault.why, fault.count, fault.first) for fault in report.faults] == [(AGAIN, 1, ("in.jsonl line 1",))]
+
+
+def test_records_of_one_reading_each_are_parts_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Importer(
+        Source.records, {n: (n,) for n in ("query_id", "tier", "reading", "correct", "confidence", "cost")}
+    )
+    monkeypatch.setattr(formats, "entry_points", lambda group: (Point("theirs", theirs),))
+    rows = [
+        {"query_id": "q", "tier": "a", "reading": reading, "correct": right, "confidence": confidence, "cost": 1}
+        for reading, right, confidence in ((None, 1, 0.5), ("judge", 1, 0.25), (None, 1, 0.75))
+    ]
+    report = import_log("theirs", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": 1.0, "cost_a": 1.0, "conf_a": 0.75, "conf_judge_a": 0.25}
+    ]
+    assert [(fault.why, fault.first) for fault in report.faults] == [(AGAIN, ("in.jsonl line 1",))]
+
+
+def test_the_last_answer_is_that_which_began_last(tmp_path: Path) -> None:
+    calls = [
+        {"trace_id": query, "model": "a", "startTime": start, "p": p, "response_cost": 1.0, "ok": ok}
+        for query, start, p, ok in (
+            ("q", 3.0, 0.25, None),
+            ("q", 1.0, 0.5, 1),
+            ("r", None, 0.75, 1),
+            ("r", None, 1.0, 0),
+        )
+    ]
+    paths = [lines(tmp_path / f"{at}.jsonl", call) for at, call in enumerate(calls)]
+    report = import_log("litellm", paths[::-1], tmp_path / "out.parquet", mapping={"confidence": "p", "correct": "ok"})
+    assert table(tmp_path / "out.parquet") == [
+        {"query_id": "q", "correct_a": None, "cost_a": 1.0, "conf_a": 0.25},
+        {"query_id": "r", "correct_a": 0.0, "cost_a": 1.0, "conf_a": 1.0},
+    ]
+    (fault,) = report.faults
+    assert (fault.why, fault.first) == (AGAIN, ("1.jsonl line 1", "2.jsonl line 1"))
+
+
+@given(
+    calls=st.lists(
+        st.tuples(st.sampled_from("qr"), st.sampled_from("ab"), st.integers(0, 2), st.sampled_from([None, 0, 1])),
+        min_size=1,
+        max_size=12,
+    ),
+    rows=st.sampled_from([1, 3, 1000]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_last_of_each_answer_is_what_a_table_of_them_would_keep(calls: list[Any], rows: int) -> None:
+    import tempfile
+
+    records = [
+        {"trace_id": query, "model": tier, "startTime": time, "ok": right, "p": None if at % 3 else at / 12}
+        | {"response_cost": 1 + at}
+        for at, (query, tier, time, right) in enumerate([*calls, ("z", "a", 0, 1)])
+    ]
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(records, key=lambda record: record["startTime"]):  # stable
+        kept[record["trace_id"], record["model"]] = record
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = lines(Path(folder) / "in.jsonl", *records), Path(folder) / "out.jsonl"
+        report = import_log("litellm", [path], out, mapping={"correct": "ok", "confidence": "p"}, rows=rows)
+        found = {row["query_id"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert sum(fault.count for fault in report.faults) == len(records) - len(kept)
+    for (query, tier), record in kept.items():
+        told = [found[query].get(f"{column}_{tier}") for column in ("correct", "conf", "cost")]
+        assert told == [record["ok"], record["p"], record["response_cost"]]
+
+
+def test_a_price_that_litellm_does_not_know_is_missing_and_null_is_no_cache_hit(tmp_path: Path) -> None:
+    cases = [(0.0, {"error_str": "not mapped"}, None), (0.5, None, None), (0.0, None, True), (0.5, None, False)]
+    cases += [(0.25, {"error_str": "found elsewhere"}, "False"), (None, {"error_str": "not mapped"}, False)]
+    calls = [
+        {"trace_id": f"q{at}", "model": "a", "ok": 1, "response_cost": cost, "cache_hit": hit}
+        | {"response_cost_failure_debug_info": info}
+        for at, (cost, info, hit) in enumerate(cases)
+    ]
+    path = lines(tmp_path / "in.jsonl", *calls)
+    report = import_log("litellm", [path], tmp_path / "out.parquet", mapping={"correct": "ok"})
+    (fault,) = report.faults
+    assert (fault.why, fault.count) == ("has no cost, which other answers of the tier have", 2)
+    priced = [(row["query_id"], row["cost_a"]) for row in table(tmp_path / "out.parquet")]
+    assert priced == [("q1", 0.5), ("q2", 0.0), ("q3", 0.5), ("q4", 0.25)]
+    report = import_log(
+        "litellm", [path], tmp_path / "out.parquet", mapping={"correct": "ok"}, where={"cache_hit": "false"}
+    )
+    assert (report.passed_over, report.queries) == (1, 3)
+    report = import_log(
+        "litellm", [lines(tmp_path / "in.jsonl", calls[0])], tmp_path / "out.parquet", mapping={"correct": "ok"}
+    )
+    assert (report.unpriced, report.faults) == (("a",), ())
 
 
 def test_rows_of_a_query_that_disagree_are_told(tmp_path: Path) -> None:
@@ -233,7 +428,18 @@ def test_only_the_first_places_of_a_fault_are_named_whichever_comes_first(tmp_pa
     assert fault.first == ("0.jsonl line 7 (7)", "0.jsonl line 8 (7)", "0.jsonl line 9 (7)")
 
 
+def test_a_place_is_named_once(tmp_path: Path) -> None:
+    prices = [{f"cost_{tier}": 1 + at for tier in "abc"} for at in range(4)]
+    rows = [{"query_id": f"q{at % 3}", "correct_a": 1, "correct_b": 1, "correct_c": 1, **prices[at]} for at in range(4)]
+    report = import_log("wide", [lines(tmp_path / "in.jsonl", *rows)], tmp_path / "out.parquet")
+    (fault,) = report.faults
+    assert (fault.count, fault.first) == (3, ("in.jsonl line 1",))
+
+
 # Files ---------------------------------------------------------------------------------------------------------------
+
+
+CUT_OFF = "the file is cut off or damaged here, and not read further"
 
 
 def read(path: Path) -> tuple[list[Any], list[tuple[int, str]]]:
@@ -279,6 +485,60 @@ def test_what_is_broken_is_told_by_its_line_and_the_rest_read_as_far_as_can_be(t
     )
     (tmp_path / "big.csv").write_text("a,b\n1," + "x" * 1_000_000 + "\n")
     assert len(read(tmp_path / "big.csv")[0][0]["b"]) == 1_000_000
+
+
+RECORDS = [{"at": at, "text": random.Random(at).randbytes(40).hex()} for at in range(12_000)]  # above a MiB
+
+
+@pytest.mark.parametrize("count", [200, 12_000])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("damage", ["cut", "turned", "garbage", "sum", "second"])
+def test_every_record_before_the_damage_of_a_packed_file_is_read(
+    damage: str, kind: str, count: int, tmp_path: Path
+) -> None:
+    records = RECORDS[:count]
+    if kind == "csv":
+        records = [{name: str(value) for name, value in record.items()} for record in records]
+        plain = "at,text\n" + "".join(f"{row['at']},{row['text']}\n" for row in records)
+    else:
+        plain = "[\n" * (kind == "json") + "".join(json.dumps(row) + ",\n"[kind != "json" :] for row in records)
+    packed = bytearray(gzip.compress(plain.encode()))
+    half = len(packed) // 2
+    whole: int | None = len(plain.encode())  # bytes that can be unpacked
+    if damage == "cut":
+        packed = packed[:half]
+        whole = len(zlib.decompressobj(31).decompress(bytes(packed)))
+    elif damage == "turned":
+        packed[half : half + 400] = b"\xff" * 400
+        whole = None
+    elif damage == "sum":
+        packed[-6] ^= 1
+    elif damage == "second":
+        packed += b"\0" * 9 + packed[:5]
+    else:
+        packed += b"garbage"
+    (tmp_path / f"in.{kind}.gz").write_bytes(packed)
+    values, unused = read(tmp_path / f"in.{kind}.gz")
+    wanted = plain.encode()[:whole].decode().count("\n") - (kind != "jsonl")
+    head = kind != "jsonl"
+    if whole is None:  # where it is found out is zlib's business: after half, for a part of a block may be garbage
+        assert values[: 4 * count // 10] == records[: 4 * count // 10]
+        assert unused[-1][1] == CUT_OFF
+    else:
+        assert values == records[:wanted]
+        assert unused == [(wanted + head + 1, CUT_OFF)]
+
+
+def test_packed_files_one_after_the_other_are_one(tmp_path: Path) -> None:
+    members = [gzip.compress(b'{"a": %d}\n' % at) for at in range(3)]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(members) + b"\0" * 100_000)
+    assert read(tmp_path / "a.jsonl.gz") == ([{"a": 0}, {"a": 1}, {"a": 2}], [])
+    (tmp_path / "a.jsonl.gz").write_bytes(b"")
+    assert read(tmp_path / "a.jsonl.gz") == ([], [])
+    (tmp_path / "a.jsonl.gz").write_bytes(b'{"a": 1}\n')
+    assert read(tmp_path / "a.jsonl.gz") == ([], [(1, CUT_OFF)])
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "%s"}\n' % (b"x" * 5_000_000)))
+    assert [len(values["a"]) for values in read(tmp_path / "a.jsonl.gz")[0]] == [5_000_000]
 
 
 def test_parquet_is_read_in_pieces(tmp_path: Path) -> None:
@@ -361,6 +621,21 @@ def test_decisions_and_labels_become_the_partial_log_that_joining_them_gives(rou
                 take = [order[query] for query in found.log.query_ids]
                 np.testing.assert_array_equal(found.answers[tier].chance, was.answers[tier].chance[take])
                 np.testing.assert_array_equal(found.labels[tier].chance, was.labels[tier].chance[take])
+
+
+def test_labels_of_what_was_not_decided_and_labels_that_come_again_are_told(routed: Path, tmp_path: Path) -> None:
+    told = [{"query_id": "r0", "tier": "a", "correct": right} for right in (0, 1, 1)]
+    strange = [{"query_id": "nobody asked", "tier": tier, "correct": 1} for tier in "ab"]
+    report = import_log(
+        "decisions", [routed, lines(tmp_path / "labels.jsonl", *strange, *told)], tmp_path / "out.parquet"
+    )
+    assert report.queries == 60
+    assert {fault.why: fault.first for fault in report.faults} == {
+        "is a label of an answer that was not bought": ("labels.jsonl line 1 (a)", "labels.jsonl line 2 (b)"),
+        "is a label that comes again, and the last one counts": ("labels.jsonl line 3 (a)", "labels.jsonl line 4 (a)"),
+    }
+    found = pl.read_parquet(tmp_path / "out.parquet").filter(pl.col("correct").is_not_null())
+    assert found.select("query_id", "tier", "correct").rows() == [("r0", "a", 1.0)]
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -485,6 +760,7 @@ class Point:
     name: str
     found: Any
     value: str = "other.package:thing"
+    dist: Distribution | None = None
 
     def load(self) -> Any:
         return self.found
@@ -501,7 +777,7 @@ def test_other_packages_bring_formats(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(formats, "entry_points", lambda group: points if group == "metaverify.importers" else ())
     assert known_formats()[-2:] == ["odd", "pairs"]
     assert find_importer("litellm") is not theirs
-    with pytest.raises(LogError, match=r"other.package:thing is no Importer"):
+    with pytest.raises(LogError, match=r"other.package:thing\) is no Importer"):
         find_importer("odd")
     (tmp_path / "in.txt").write_text("x:1\ny\nz:0\n")
     report = import_log("pairs", [tmp_path / "in.txt"], tmp_path / "out.parquet")
@@ -510,3 +786,62 @@ def test_other_packages_bring_formats(tmp_path: Path, monkeypatch: pytest.Monkey
         {"query_id": "x", "correct_a": 1.0, "cost_a": 1.0},
         {"query_id": "z", "correct_a": 0.0, "cost_a": 1.0},
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone", r"cannot be loaded: AttributeError: .*NOPE"),
+        ("lacking", r"cannot be loaded: ModuleNotFoundError: No module named 'nomodule_of_theirs'"),
+        ("odd", r"is no Importer"),
+        ("breaks", r"failed: RuntimeError: boom"),
+        ("gives", r"failed: TypeError: \{'x': 1\} is neither a Record nor an Unused"),
+        ("pairs", r"failed: TypeError: Record\(line=1, values=\['a'\].* is neither"),
+        ("joins", r"failed: KeyError: 'b'"),
+    ],
+)
+def test_a_format_of_others_that_does_not_work_is_named_with_its_package(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "theirs"
+    (folder / "foo-1.5.dist-info").mkdir(parents=True)
+    (folder / "foo-1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foo\nVersion: 1.5\n")
+    (folder / "formats_of_theirs.py").write_text(
+        """
+from metaverify.simulators.importers.importer import Importer
+from metaverify.simulators.importers.sources import Record
+
+PATHS = {"query_id": ("q",), "tier": ("tier",), "correct": ("right",)}
+
+def breaks(source):
+    yield Record(1, {"q": 1})
+    raise RuntimeError("boom")
+
+def gives(source):
+    yield Record(1, {"q": 1})
+    yield {"x": 1}
+
+def pairs(source):
+    yield Record(1, ["a"])
+
+def one(source):
+    yield Record(1, {"q": 1}, "a")
+
+def joins(records):
+    yield Record(0, {"q": records[0].values["b"]})
+
+BREAKS = Importer(breaks, PATHS)
+GIVES = Importer(gives, PATHS)
+PAIRS = Importer(pairs, PATHS)
+JOINS = Importer(one, PATHS, joins)
+"""
+    )
+    monkeypatch.syspath_prepend(folder)
+    theirs = Distribution.at(folder / "foo-1.5.dist-info")
+    values = {"gone": "formats_of_theirs:NOPE", "lacking": "nomodule_of_theirs:X", "odd": "formats_of_theirs:one"}
+    point = EntryPoint(name, values.get(name, f"formats_of_theirs:{name.upper()}"), "metaverify.importers")
+    monkeypatch.setattr(formats, "entry_points", lambda group: (point._for(theirs),))  # type: ignore[attr-defined]
+    lines(tmp_path / "in.jsonl", {"a": 1})
+    wanted = rf"^E_OPTION: the format '{name}' of foo 1\.5 \(entry point \w+:\w+\) {message}"
+    with pytest.raises(LogError, match=wanted):
+        import_log(name, [tmp_path / "in.jsonl"], tmp_path / "out.parquet")
