@@ -169,7 +169,7 @@ class Cascade:
     async def _call(self, tier: str, asked: Asked) -> Reply:
         model, request = self.models[tier], asked.request
         try:
-            response = await model.complete(request.messages, **request.params, **self._added(tier, request))
+            response = await model.complete(request.messages, **self._params(tier, request))
         except Exception as error:
             raise self._failed(tier, asked, error) from error
         if is_empty(response):
@@ -183,8 +183,8 @@ class Cascade:
         model, request, chunks, begun = self.models[tier], asked.request, [], False
         added = self._added(tier, request)
         try:
-            params = {**request.params, **added, "stream": True, "stream_options": {"include_usage": True}}
-            stream = await model.complete(request.messages, **params)
+            streamed = {"stream": True, "stream_options": {"include_usage": True}}
+            stream = await model.complete(request.messages, **self._params(tier, request), **streamed)
             async for chunk in stream:
                 chunks.append(chunk)
                 said = said_in(chunk, "logprobs" not in added, not begun)
@@ -205,6 +205,10 @@ class Cascade:
         LOGGER.warning("%s: %s failed: %s: %s", self.settings.name, tier, type(error).__name__, error)
         asked.errors[tier] = error
         return _failure(error)
+
+    def _params(self, tier: str, request: Request) -> dict[str, Any]:
+        """What a tier is asked with."""
+        return {**request.params, **self._added(tier, request)}
 
     def _added(self, tier: str, request: Request) -> dict[str, Any]:
         """What a tier is asked for beside what the client wants, since its readings need it."""

@@ -205,13 +205,15 @@ def test_a_call_of_a_tool_is_streamed_too(serve: Serve) -> None:
     assert whole.choices[0].finish_reason == "tool_calls"
 
 
-@pytest.mark.parametrize("wanted", [True, None])
+@pytest.mark.parametrize("wanted", [True, False, None])
 @pytest.mark.parametrize("budget", [1, 40])
 def test_logprobs_are_told_where_a_client_asks_for_them(serve: Serve, wanted: bool | None, budget: int) -> None:
     serve()
-    given = {"logprobs": True} if wanted else {}
-    told = getattr(ask(EASY, **given).choices[0], "logprobs", None)
-    assert (told and len(told.content)) == (wanted and 2)
+    given = {} if wanted is None else {"logprobs": wanted}
+    whole = ask(EASY, **given)
+    assert {step["reason"] for step in whole.metaverify["trail"]} == {""}
+    told = getattr(whole.choices[0], "logprobs", None)
+    assert (len(told.content) if told else 0) == (2 if wanted else 0)
     chunks = [*ask(EASY, **given, stream=True, metadata={"budget": budget})]  # passed on at 1, streamed after all at 40
     passed = [getattr(choice, "logprobs", None) for chunk in chunks for choice in chunk.choices]
     assert [len(one.content) for one in passed if one is not None] == ([2] if wanted else [])
