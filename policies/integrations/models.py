@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,16 +42,40 @@ class Model:
     async def complete(self, messages: Sequence[Any], **params: Any) -> Any:
         """LiteLLM's response to these messages; parameters go before the model's own.
 
+        It is not tried again unless the model's own parameters say so: whoever asks has another way out.
+
         Raises:
             Exception: whatever LiteLLM raises.
         """
         import litellm  # seconds, so not before it is used
 
-        return await litellm.acompletion(**{**self.litellm_params, **params, **self._address()}, messages=[*messages])
+        asked = {**NO_RETRIES, **self.litellm_params, **params, **self._address()}
+        return await litellm.acompletion(**asked | self._prices(), messages=[*messages])
 
     def _address(self) -> dict[str, Any]:
         """Which model it is and where; no client chooses that."""
         return {name: self.litellm_params[name] for name in _ADDRESS if name in self.litellm_params}
+
+    def _prices(self) -> dict[str, Any]:
+        """The model's own prices, by an id that stands for them in LiteLLM's table.
+
+        In a call it would put them under the model's name, for everybody who asks that model.
+        """
+        import litellm
+        from litellm.types.utils import CustomPricingLiteLLMParams
+
+        told = {name: self.litellm_params.get(name) for name in CustomPricingLiteLLMParams.model_fields}
+        own = {name: price for name, price in told.items() if price is not None}
+        if not (own.keys() >= PER_TOKEN or own.keys() & PER_SECOND):  # by which LiteLLM does not charge
+            return {}
+        address = self._address()
+        provider = litellm.get_llm_provider(address["model"], *map(address.get, _OF_PROVIDER))[1]
+        name = f"{provider}/{hashlib.sha256(repr([*own.items()]).encode()).hexdigest()}"
+        if name not in litellm.model_cost:
+            cached = dict.fromkeys(CACHED, own.get("input_cost_per_token"))
+            litellm.register_model({name: {"litellm_provider": provider, **cached, **own}})
+        metadata = self.litellm_params.get("litellm_metadata") or {}
+        return dict.fromkeys(own) | {"litellm_metadata": {**metadata, "model_info": {"id": name, **own}}}
 
     def cost(self, response: Any) -> float | None:
         """What a response cost in the policy's unit; None where LiteLLM does not know the model's price."""
@@ -58,6 +83,12 @@ class Model:
         return paid / self.dollars if isinstance(paid, int | float) and math.isfinite(paid) else None
 
 
+NO_RETRIES: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
+PER_TOKEN = frozenset({"input_cost_per_token", "output_cost_per_token"})
+PER_SECOND = frozenset({"cost_per_second", "input_cost_per_second", "output_cost_per_second"})
+CACHED = ("cache_read_input_token_cost", "cache_creation_input_token_cost")
+
+_OF_PROVIDER = ("custom_llm_provider", "api_base", "api_key")
 _ADDRESS = ("model", "api_base", "base_url", "api_key", "api_version", "custom_llm_provider", "mock_response")
 
 

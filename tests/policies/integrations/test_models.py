@@ -1,0 +1,136 @@
+"""A tier's model, as LiteLLM calls it: its prices, its tries, and what a call that failed may have cost."""
+
+from __future__ import annotations
+
+import asyncio
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import litellm
+import pytest
+from litellm.integrations.custom_logger import CustomLogger
+
+from metaverify.policies.integrations.chunks import response_of
+from metaverify.policies.integrations.models import Model
+
+from .mocks import Mock, prompt
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Items? .* using the `ReadOnly` qualifier:UserWarning"),  # LiteLLM's own
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
+]
+
+MESSAGES = [{"role": "user", "content": "?"}]
+
+
+class Costs(CustomLogger):  # type: ignore[misc]
+    """What LiteLLM tells its callbacks that calls cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        self.told.append(kwargs["response_cost"])
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> Costs:
+    seen = Costs()
+    for name in ("callbacks", "success_callback", "failure_callback"):
+        monkeypatch.setattr(litellm, name, [seen])
+    for name in ("_async_success_callback", "_async_failure_callback"):
+        monkeypatch.setattr(litellm, name, [])
+    return seen
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_model_has_a_price_for_each_who_names_one(mocked: Mock, costs: Costs, stream: bool) -> None:
+    prices = [0.001, 0.25, 0.0]
+    ours = [
+        Model("t", {"model": "mock/small", "input_cost_per_token": 0.0, "output_cost_per_token": each})
+        for each in prices
+    ]
+
+    async def cost(model: Model) -> float | None:
+        if not stream:
+            return model.cost(await model.complete(prompt()))
+        came = await model.complete(prompt(), stream=True, stream_options={"include_usage": True})
+        return model.cost(response_of([chunk async for chunk in came], prompt(), came.logging_obj))
+
+    async def all_at_once() -> list[float | None]:
+        came = await asyncio.gather(*(cost(model) for _ in range(10) for model in ours))
+        async with asyncio.timeout(10.0):
+            while len(costs.told) < len(came):
+                await asyncio.sleep(0.01)
+        return came
+
+    expected = [10 * each for each in prices] * 10  # ten tokens each
+    assert asyncio.run(all_at_once()) == pytest.approx(expected, rel=1e-12)
+    assert sorted(costs.told) == pytest.approx(sorted(expected), rel=1e-12)
+
+
+def test_what_others_pay_for_a_model_stays_as_it_is(api: Callable[[bytes], tuple[str, list[bytes]]]) -> None:
+    url, _ = api(ANSWER)
+    before = dict(litellm.model_cost["gpt-4o"])
+    own = {"input_cost_per_token": 0.5, "output_cost_per_token": 0.25}
+    at = {"model": "openai/gpt-4o", "api_base": url, "api_key": "k"}
+    ours = Model("t", at | own)
+    assert ours.cost(asyncio.run(ours.complete(MESSAGES))) == pytest.approx(0.5 * 3 + 0.25 * 2, rel=1e-12)
+    others = litellm.completion(**at, messages=MESSAGES)._hidden_params["response_cost"]
+    assert others == pytest.approx(3 * before["input_cost_per_token"] + 2 * before["output_cost_per_token"], rel=1e-12)
+    assert litellm.model_cost["gpt-4o"]["input_cost_per_token"] == before["input_cost_per_token"]
+
+
+def _reply(status: int, body: bytes, kind: bytes = b"application/json", length: int | None = None) -> bytes:
+    head = b"HTTP/1.1 %d So\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, kind, len(body) if length is None else length) + body
+
+
+ANSWER = _reply(
+    200,
+    b'{"id": "x", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [{"index": 0, '
+    b'"finish_reason": "stop", "message": {"role": "assistant", "content": "So."}}], '
+    b'"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}',
+)
+REFUSAL = b'{"error": {"message": "no"}}'
+
+
+@pytest.fixture
+def api() -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
+    """Sends the same bytes to every request, and keeps the requests' heads."""
+    servers = []
+
+    def serve(reply: bytes) -> tuple[str, list[bytes]]:
+        heads: list[bytes] = []
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                head = b"".join(iter(self.rfile.readline, b"\r\n"))
+                length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+                self.rfile.read(int(length.split()[1]))
+                heads.append(head)
+                self.wfile.write(reply)
+
+        made = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        servers.append(made)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{made.server_address[1]}/v1", heads
+
+    yield serve
+    for one in servers:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.mark.parametrize(("told", "tries"), [({}, 1), ({"max_retries": 1}, 2)])
+def test_a_model_is_tried_once_unless_its_settings_say_more(api: Any, told: dict[str, Any], tries: int) -> None:
+    url, heads = api(_reply(429, REFUSAL))
+    model = Model("t", {"model": "openai/none", "api_base": url, "api_key": "k", **told})
+    with pytest.raises(litellm.RateLimitError):
+        asyncio.run(model.complete(MESSAGES))
+    assert len(heads) == tries
