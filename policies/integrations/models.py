@@ -49,7 +49,8 @@ class Model:
         """
         import litellm  # seconds, so not before it is used
 
-        asked = {**NO_RETRIES, **self.litellm_params, **params, **self._address()}
+        tries = {} if RETRIES & self.litellm_params.keys() else dict.fromkeys(RETRIES, 0)
+        asked = {**tries, **self.litellm_params, **params, **self._address()}
         return await litellm.acompletion(**asked | self._prices(), messages=[*messages])
 
     def _address(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Model:
         return paid / self.dollars if isinstance(paid, int | float) and math.isfinite(paid) else None
 
 
-NO_RETRIES: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
+RETRIES = frozenset({"max_retries", "num_retries"})
 PER_TOKEN = frozenset({"input_cost_per_token", "output_cost_per_token"})
 PER_SECOND = frozenset({"cost_per_second", "input_cost_per_second", "output_cost_per_second"})
 CACHED = ("cache_read_input_token_cost", "cache_creation_input_token_cost")

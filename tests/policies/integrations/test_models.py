@@ -128,7 +128,10 @@ def api() -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
 
 
 @pytest.mark.parametrize(("told", "tries"), [({}, 1), ({"max_retries": 1}, 2)])
-def test_a_model_is_tried_once_unless_its_settings_say_more(api: Any, told: dict[str, Any], tries: int) -> None:
+def test_a_model_is_tried_once_unless_its_settings_say_more(
+    api: Any, told: dict[str, Any], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm, "num_retries", None if told else 2)
     url, heads = api(_reply(429, REFUSAL))
     model = Model("t", {"model": "openai/none", "api_base": url, "api_key": "k", **told})
     with pytest.raises(litellm.RateLimitError):
