@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ from metaverify.policies.routed import Routed
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.store import PolicyStore
 
-__all__ = ["Asked", "BrokenStreamError", "Cascade", "trail"]
+__all__ = ["ENDED", "Asked", "BrokenStreamError", "Cascade", "trail"]
 
 LOGGER = logging.getLogger("metaverify")
 
+
+ENDED: ContextVar[list[Routed]] = ContextVar("ended")
+"""Where a request's end is put, for whoever has to tell what one cost that is broken off."""
 
 TOLD = ("action", "tier", "reading", "confidence", "cost", "reason")
 """What a client is told of each step."""
@@ -54,6 +58,14 @@ class Asked:
     request: Request
     sink: asyncio.Queue[Any] | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
+
+
+class _Ends(Monitor):
+    """Counts ends, and puts them where they are wanted."""
+
+    def record(self, routed: Routed) -> None:
+        super().record(routed)
+        ENDED.get([]).append(routed)
 
 
 class Cascade:
@@ -80,7 +92,7 @@ class Cascade:
         self._votes: dict[tuple[str, str], bool] = {}
         self._needs: Mapping[str, Sequence[str]] = {}
         self.store = PolicyStore(settings.policy, every=settings.every, load=self._load)
-        self.monitor = Monitor()
+        self.monitor: Monitor = _Ends()
         self.log = DecisionLog(settings.decisions) if settings.decisions else None
         known = dearest_prices(self.store.policy)
         self.router = Router(

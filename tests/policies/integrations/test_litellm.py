@@ -17,6 +17,7 @@ from typing import Any
 import litellm
 import polars as pl
 import pytest
+from litellm.integrations.custom_logger import CustomLogger
 
 from metaverify.fitting.partial_fit import fit_partial
 from metaverify.policies.actions import Abstain, Accept, Call
@@ -350,6 +351,75 @@ def test_where_no_tier_answers_the_last_failure_is_told(serve: Serve) -> None:
         ask(hanging, num_retries=0)
 
 
+NOBODY = ("small", "medium", "large")
+
+
+class Bills(CustomLogger):  # type: ignore[misc]
+    """What LiteLLM tells its callbacks of requests of cascades that fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        if kwargs["custom_llm_provider"] == "metaverify":
+            self.told.append(kwargs["standard_logging_object"]["response_cost"])
+
+
+@pytest.mark.parametrize(
+    ("world", "given", "error", "message", "cost"),
+    [
+        ({of: {"text": ""} for of in NOBODY}, {}, litellm.UnprocessableEntityError, "gave an empty answer", 111.0),
+        (HARD | {of: {"text": "", "fail_late": "timeout"} for of in NOBODY}, {}, litellm.Timeout, "too late", 111.0),
+        ({"small": {"wait": 9}}, {"timeout": 0.2}, litellm.Timeout, "took too long", 1.0),
+        ({of: {"fail": "rate"} for of in NOBODY}, {}, litellm.RateLimitError, "too many", 0.0),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_bought_of_which_no_answer_came_is_told(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    world: dict[str, Any],
+    given: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    cost: float,
+    stream: bool,
+) -> None:
+    serve()
+    bills = Bills()
+    for name in ("callbacks", "failure_callback", "_async_failure_callback"):
+        monkeypatch.setattr(litellm, name, [bills] if name == "callbacks" else [])
+
+    async def whole() -> None:
+        came = await aask(world, stream=stream, **given)
+        assert stream, "it is only a stream that fails later"
+        _ = [chunk async for chunk in came]
+
+    async def fail() -> Any:
+        with pytest.raises((error, litellm.exceptions.MidStreamFallbackError), match=message) as failed:
+            await whole()
+        async with asyncio.timeout(10.0):
+            while not bills.told:
+                await asyncio.sleep(0.01)
+        return failed.value
+
+    failed = asyncio.run(fail())
+    told = getattr(failed, "original_exception", failed).metaverify
+    assert (told["tier"], told["cost"]) == (None, pytest.approx(cost))
+    assert sum(step["cost"] for step in told["trail"]) == pytest.approx(cost)
+    assert bills.told == [pytest.approx(cost / 1000)]
+
+
+def test_where_the_cap_leaves_nothing_a_429_says_so(serve: Serve) -> None:
+    serve("cap = 0.5")
+    with pytest.raises(litellm.RateLimitError, match="nothing is left") as failed:
+        ask(EASY, num_retries=0)
+    assert failed.value.metaverify["cost"] == 0.0
+
+
 def test_the_requests_own_time_ends_it(serve: Serve) -> None:
     provider = serve()
     began = time.monotonic()
@@ -532,6 +602,9 @@ def test_a_policy_that_hands_over_ends_in_an_error_that_is_not_tried_again(tmp_p
     assert ask({"small": {"p": [0.9]}}).metaverify["tier"] == "small"
     with pytest.raises(litellm.UnprocessableEntityError, match="hands this request over to a person"):
         ask({"small": {"p": [0.1]}})
+    with pytest.raises(litellm.UnprocessableEntityError) as failed:
+        ask({"small": {"p": [0.1]}})
+    assert (failed.value.metaverify["cost"], failed.value.headers) == (1.0, {"x-metaverify-cost": "0.001"})
 
 
 OURS = """
