@@ -21,7 +21,7 @@ from metaverify.policies.guards import Guard, TokenBucket, dearest_prices
 from metaverify.policies.integrations.chunks import response_of, said_in
 from metaverify.policies.integrations.models import Model, Request, is_empty
 from metaverify.policies.integrations.settings import CascadeSettings, ReadingSettings, SettingsError
-from metaverify.policies.integrations.verifiers import Verifier, find_verifier, with_model
+from metaverify.policies.integrations.verifiers import Verifier, find_verifier, in_thread, with_model
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import BudgetError, Policy, point_at_budget
 from metaverify.policies.routed import Routed
@@ -259,13 +259,23 @@ class Cascade:
 
 
 async def _asked(verifier: Verifier, model: Model, request: Request, answer: Any) -> Look:
-    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread."""
+    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread.
+
+    Raises:
+        Exception: whatever the verifier raises, and where it would end the process, or tells no `Look`, a failure too.
+    """
     waits = inspect.iscoroutinefunction(verifier) or inspect.iscoroutinefunction(getattr(verifier, "__call__", None))  # noqa: B004
-    if waits or getattr(verifier, "with_answer", False):
-        came = verifier(model, request, answer)
-    else:
-        came = await asyncio.to_thread(verifier, model, request, answer)
-    return await came if inspect.isawaitable(came) else came  # type: ignore[no-any-return]
+    apart = not waits and not getattr(verifier, "with_answer", False)
+    try:
+        came = await in_thread(verifier, model, request, answer) if apart else verifier(model, request, answer)
+        look = await came if inspect.isawaitable(came) else came
+    except (SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not apart:  # which may be that of who runs all this
+            raise
+        raise Failure(type(error).__name__) from error
+    if not isinstance(look, Look):
+        raise TypeError(f"the verifier returned {look!r}; give a Look(confidence, cost)")
+    return look
 
 
 def _failure(error: Exception) -> Failure:

@@ -13,6 +13,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -173,7 +174,7 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="metaverify-litellm", daemon=True).start()
+                threading.Thread(target=_run, args=(self._loop,), name="metaverify-litellm", daemon=True).start()
             return self._loop
 
     def run(self, awaited: Coroutine[Any, Any, T]) -> T:
@@ -190,6 +191,13 @@ class _Loop:
                 yield item
         finally:
             self.run(items.aclose())
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Goes on whatever a task raises: a `SystemExit` is that of its request, who waits for which is told."""
+    while not loop.is_closed():
+        with suppress(BaseException):
+            loop.run_forever()
 
 
 async def _next(items: AsyncIterator[T]) -> T | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import litellm
@@ -26,7 +28,9 @@ from metaverify.policies.file import load_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
 from metaverify.policies.integrations.litellm import Provider, load_provider
 from metaverify.policies.integrations.settings import SettingsError
+from metaverify.policies.integrations.verifiers import HTTPVerifier
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.router import Look
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
@@ -625,6 +629,21 @@ def broken(tier, request, answer):
     raise ValueError
 
 broken.with_answer = True
+
+def ending(tier, request, answer):
+    raise SystemExit(3)
+
+def interrupting(tier, request, answer):
+    raise KeyboardInterrupt
+
+async def ending_itself(tier, request, answer):
+    raise SystemExit(3)
+
+def nothing(tier, request, answer):
+    pass
+
+def bare(tier, request, answer):
+    return 0.9
 """
 
 
@@ -652,7 +671,18 @@ def test_a_verifier_that_cannot_be_awaited_holds_nobody_up(
     assert sys.path.count(str(tmp_path)) == 0
 
 
-@pytest.mark.parametrize(("verifier", "cost", "reason"), [("refusing", 101.25, "closed"), ("broken", 101.0, "")])
+@pytest.mark.parametrize(
+    ("verifier", "cost", "reason"),
+    [
+        ("refusing", 101.25, "closed"),
+        ("broken", 101.0, ""),
+        ("ending", 101.5, "SystemExit"),
+        ("interrupting", 101.5, "KeyboardInterrupt"),
+        ("ending_itself", 101.5, "SystemExit"),
+        ("nothing", 101.5, "TypeError"),
+        ("bare", 101.5, "TypeError"),
+    ],
+)
 def test_a_verifier_of_ones_own_that_fails_is_missing(
     tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch, verifier: str, cost: float, reason: str
 ) -> None:
@@ -664,6 +694,55 @@ def test_a_verifier_of_ones_own_that_fails_is_missing(
     told = ask({}).metaverify
     assert (told["tier"], told["cost"]) == ("large", pytest.approx(cost))
     assert [step["reason"] for step in told["trail"] if step["reason"]] == ([reason] if reason else [])
+
+
+def test_a_verifier_that_ends_the_loop_ends_only_its_own_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = serve()
+
+    async def end(*_: object, **__: object) -> None:
+        raise SystemExit(3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "acompletion", end)
+        with pytest.raises(SystemExit):
+            provider.completion("support", [])
+    assert ask(EASY).metaverify["tier"] == "small"
+
+
+@pytest.mark.parametrize("kind", ["plain", "http"])
+def test_verifiers_that_wait_hold_up_neither_each_other_nor_those_who_ask_none(
+    tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked: list[Any] = []
+    gate = threading.Event()
+
+    def wait(*told: Any) -> Any:
+        asked.append(told)
+        gate.wait(30.0)
+        return Look(0.9, 0.5) if kind == "plain" else {"confidence": 0.9, "cost": 0.5}
+
+    ours = ModuleType("ours")
+    ours.wait = wait  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ours", ours)
+    monkeypatch.setattr(HTTPVerifier, "_post", wait)
+    how = 'verifier = "ours:wait"' if kind == "plain" else 'verifier = "http", url = "http://127.0.0.1:9/"'
+    small = Tier("small", 1.0, (Reading("sure", 0.5, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), *ENDS)
+    two_tiers(tmp_path, f"readings.sure = {{ {how} }}", nodes, small)
+    many = min(32, (os.cpu_count() or 1) + 4) + 4  # more than asyncio has threads
+
+    async def all_at_once() -> None:
+        requests = [asyncio.create_task(aask({})) for _ in range(many)]
+        try:
+            async with asyncio.timeout(10.0):
+                while len(asked) < many:
+                    await asyncio.sleep(0.01)
+                await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        finally:
+            gate.set()
+        assert [(await request).metaverify["tier"] for request in requests] == ["small"] * many
+
+    asyncio.run(all_at_once())
 
 
 def test_parts_of_a_fused_reading_are_read_and_the_sum_is_not(tmp_path: Path, mocked: Mock) -> None:
