@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import litellm
 
 from metaverify.policies.decision_log import DecisionLog, decision_lines
@@ -279,12 +280,31 @@ async def _asked(verifier: Verifier, model: Model, request: Request, answer: Any
 
 
 def _failure(error: Exception) -> Failure:
-    """Why a call failed; it cost nothing where the provider refused it."""
+    """Why a call failed; it cost nothing where the provider refused it, or was not reached."""
     if isinstance(error, litellm.Timeout | TimeoutError):
         return Failure("timeout")
+    return Failure(type(error).__name__, 0.0 if _is_refusal(error) else None)
+
+
+NOT_BILLED = (httpx.HTTPStatusError, httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+DEEPEST = 20  # causes of causes
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a provider turned a call down or was never asked.
+
+    LiteLLM calls anything a 500 that came without a status, such as half an answer, so that a 500 is one only where
+    the exchange itself ended in a status.
+    """
     status = getattr(error, "status_code", None)
-    refused = isinstance(status, int) and status >= 400 and not isinstance(error, litellm.APIConnectionError)
-    return Failure(type(error).__name__, 0.0 if refused else None)
+    if isinstance(status, int) and status >= 400 and status != 500:
+        return True
+    cause: BaseException | None = error
+    for _ in range(DEEPEST):
+        if cause is None or isinstance(cause, httpx.HTTPError):
+            break
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, NOT_BILLED)
 
 
 def trail(routed: Routed, dollars: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import litellm
+import openai
 import polars as pl
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
@@ -38,6 +39,7 @@ from metaverify.simulators.partial_reader import read_partial_log
 from metaverify.simulators.reader import read_log
 
 from .cascades import COST, EASY, HARD, HIGH, LOW, MIDDLE, MIDDLING, cascade, outcome, write_settings
+from .https import REFUSAL, http
 from .mocks import Mock, prompt
 
 Serve = Callable[..., Provider]
@@ -340,6 +342,37 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
     assert (told["tier"], told["cost"]) == ("large", 113.0)
     counted = provider.cascades["support"].monitor.report()["reasons"]
     assert counted == ({"invalid": 1} if confidence in ("sure", True) else {})
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "mistral"])
+@pytest.mark.parametrize(
+    ("reply", "cost"),
+    [
+        *((http(status, REFUSAL), 0.0) for status in (400, 401, 404, 429, 500, 503)),
+        (None, 0.0),  # nobody listens
+        (b"", 1.0),  # closed once the request was read
+        (http(200, b'{"id":', length=500), 1.0),
+        (http(200, b"<html>So.</html>", b"text/html"), 1.0),
+        (http(200, b"{}"), 1.0),
+    ],
+)
+def test_a_refusal_costs_nothing_and_what_may_be_billed_the_dearest_price(
+    tmp_path: Path, mocked: Mock, api: Any, provider: str, reply: bytes | None, cost: float
+) -> None:
+    url = "http://127.0.0.1:9/v1" if reply is None else api(reply)[0]
+    small = Tier("small", 1.0)
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    save_policy(
+        Policy((small,), nodes, (Vertex(0.0, 1.0, 0.9, 0),), OperatingPoint(0, 0, 0.0)), tmp_path / "policy.json"
+    )
+    path = tmp_path / "cascades.toml"
+    at = url if provider != "anthropic" else url.removesuffix("/v1")
+    params = f'{{ model = "{provider}/none", api_base = "{at}", api_key = "k" }}'
+    path.write_text(f'[support]\npolicy = "policy.json"\n[support.tiers.small]\nlitellm_params = {params}\n')
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": load_provider(path)})
+    with pytest.raises(openai.APIError) as failed:
+        ask({})
+    assert failed.value.metaverify["cost"] == cost  # type: ignore[attr-defined]
 
 
 def test_where_no_tier_answers_the_last_failure_is_told(serve: Serve) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socketserver
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import litellm
@@ -15,6 +13,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from metaverify.policies.integrations.chunks import response_of
 from metaverify.policies.integrations.models import Model
 
+from .https import ANSWER, REFUSAL, http
 from .mocks import Mock, prompt
 
 pytestmark = [
@@ -86,53 +85,12 @@ def test_what_others_pay_for_a_model_stays_as_it_is(api: Callable[[bytes], tuple
     assert litellm.model_cost["gpt-4o"]["input_cost_per_token"] == before["input_cost_per_token"]
 
 
-def _reply(status: int, body: bytes, kind: bytes = b"application/json", length: int | None = None) -> bytes:
-    head = b"HTTP/1.1 %d So\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
-    return head % (status, kind, len(body) if length is None else length) + body
-
-
-ANSWER = _reply(
-    200,
-    b'{"id": "x", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [{"index": 0, '
-    b'"finish_reason": "stop", "message": {"role": "assistant", "content": "So."}}], '
-    b'"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}',
-)
-REFUSAL = b'{"error": {"message": "no"}}'
-
-
-@pytest.fixture
-def api() -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
-    """Sends the same bytes to every request, and keeps the requests' heads."""
-    servers = []
-
-    def serve(reply: bytes) -> tuple[str, list[bytes]]:
-        heads: list[bytes] = []
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                head = b"".join(iter(self.rfile.readline, b"\r\n"))
-                length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
-                self.rfile.read(int(length.split()[1]))
-                heads.append(head)
-                self.wfile.write(reply)
-
-        made = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        servers.append(made)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{made.server_address[1]}/v1", heads
-
-    yield serve
-    for one in servers:
-        one.shutdown()
-        one.server_close()
-
-
 @pytest.mark.parametrize(("told", "tries"), [({}, 1), ({"max_retries": 1}, 2)])
 def test_a_model_is_tried_once_unless_its_settings_say_more(
     api: Any, told: dict[str, Any], tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(litellm, "num_retries", None if told else 2)
-    url, heads = api(_reply(429, REFUSAL))
+    url, heads = api(http(429, REFUSAL))
     model = Model("t", {"model": "openai/none", "api_base": url, "api_key": "k", **told})
     with pytest.raises(litellm.RateLimitError):
         asyncio.run(model.complete(MESSAGES))
