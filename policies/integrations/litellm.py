@@ -36,6 +36,9 @@ NOT_PASSED_ON = frozenset({"stream", "stream_options", "max_retries"})
 COST_HEADER = "x-metaverify-cost"
 """Dollars that were spent on a request that ends in an error; LiteLLM's own header for costs has 0 there."""
 
+WHO_ASKS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "host"})
+"""Headers that no client chooses: who asks a model, and where, is for the settings."""
+
 T = TypeVar("T")
 
 
@@ -205,9 +208,9 @@ async def _next(items: AsyncIterator[T]) -> T | None:
 
 
 def _request(messages: list[Any], given: Mapping[str, Any]) -> Request:
-    return Request(
-        messages, {name: of for name, of in (given.get("optional_params") or {}).items() if name not in NOT_PASSED_ON}
-    )
+    params = {name: of for name, of in (given.get("optional_params") or {}).items() if name not in NOT_PASSED_ON}
+    headers = {name: of for name, of in (given.get("headers") or {}).items() if name.lower() not in WHO_ASKS}
+    return Request(messages, params | {"extra_headers": headers} if headers else params)
 
 
 def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -51,6 +51,8 @@ class Model:
 
         tries = {} if RETRIES & self.litellm_params.keys() else dict.fromkeys(RETRIES, 0)
         asked = {**tries, **self.litellm_params, **params, **self._address()}
+        if params.get("extra_headers"):
+            asked["extra_headers"] = params["extra_headers"] | (self.litellm_params.get("extra_headers") or {})
         return await litellm.acompletion(**asked | self._prices(), messages=[*messages])
 
     def _address(self) -> dict[str, Any]:

@@ -66,24 +66,23 @@ def mocked() -> Iterator[Any]:
 
 @pytest.fixture
 def api() -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
-    """Sends the same bytes to every request, and keeps the requests' heads."""
+    """Sends the same bytes to every request, and keeps the requests."""
     servers = []
 
     def serve(reply: bytes) -> tuple[str, list[bytes]]:
-        heads: list[bytes] = []
+        sent: list[bytes] = []
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 head = b"".join(iter(self.rfile.readline, b"\r\n"))
                 length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
-                self.rfile.read(int(length.split()[1]))
-                heads.append(head)
+                sent.append(head + b"\r\n" + self.rfile.read(int(length.split()[1])))
                 self.wfile.write(reply)
 
         made = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         servers.append(made)
         threading.Thread(target=made.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{made.server_address[1]}/v1", heads
+        return f"http://127.0.0.1:{made.server_address[1]}/v1", sent
 
     yield serve
     for one in servers:

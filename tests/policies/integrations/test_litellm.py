@@ -39,7 +39,7 @@ from metaverify.simulators.partial_reader import read_partial_log
 from metaverify.simulators.reader import read_log
 
 from .cascades import COST, EASY, HARD, HIGH, LOW, MIDDLE, MIDDLING, cascade, outcome, write_settings
-from .https import REFUSAL, http
+from .https import ANSWER, REFUSAL, http
 from .mocks import Mock, prompt
 
 Serve = Callable[..., Provider]
@@ -201,6 +201,34 @@ def test_messages_tools_and_formats_reach_every_tier_as_they_are(serve: Serve, m
     assert response.choices[0].finish_reason == "tool_calls"
 
 
+def test_headers_reach_a_tier_but_for_those_that_say_who_asks(tmp_path: Path, mocked: Mock, api: Any) -> None:
+    url, sent = api(ANSWER)
+    more = 'extra_headers = { x-ours = "1", x-both = "ours" }'
+    one_tier(tmp_path, f'{{ model = "openai/none", api_base = "{url}", api_key = "k", {more} }}')
+    headers = {"x-theirs": "2", "x-both": "theirs", "Authorization": "Bearer other", "Host": "elsewhere"}
+    ask({}, extra_headers=headers)
+    head = sent[0].split(b"\r\n\r\n")[0].decode().lower().splitlines()
+    told = dict(line.split(": ", 1) for line in head[1:])
+    assert {name: told[name] for name in ("x-ours", "x-theirs", "x-both", "authorization")} == {
+        "x-ours": "1",
+        "x-theirs": "2",
+        "x-both": "ours",
+        "authorization": "bearer k",
+    }
+    assert told["host"] in url
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "user"])
+def test_what_litellm_takes_of_no_provider_of_ones_own_reaches_a_tier_where_it_is_allowed(
+    tmp_path: Path, mocked: Mock, api: Any, name: str
+) -> None:
+    url, sent = api(ANSWER)
+    allowed = f'allowed_openai_params = ["{name}"]'
+    one_tier(tmp_path, f'{{ model = "openai/none", api_base = "{url}", api_key = "k", {allowed} }}')
+    ask({}, **{name: "low", "allowed_openai_params": [name]})
+    assert json.loads(sent[0].split(b"\r\n\r\n")[1])[name] == "low"
+
+
 def test_a_call_of_a_tool_is_streamed_too(serve: Serve) -> None:
     serve()
     world = EASY | {"small": {"p": [0.9], "tool": "look_up"}}
@@ -344,6 +372,18 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
     assert counted == ({"invalid": 1} if confidence in ("sure", True) else {})
 
 
+def one_tier(folder: Path, params: str) -> Provider:
+    """A cascade of one model with these parameters."""
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    policy = Policy((Tier("small", 1.0),), nodes, (Vertex(0.0, 1.0, 0.9, 0),), OperatingPoint(0, 0, 0.0))
+    save_policy(policy, folder / "policy.json")
+    path = folder / "cascades.toml"
+    path.write_text(f'[support]\npolicy = "policy.json"\n[support.tiers.small]\nlitellm_params = {params}\n')
+    provider = load_provider(path)
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
+    return provider
+
+
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "mistral"])
 @pytest.mark.parametrize(
     ("reply", "cost"),
@@ -360,16 +400,8 @@ def test_a_refusal_costs_nothing_and_what_may_be_billed_the_dearest_price(
     tmp_path: Path, mocked: Mock, api: Any, provider: str, reply: bytes | None, cost: float
 ) -> None:
     url = "http://127.0.0.1:9/v1" if reply is None else api(reply)[0]
-    small = Tier("small", 1.0)
-    nodes = (Ask("small", 1), Stop(Accept("small")))
-    save_policy(
-        Policy((small,), nodes, (Vertex(0.0, 1.0, 0.9, 0),), OperatingPoint(0, 0, 0.0)), tmp_path / "policy.json"
-    )
-    path = tmp_path / "cascades.toml"
     at = url if provider != "anthropic" else url.removesuffix("/v1")
-    params = f'{{ model = "{provider}/none", api_base = "{at}", api_key = "k" }}'
-    path.write_text(f'[support]\npolicy = "policy.json"\n[support.tiers.small]\nlitellm_params = {params}\n')
-    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": load_provider(path)})
+    one_tier(tmp_path, f'{{ model = "{provider}/none", api_base = "{at}", api_key = "k" }}')
     with pytest.raises(openai.APIError) as failed:
         ask({})
     assert failed.value.metaverify["cost"] == cost  # type: ignore[attr-defined]

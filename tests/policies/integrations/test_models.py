@@ -90,8 +90,8 @@ def test_a_model_is_tried_once_unless_its_settings_say_more(
     api: Any, told: dict[str, Any], tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(litellm, "num_retries", None if told else 2)
-    url, heads = api(http(429, REFUSAL))
+    url, sent = api(http(429, REFUSAL))
     model = Model("t", {"model": "openai/none", "api_base": url, "api_key": "k", **told})
     with pytest.raises(litellm.RateLimitError):
         asyncio.run(model.complete(MESSAGES))
-    assert len(heads) == tries
+    assert len(sent) == tries
