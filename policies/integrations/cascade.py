@@ -34,6 +34,11 @@ __all__ = ["ENDED", "Asked", "BrokenStreamError", "Cascade", "trail"]
 LOGGER = logging.getLogger("metaverify")
 
 
+FAR = 100.0
+"""How many times its price in the policy's file a call may cost, or the other way round, before that is wondered at."""
+
+LONGEST_CALL = 1e6  # tokens of a prompt, and of an answer
+
 ENDED: ContextVar[list[Routed]] = ContextVar("ended")
 """Where a request's end is put, for whoever has to tell what one cost that is broken off."""
 
@@ -112,6 +117,32 @@ class Cascade:
             exploration=load_exploration(settings.exploration) if settings.exploration else None,
             final=self._pass_on,
         )
+        priced = {tier.name: tier.price for tier in self.store.policy.tiers if tier.answer and tier.price > 0.0}
+        self._unpaid = {name: price for name, price in priced.items() if not self._is_far_by_token(name, price)}
+
+    def _is_far_by_token(self, tier: str, price: float) -> bool:
+        """Whether a call cannot cost what the policy's file says, whatever is asked, which is then told."""
+        token, dollars = self.models[tier].dollars_per_token() or 0.0, price * self.settings.dollars
+        far = token > 0.0 and not token <= dollars <= token * LONGEST_CALL
+        if far:
+            self._wonder(tier, price, f"a token of its prompt and one of its answer cost {token:g} dollars together")
+        return far
+
+    def _paid(self, model: Model, response: Any) -> float | None:
+        """What a tier's answer cost; it is said where the first one is far from the policy's price."""
+        cost = model.cost(response)
+        if cost and (price := self._unpaid.pop(model.name, None)) and not 1.0 / FAR < cost / price < FAR:
+            self._wonder(model.name, price, f"its first call cost {cost * self.settings.dollars:g} dollars")
+        return cost
+
+    def _wonder(self, tier: str, price: float, but: str) -> None:
+        dollars = self.settings.dollars
+        LOGGER.warning(
+            "%s: the policy's file says that a call of %s costs %g, which is %g dollars where dollars = %g, but %s; "
+            "set dollars to what a unit of the policy's cost is (1 where its log was in dollars), "
+            "and the tier's own prices if LiteLLM's are not what you pay",
+            *(self.settings.name, tier, price, price * dollars, dollars, but),
+        )
 
     def _verifier(self, tier: str, name: str, reading: ReadingSettings) -> Verifier:
         try:
@@ -186,7 +217,7 @@ class Cascade:
         except Exception as error:
             raise self._failed(tier, asked, error) from error
         if is_empty(response):
-            raise Failure("empty answer", model.cost(response))
+            raise Failure("empty answer", self._paid(model, response))
         return await self._reply(model, request, response)
 
     async def _pass_on(self, tier: str, asked: Asked) -> Reply:
@@ -209,7 +240,7 @@ class Cascade:
             failed = self._failed(tier, asked, error) if isinstance(error, Exception) else error
             raise BrokenStreamError if begun else failed from error
         if not begun:
-            raise Failure("empty answer", model.cost(response))
+            raise Failure("empty answer", self._paid(model, response))
         return await self._reply(model, request, response)
 
     def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
@@ -243,7 +274,7 @@ class Cascade:
         if "logprobs" in self._added(model.name, request):
             for choice in response.choices:
                 choice.logprobs = None
-        return Reply(response, readings, model.cost(response))
+        return Reply(response, readings, self._paid(model, response))
 
     async def _verify(self, tier: str, reading: str, asked: Asked, answers: Mapping[str, Any]) -> Look:
         verifier = self._verifiers[tier, reading]

@@ -80,6 +80,16 @@ class Model:
         metadata = self.litellm_params.get("litellm_metadata") or {}
         return dict.fromkeys(own) | {"litellm_metadata": {**metadata, "model_info": {"id": name, **own}}}
 
+    def dollars_per_token(self) -> float | None:
+        """Dollars for a token of the prompt and one of the answer together: its own prices, else LiteLLM's; None where
+        neither knows."""
+        import litellm
+
+        model = str(self.litellm_params["model"])
+        listed = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+        told = [self.litellm_params.get(name, listed.get(name)) for name in PER_TOKEN]
+        return math.fsum(told) if all(isinstance(price, int | float) for price in told) else None
+
     def cost(self, response: Any) -> float | None:
         """What a response cost in the policy's unit; None where LiteLLM does not know the model's price."""
         paid = (getattr(response, "_hidden_params", None) or {}).get("response_cost")

@@ -372,13 +372,13 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
     assert counted == ({"invalid": 1} if confidence in ("sure", True) else {})
 
 
-def one_tier(folder: Path, params: str) -> Provider:
+def one_tier(folder: Path, params: str, more: str = "") -> Provider:
     """A cascade of one model with these parameters."""
     nodes = (Ask("small", 1), Stop(Accept("small")))
     policy = Policy((Tier("small", 1.0),), nodes, (Vertex(0.0, 1.0, 0.9, 0),), OperatingPoint(0, 0, 0.0))
     save_policy(policy, folder / "policy.json")
     path = folder / "cascades.toml"
-    path.write_text(f'[support]\npolicy = "policy.json"\n[support.tiers.small]\nlitellm_params = {params}\n')
+    path.write_text(f'[support]\npolicy = "policy.json"\n{more}\n[support.tiers.small]\nlitellm_params = {params}\n')
     provider = load_provider(path)
     litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
     return provider
@@ -822,6 +822,50 @@ readings.b = { verifier = "answer_probability", aggregate = "min" }
     two_tiers(tmp_path, reading, nodes, Tier("small", 1.0, readings))
     assert ask({"small": {"p": [0.9, 0.8]}}).metaverify["tier"] == "small"  # .4 + .4
     assert ask({"small": {"p": [0.9, 0.4]}}).metaverify["tier"] == "large"  # .4 + .1
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if text in record.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("per_token", "dollars", "start", "call"),  # a call has one token of prompt, which is free, and ten of answer
+    [
+        (1e-4, 1e-3, False, False),
+        (0.9e-3, 1e-3, False, False),
+        (1.1e-3, 1e-3, True, False),  # no call costs less than a token
+        (1.1e-3, 1.0, False, False),
+        (0.9e-9, 1e-3, True, False),  # and none has more than a million
+        (0.9e-6, 1e-3, False, True),
+        (1.1e-6, 1e-3, False, False),
+        (0.9e-6, 1e-6, False, False),
+        (0.0, 1e-3, False, False),
+    ],
+)
+def test_a_price_that_is_far_from_what_a_call_costs_is_told_once(
+    tmp_path: Path,
+    mocked: Mock,
+    caplog: pytest.LogCaptureFixture,
+    per_token: float,
+    dollars: float,
+    start: bool,
+    call: bool,
+) -> None:
+    with caplog.at_level("WARNING", "metaverify"):
+        one_tier(
+            tmp_path,
+            f'{{ model = "mock/small", input_cost_per_token = 0.0, output_cost_per_token = {per_token} }}',
+            f"dollars = {dollars}",
+        )
+        at_start = warnings_of(caplog, "set dollars to what a unit")
+        caplog.clear()
+        for _ in range(2):
+            ask({})
+        at_call = warnings_of(caplog, "set dollars to what a unit")
+    assert (len(at_start), len(at_call)) == (start, call)
+    for message in at_start + at_call:
+        assert f"a call of small costs 1, which is {dollars:g} dollars" in message
+        assert f"{per_token if start else 10 * per_token:g} dollars" in message
 
 
 def test_metrics_are_told_in_prometheus_format(serve: Serve) -> None:
