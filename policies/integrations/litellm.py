@@ -10,6 +10,7 @@ id), ``context`` what is known of it before any call.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -38,6 +39,8 @@ COST_HEADER = "x-metaverify-cost"
 
 WHO_ASKS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "host"})
 """Headers that no client chooses: who asks a model, and where, is for the settings."""
+
+LONGEST_KEY = 400  # letters
 
 T = TypeVar("T")
 
@@ -150,7 +153,7 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             async with asyncio.timeout(_seconds(given.get("timeout"))):
                 return await cascade.router.aroute(
                     asked,
-                    key=str(metadata.get("key", given["logging_obj"].litellm_call_id)),
+                    key=_key(metadata) or given["logging_obj"].litellm_call_id,
                     context=metadata.get("context"),
                     budget=_budget(cascade.settings, metadata),
                 )
@@ -219,6 +222,22 @@ def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**(params.get("litellm_metadata") or {}), **(params.get("metadata") or {})}
 
 
+def _key(metadata: Mapping[str, Any]) -> str | None:
+    """The request's id, None where it tells none.
+
+    Raises:
+        ValueError: it tells what is none.
+    """
+    told = metadata.get("key")
+    if told is None:
+        return None
+    key = str(told) if isinstance(told, str | int) and not isinstance(told, bool) else ""
+    if not 0 < len(key) <= LONGEST_KEY:
+        shown = f"a text of {len(key)} letters" if key else repr(told)[:LONGEST_KEY]
+        raise ValueError(f"metadata.key is {shown}; give a text of 1 to {LONGEST_KEY} letters, or none")
+    return key
+
+
 def _budget(settings: CascadeSettings, metadata: Mapping[str, Any]) -> float | None:
     """What the dial is turned to for a request: what it asks for, up to what its key may spend, else that.
 
@@ -232,9 +251,12 @@ def _budget(settings: CascadeSettings, metadata: Mapping[str, Any]) -> float | N
     if asked is None:
         return allowed
     try:
-        budget = float(asked)  # OpenAI's clients send metadata as texts
-    except (TypeError, ValueError):
-        raise ValueError(f"metadata.budget is {asked!r}; give a mean cost per request, a number") from None
+        budget = math.nan if isinstance(asked, bool) else float(asked)  # OpenAI's clients send metadata as texts
+    except (TypeError, ValueError, OverflowError):
+        budget = math.nan
+    if not math.isfinite(budget):
+        shown = repr(asked)[:LONGEST_KEY]
+        raise ValueError(f"metadata.budget is {shown}; give a mean cost per request, a finite number")
     if allowed is not None and not budget <= allowed:
         raise ValueError(f"metadata.budget is {budget:g}, above the {allowed:g} that {owner!r} may spend; ask for less")
     return budget

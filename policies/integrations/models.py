@@ -91,8 +91,9 @@ class Model:
         return math.fsum(told) if all(isinstance(price, int | float) for price in told) else None
 
     def cost(self, response: Any) -> float | None:
-        """What a response cost in the policy's unit; None where LiteLLM does not know the model's price."""
-        paid = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        """What a response cost in the policy's unit: nothing out of a cache, None where nobody knows the price."""
+        told = getattr(response, "_hidden_params", None) or {}
+        paid = 0.0 if told.get("cache_hit") is True else told.get("response_cost")
         return paid / self.dollars if isinstance(paid, int | float) and math.isfinite(paid) else None
 
 

@@ -224,8 +224,8 @@ class SelfConsistency:
 class Judge:
     """Another model's grade of the answer.
 
-    Confidence: its number from 0 to 100, divided by 100.  Price: one call of the judge.  Missing where it writes no
-    such number.
+    Confidence: its number from 0 to 100, divided by 100; of 8/10, or 8 out of 10, that.  Price: one call of the judge.
+    Missing where it writes no such number.
     """
 
     model: Model
@@ -236,9 +236,9 @@ class Judge:
         """The reading of an answer."""
         messages = _about(request, answer, self.instruction)
         response = await self.model.complete(messages, temperature=0.0, max_tokens=self.max_tokens)
-        found = re.search(r"-?\d+(?:\.\d+)?", answer_text(response))
-        grade = float(found[0]) if found else math.nan
-        return Look(grade / 100.0 if 0.0 <= grade <= 100.0 else None, self.model.cost(response))
+        found = re.search(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?", answer_text(response))
+        grade, most = (float(found[1]), float(found[2] or 100.0)) if found else (math.nan, 1.0)
+        return Look(grade / most if 0.0 <= grade <= most > 0.0 else None, self.model.cost(response))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import litellm
 import openai
 import polars as pl
 import pytest
+from litellm.caching.caching import Cache
 from litellm.integrations.custom_logger import CustomLogger
 
 from metaverify.fitting.partial_fit import fit_partial
@@ -273,8 +274,15 @@ def test_a_request_turns_the_dial_for_itself(serve: Serve, budget: float, vertex
     ("metadata", "message"),
     [
         ({"budget": 0.5}, "budget 0.5 is below 1, the cost of the cheapest policy"),
-        ({"budget": float("nan")}, "budget nan is below 1"),
+        ({"budget": float("nan")}, "metadata.budget is nan; give a mean cost per request, a finite number"),
+        ({"budget": "1e400"}, "metadata.budget is '1e400'; give a mean cost"),
+        ({"budget": 10**400}, "metadata.budget is 1000"),
+        ({"budget": True}, "metadata.budget is True; give a mean cost"),
         ({"budget": "much"}, "metadata.budget is 'much'; give a mean cost per request"),
+        ({"key": "k" * 401}, "metadata.key is a text of 401 letters; give a text of 1 to 400 letters, or none"),
+        ({"key": ""}, "metadata.key is ''; give a text"),
+        ({"key": {"a": 1}}, "metadata.key is {'a': 1}; give a text"),
+        ({"key": True}, "metadata.key is True; give a text"),
         ({"budget": 7, "user_api_key_alias": "intern"}, "metadata.budget is 7, above the 6 that 'intern' may spend"),
         ({"context": {"task": "sums"}}, None),
         ({"context": 4}, "context 4 is neither a label nor the values"),
@@ -305,6 +313,27 @@ def test_a_budget_or_a_context_that_is_none_is_the_clients_fault(
 def test_a_key_has_a_budget_and_a_request_may_ask_for_less(serve: Serve, metadata: dict[str, Any], vertex: int) -> None:
     serve("budgets = { intern = 6.0, guests = 1.0 }")
     assert ask(HARD, metadata=metadata).metaverify["vertex"] == vertex
+
+
+@pytest.mark.parametrize(("told", "key"), [("k" * 400, "k" * 400), (17, "17"), (None, None)])
+def test_a_request_has_the_key_that_it_tells_or_litellms_id(serve: Serve, told: Any, key: str | None) -> None:
+    serve()
+    response = ask(EASY, metadata={"key": told}, litellm_call_id="call-17")
+    assert response.metaverify["key"] == (key or "call-17")
+
+
+def test_an_answer_out_of_litellms_cache_costs_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve()
+    monkeypatch.setattr(litellm, "cache", Cache())
+    tiers_alone = {"cache": {"no-cache": True, "no-store": True}}
+
+    async def three_times() -> list[Any]:
+        first = await aask(HARD, **tiers_alone)
+        await asyncio.sleep(0.2)  # LiteLLM stores in a task of its own
+        return [first, *[await aask(HARD, **tiers_alone, metadata={"budget": budget}) for budget in (40, 1)]]
+
+    told = [response.metaverify for response in asyncio.run(three_times())]
+    assert [(one["tier"], one["cost"]) for one in told] == [("large", 113.0), ("large", 0.0), ("small", 0.0)]
 
 
 def test_a_cascade_that_is_not_there_is_the_clients_fault(serve: Serve) -> None:
