@@ -7,10 +7,12 @@ import inspect
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import litellm
 
 from metaverify.policies.decision_log import DecisionLog, decision_lines
@@ -20,17 +22,25 @@ from metaverify.policies.guards import Guard, TokenBucket, dearest_prices
 from metaverify.policies.integrations.chunks import response_of, said_in
 from metaverify.policies.integrations.models import Model, Request, is_empty
 from metaverify.policies.integrations.settings import CascadeSettings, ReadingSettings, SettingsError
-from metaverify.policies.integrations.verifiers import Verifier, find_verifier, with_model
+from metaverify.policies.integrations.verifiers import Verifier, find_verifier, in_thread, with_model
 from metaverify.policies.monitor import Monitor
 from metaverify.policies.policy import BudgetError, Policy, point_at_budget
 from metaverify.policies.routed import Routed
 from metaverify.policies.router import Failure, Look, Reply, Router
 from metaverify.policies.store import PolicyStore
 
-__all__ = ["Asked", "BrokenStreamError", "Cascade", "trail"]
+__all__ = ["ENDED", "Asked", "BrokenStreamError", "Cascade", "trail"]
 
 LOGGER = logging.getLogger("metaverify")
 
+
+FAR = 100.0
+"""How many times its price in the policy's file a call may cost, or the other way round, before that is wondered at."""
+
+LONGEST_CALL = 1e6  # tokens of a prompt, and of an answer
+
+ENDED: ContextVar[list[Routed]] = ContextVar("ended")
+"""Where a request's end is put, for whoever has to tell what one cost that is broken off."""
 
 TOLD = ("action", "tier", "reading", "confidence", "cost", "reason")
 """What a client is told of each step."""
@@ -54,6 +64,14 @@ class Asked:
     request: Request
     sink: asyncio.Queue[Any] | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
+
+
+class _Ends(Monitor):
+    """Counts ends, and puts them where they are wanted."""
+
+    def record(self, routed: Routed) -> None:
+        super().record(routed)
+        ENDED.get([]).append(routed)
 
 
 class Cascade:
@@ -80,7 +98,7 @@ class Cascade:
         self._votes: dict[tuple[str, str], bool] = {}
         self._needs: Mapping[str, Sequence[str]] = {}
         self.store = PolicyStore(settings.policy, every=settings.every, load=self._load)
-        self.monitor = Monitor()
+        self.monitor: Monitor = _Ends()
         self.log = DecisionLog(settings.decisions) if settings.decisions else None
         known = dearest_prices(self.store.policy)
         self.router = Router(
@@ -98,6 +116,32 @@ class Cascade:
             log=self.log,
             exploration=load_exploration(settings.exploration) if settings.exploration else None,
             final=self._pass_on,
+        )
+        priced = {tier.name: tier.price for tier in self.store.policy.tiers if tier.answer and tier.price > 0.0}
+        self._unpaid = {name: price for name, price in priced.items() if not self._is_far_by_token(name, price)}
+
+    def _is_far_by_token(self, tier: str, price: float) -> bool:
+        """Whether a call cannot cost what the policy's file says, whatever is asked, which is then told."""
+        token, dollars = self.models[tier].dollars_per_token() or 0.0, price * self.settings.dollars
+        far = token > 0.0 and not token <= dollars <= token * LONGEST_CALL
+        if far:
+            self._wonder(tier, price, f"a token of its prompt and one of its answer cost {token:g} dollars together")
+        return far
+
+    def _paid(self, model: Model, response: Any) -> float | None:
+        """What a tier's answer cost; it is said where the first one is far from the policy's price."""
+        cost = model.cost(response)
+        if cost and (price := self._unpaid.pop(model.name, None)) and not 1.0 / FAR < cost / price < FAR:
+            self._wonder(model.name, price, f"its first call cost {cost * self.settings.dollars:g} dollars")
+        return cost
+
+    def _wonder(self, tier: str, price: float, but: str) -> None:
+        dollars = self.settings.dollars
+        LOGGER.warning(
+            "%s: the policy's file says that a call of %s costs %g, which is %g dollars where dollars = %g, but %s; "
+            "set dollars to what a unit of the policy's cost is (1 where its log was in dollars), "
+            "and the tier's own prices if LiteLLM's are not what you pay",
+            *(self.settings.name, tier, price, price * dollars, dollars, but),
         )
 
     def _verifier(self, tier: str, name: str, reading: ReadingSettings) -> Verifier:
@@ -169,11 +213,11 @@ class Cascade:
     async def _call(self, tier: str, asked: Asked) -> Reply:
         model, request = self.models[tier], asked.request
         try:
-            response = await model.complete(request.messages, **request.params, **self._added(tier, request))
+            response = await model.complete(request.messages, **self._params(tier, request))
         except Exception as error:
             raise self._failed(tier, asked, error) from error
         if is_empty(response):
-            raise Failure("empty answer", model.cost(response))
+            raise Failure("empty answer", self._paid(model, response))
         return await self._reply(model, request, response)
 
     async def _pass_on(self, tier: str, asked: Asked) -> Reply:
@@ -183,8 +227,8 @@ class Cascade:
         model, request, chunks, begun = self.models[tier], asked.request, [], False
         added = self._added(tier, request)
         try:
-            params = {**request.params, **added, "stream": True, "stream_options": {"include_usage": True}}
-            stream = await model.complete(request.messages, **params)
+            streamed = {"stream": True, "stream_options": {"include_usage": True}}
+            stream = await model.complete(request.messages, **self._params(tier, request), **streamed)
             async for chunk in stream:
                 chunks.append(chunk)
                 said = said_in(chunk, "logprobs" not in added, not begun)
@@ -196,7 +240,7 @@ class Cascade:
             failed = self._failed(tier, asked, error) if isinstance(error, Exception) else error
             raise BrokenStreamError if begun else failed from error
         if not begun:
-            raise Failure("empty answer", model.cost(response))
+            raise Failure("empty answer", self._paid(model, response))
         return await self._reply(model, request, response)
 
     def _failed(self, tier: str, asked: Asked, error: Exception) -> Exception:
@@ -205,6 +249,10 @@ class Cascade:
         LOGGER.warning("%s: %s failed: %s: %s", self.settings.name, tier, type(error).__name__, error)
         asked.errors[tier] = error
         return _failure(error)
+
+    def _params(self, tier: str, request: Request) -> dict[str, Any]:
+        """What a tier is asked with."""
+        return {**request.params, **self._added(tier, request)}
 
     def _added(self, tier: str, request: Request) -> dict[str, Any]:
         """What a tier is asked for beside what the client wants, since its readings need it."""
@@ -226,7 +274,7 @@ class Cascade:
         if "logprobs" in self._added(model.name, request):
             for choice in response.choices:
                 choice.logprobs = None
-        return Reply(response, readings, model.cost(response))
+        return Reply(response, readings, self._paid(model, response))
 
     async def _verify(self, tier: str, reading: str, asked: Asked, answers: Mapping[str, Any]) -> Look:
         verifier = self._verifiers[tier, reading]
@@ -243,22 +291,51 @@ class Cascade:
 
 
 async def _asked(verifier: Verifier, model: Model, request: Request, answer: Any) -> Look:
-    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread."""
+    """What a verifier says; one that cannot be awaited may wait for something, and is asked in a thread.
+
+    Raises:
+        Exception: whatever the verifier raises, and where it would end the process, or tells no `Look`, a failure too.
+    """
     waits = inspect.iscoroutinefunction(verifier) or inspect.iscoroutinefunction(getattr(verifier, "__call__", None))  # noqa: B004
-    if waits or getattr(verifier, "with_answer", False):
-        came = verifier(model, request, answer)
-    else:
-        came = await asyncio.to_thread(verifier, model, request, answer)
-    return await came if inspect.isawaitable(came) else came  # type: ignore[no-any-return]
+    apart = not waits and not getattr(verifier, "with_answer", False)
+    try:
+        came = await in_thread(verifier, model, request, answer) if apart else verifier(model, request, answer)
+        look = await came if inspect.isawaitable(came) else came
+    except (SystemExit, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and not apart:  # which may be that of who runs all this
+            raise
+        raise Failure(type(error).__name__) from error
+    if not isinstance(look, Look):
+        raise TypeError(f"the verifier returned {look!r}; give a Look(confidence, cost)")
+    return look
 
 
 def _failure(error: Exception) -> Failure:
-    """Why a call failed; it cost nothing where the provider refused it."""
+    """Why a call failed; it cost nothing where the provider refused it, or was not reached."""
     if isinstance(error, litellm.Timeout | TimeoutError):
         return Failure("timeout")
+    return Failure(type(error).__name__, 0.0 if _is_refusal(error) else None)
+
+
+NOT_BILLED = (httpx.HTTPStatusError, httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+DEEPEST = 20  # causes of causes
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a provider turned a call down or was never asked.
+
+    LiteLLM calls anything a 500 that came without a status, such as half an answer, so that a 500 is one only where
+    the exchange itself ended in a status.
+    """
     status = getattr(error, "status_code", None)
-    refused = isinstance(status, int) and status >= 400 and not isinstance(error, litellm.APIConnectionError)
-    return Failure(type(error).__name__, 0.0 if refused else None)
+    if isinstance(status, int) and status >= 400 and status != 500:
+        return True
+    cause: BaseException | None = error
+    for _ in range(DEEPEST):
+        if cause is None or isinstance(cause, httpx.HTTPError):
+            break
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, NOT_BILLED)
 
 
 def trail(routed: Routed, dollars: float) -> dict[str, Any]:

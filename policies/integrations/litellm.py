@@ -10,16 +10,18 @@ id), ``context`` what is known of it before any call.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
 import litellm
 
 from metaverify.policies.forks import renew_in_children
-from metaverify.policies.integrations.cascade import Asked, BrokenStreamError, Cascade, trail
+from metaverify.policies.integrations.cascade import ENDED, Asked, BrokenStreamError, Cascade, trail
 from metaverify.policies.integrations.chunks import chunks_of, last_chunks
 from metaverify.policies.integrations.models import Request
 from metaverify.policies.integrations.settings import CascadeSettings, read_settings
@@ -31,6 +33,14 @@ __all__ = ["Provider", "load_provider"]
 
 NOT_PASSED_ON = frozenset({"stream", "stream_options", "max_retries"})
 """What LiteLLM says to this provider and no model."""
+
+COST_HEADER = "x-metaverify-cost"
+"""Dollars that were spent on a request that ends in an error; LiteLLM's own header for costs has 0 there."""
+
+WHO_ASKS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "host"})
+"""Headers that no client chooses: who asks a model, and where, is for the settings."""
+
+LONGEST_KEY = 400  # letters
 
 T = TypeVar("T")
 
@@ -52,11 +62,14 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
     A response is the accepted tier's own.  ``response.metaverify`` has what was done: the policy's id and serial, the
     trail, what each step cost; it is in ``_hidden_params`` too, with the whole cost in dollars as ``response_cost``.
 
+    An exception that ends a request which had bought something has ``metaverify`` too, and LiteLLM's callbacks are told
+    what it cost.
+
     Raises (as LiteLLM's exceptions):
         BadRequestError: there is no cascade of that name; a budget that is none, is not on the dial or above the key's;
             a context without one of its columns.
         RateLimitError: the guard has nothing left for the request.
-        UnprocessableEntityError: the policy hands the request over rather than answer it.
+        UnprocessableEntityError: the policy hands the request over rather than answer it, or every tier said nothing.
         Timeout: the request's own timeout is over.
         Exception: where no tier answered, what the last of them failed with.
     """
@@ -120,12 +133,27 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
 
     async def _route(self, cascade: Cascade, asked: Asked, given: Mapping[str, Any]) -> Routed:
         """The request's end, which is an answer."""
+        name, ended = cascade.settings.name, list[Routed]()
+        before = ENDED.set(ended)
+        try:
+            routed = await self._end(cascade, asked, given)
+            if routed.tier is None:
+                raise _unanswered(routed, asked, name)
+            return routed
+        except Exception as error:
+            if ended:
+                _tell(error, trail(ended[-1], cascade.settings.dollars), given)
+            raise
+        finally:
+            ENDED.reset(before)
+
+    async def _end(self, cascade: Cascade, asked: Asked, given: Mapping[str, Any]) -> Routed:
         name, metadata = cascade.settings.name, _metadata(given)
         try:
             async with asyncio.timeout(_seconds(given.get("timeout"))):
-                routed = await cascade.router.aroute(
+                return await cascade.router.aroute(
                     asked,
-                    key=str(metadata.get("key", given["logging_obj"].litellm_call_id)),
+                    key=_key(metadata) or given["logging_obj"].litellm_call_id,
                     context=metadata.get("context"),
                     budget=_budget(cascade.settings, metadata),
                 )
@@ -135,9 +163,6 @@ class Provider(litellm.CustomLLM):  # type: ignore[misc]
             raise _last(asked, name) from error
         except (BudgetError, ValueError) as error:
             raise _bad_request(str(error), name) from error
-        if routed.tier is None:
-            raise _unanswered(routed, asked, name)
-        return routed
 
 
 class _Loop:
@@ -155,7 +180,7 @@ class _Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="metaverify-litellm", daemon=True).start()
+                threading.Thread(target=_run, args=(self._loop,), name="metaverify-litellm", daemon=True).start()
             return self._loop
 
     def run(self, awaited: Coroutine[Any, Any, T]) -> T:
@@ -174,20 +199,43 @@ class _Loop:
             self.run(items.aclose())
 
 
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Goes on whatever a task raises: a `SystemExit` is that of its request, who waits for which is told."""
+    while not loop.is_closed():
+        with suppress(BaseException):
+            loop.run_forever()
+
+
 async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
 def _request(messages: list[Any], given: Mapping[str, Any]) -> Request:
-    return Request(
-        messages, {name: of for name, of in (given.get("optional_params") or {}).items() if name not in NOT_PASSED_ON}
-    )
+    params = {name: of for name, of in (given.get("optional_params") or {}).items() if name not in NOT_PASSED_ON}
+    headers = {name: of for name, of in (given.get("headers") or {}).items() if name.lower() not in WHO_ASKS}
+    return Request(messages, params | {"extra_headers": headers} if headers else params)
 
 
 def _metadata(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """A request's metadata, where LiteLLM puts them."""
     params = given.get("litellm_params") or {}
     return {**(params.get("litellm_metadata") or {}), **(params.get("metadata") or {})}
+
+
+def _key(metadata: Mapping[str, Any]) -> str | None:
+    """The request's id, None where it tells none.
+
+    Raises:
+        ValueError: it tells what is none.
+    """
+    told = metadata.get("key")
+    if told is None:
+        return None
+    key = str(told) if isinstance(told, str | int) and not isinstance(told, bool) else ""
+    if not 0 < len(key) <= LONGEST_KEY:
+        shown = f"a text of {len(key)} letters" if key else repr(told)[:LONGEST_KEY]
+        raise ValueError(f"metadata.key is {shown}; give a text of 1 to {LONGEST_KEY} letters, or none")
+    return key
 
 
 def _budget(settings: CascadeSettings, metadata: Mapping[str, Any]) -> float | None:
@@ -203,9 +251,12 @@ def _budget(settings: CascadeSettings, metadata: Mapping[str, Any]) -> float | N
     if asked is None:
         return allowed
     try:
-        budget = float(asked)  # OpenAI's clients send metadata as texts
-    except (TypeError, ValueError):
-        raise ValueError(f"metadata.budget is {asked!r}; give a mean cost per request, a number") from None
+        budget = math.nan if isinstance(asked, bool) else float(asked)  # OpenAI's clients send metadata as texts
+    except (TypeError, ValueError, OverflowError):
+        budget = math.nan
+    if not math.isfinite(budget):
+        shown = repr(asked)[:LONGEST_KEY]
+        raise ValueError(f"metadata.budget is {shown}; give a mean cost per request, a finite number")
     if allowed is not None and not budget <= allowed:
         raise ValueError(f"metadata.budget is {budget:g}, above the {allowed:g} that {owner!r} may spend; ask for less")
     return budget
@@ -223,6 +274,15 @@ def _bad_request(message: str, model: str) -> Exception:
     return litellm.BadRequestError(message, model, "metaverify")  # type: ignore[no-any-return]
 
 
+def _tell(error: Exception, told: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Tells client and callbacks what was bought of which no answer came."""
+    error.metaverify = told  # type: ignore[attr-defined]
+    error.headers = {COST_HEADER: f"{told['dollars']:.12g}"}  # type: ignore[attr-defined]
+    bill = getattr(given.get("logging_obj"), "record_partial_usage_for_failure", None)
+    if bill is not None and told["dollars"] > 0.0:
+        bill(litellm.Usage(), told["dollars"])
+
+
 def _last(asked: Asked, model: str) -> Exception:
     """What the last tier failed with."""
     if asked.errors:
@@ -232,12 +292,17 @@ def _last(asked: Asked, model: str) -> Exception:
 
 def _unanswered(routed: Routed, asked: Asked, model: str) -> Exception:
     """Why a request ends without an answer."""
-    reason = routed.steps[-1].reason
-    if reason == "budget" or "budget" in routed.reasons:
+    reason, reasons = routed.steps[-1].reason, routed.reasons
+    if "budget" in reasons or ("cap" in reasons and not asked.errors):
         return litellm.RateLimitError("nothing is left of what may be spent", "metaverify", model)  # type: ignore[no-any-return]
-    if reason:
+    if not reason:
+        return _unprocessable("the policy hands this request over to a person rather than answer it", model)
+    if asked.errors or "timeout" in reasons:
         return _last(asked, model)
+    return _unprocessable("every tier that could be called gave an empty answer", model)
+
+
+def _unprocessable(message: str, model: str) -> Exception:
+    """Something that comes out the same however often it is asked, so that nobody asks again."""
     response = httpx.Response(422, request=httpx.Request("POST", "https://metaverify"))
-    return litellm.UnprocessableEntityError(  # type: ignore[no-any-return]
-        "the policy hands this request over to a person rather than answer it", model, "metaverify", response
-    )
+    return litellm.UnprocessableEntityError(message, model, "metaverify", response)  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,23 +42,67 @@ class Model:
     async def complete(self, messages: Sequence[Any], **params: Any) -> Any:
         """LiteLLM's response to these messages; parameters go before the model's own.
 
+        It is not tried again unless the model's own parameters say so: whoever asks has another way out.
+
         Raises:
             Exception: whatever LiteLLM raises.
         """
         import litellm  # seconds, so not before it is used
 
-        return await litellm.acompletion(**{**self.litellm_params, **params, **self._address()}, messages=[*messages])
+        tries = {} if RETRIES & self.litellm_params.keys() else dict.fromkeys(RETRIES, 0)
+        asked = {**tries, **self.litellm_params, **params, **self._address()}
+        if params.get("extra_headers"):
+            asked["extra_headers"] = params["extra_headers"] | (self.litellm_params.get("extra_headers") or {})
+        return await litellm.acompletion(**asked | self._prices(), messages=[*messages])
 
     def _address(self) -> dict[str, Any]:
         """Which model it is and where; no client chooses that."""
         return {name: self.litellm_params[name] for name in _ADDRESS if name in self.litellm_params}
 
+    def _prices(self) -> dict[str, Any]:
+        """The model's own prices, by an id that stands for them in LiteLLM's table.
+
+        In a call it would put them under the model's name, for everybody who asks that model.
+        """
+        import litellm
+        from litellm.types.utils import CustomPricingLiteLLMParams
+
+        told = {name: self.litellm_params.get(name) for name in CustomPricingLiteLLMParams.model_fields}
+        own = {name: price for name, price in told.items() if price is not None}
+        if not (own.keys() >= PER_TOKEN or own.keys() & PER_SECOND):  # by which LiteLLM does not charge
+            return {}
+        address = self._address()
+        provider = litellm.get_llm_provider(address["model"], *map(address.get, _OF_PROVIDER))[1]
+        name = f"{provider}/{hashlib.sha256(repr([*own.items()]).encode()).hexdigest()}"
+        if name not in litellm.model_cost:
+            cached = dict.fromkeys(CACHED, own.get("input_cost_per_token"))
+            litellm.register_model({name: {"litellm_provider": provider, **cached, **own}})
+        metadata = self.litellm_params.get("litellm_metadata") or {}
+        return dict.fromkeys(own) | {"litellm_metadata": {**metadata, "model_info": {"id": name, **own}}}
+
+    def dollars_per_token(self) -> float | None:
+        """Dollars for a token of the prompt and one of the answer together: its own prices, else LiteLLM's; None where
+        neither knows."""
+        import litellm
+
+        model = str(self.litellm_params["model"])
+        listed = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+        told = [self.litellm_params.get(name, listed.get(name)) for name in PER_TOKEN]
+        return math.fsum(told) if all(isinstance(price, int | float) for price in told) else None
+
     def cost(self, response: Any) -> float | None:
-        """What a response cost in the policy's unit; None where LiteLLM does not know the model's price."""
-        paid = (getattr(response, "_hidden_params", None) or {}).get("response_cost")
+        """What a response cost in the policy's unit: nothing out of a cache, None where nobody knows the price."""
+        told = getattr(response, "_hidden_params", None) or {}
+        paid = 0.0 if told.get("cache_hit") is True else told.get("response_cost")
         return paid / self.dollars if isinstance(paid, int | float) and math.isfinite(paid) else None
 
 
+RETRIES = frozenset({"max_retries", "num_retries"})
+PER_TOKEN = frozenset({"input_cost_per_token", "output_cost_per_token"})
+PER_SECOND = frozenset({"cost_per_second", "input_cost_per_second", "output_cost_per_second"})
+CACHED = ("cache_read_input_token_cost", "cache_creation_input_token_cost")
+
+_OF_PROVIDER = ("custom_llm_provider", "api_base", "api_key")
 _ADDRESS = ("model", "api_base", "base_url", "api_key", "api_version", "custom_llm_provider", "mock_response")
 
 

@@ -112,7 +112,7 @@ class _Table:
 
     def fault(self, key: str, told: Any, way_out: str) -> SettingsError:
         where = ".".join(filter(None, [self.place, key]))
-        return SettingsError(f"{self.file.name}: {where} is {told!r}; {way_out}")
+        return SettingsError(f"{self.file.name}: {where} is {_shown(told)}; {way_out}")
 
     def take(self, key: str) -> Any:
         self.known.append(key)
@@ -194,11 +194,7 @@ def _cascade(name: str, table: _Table) -> CascadeSettings:
 
 
 def _tier(table: _Table) -> TierSettings:
-    params = table.take("litellm_params")
-    if params is not None:
-        if not isinstance(params, dict) or not isinstance(params.get("model"), str):
-            raise table.fault("litellm_params", params, 'give at least { model = "provider/name" }')
-        params = _from_environment(params, table, "litellm_params")
+    params = _model(table)
     readings = {name: _reading(of) for name, of in table.tables("readings").items()}
     made = TierSettings(params, table.amount("timeout"), table.amount("dearest"), readings, table.texts("needs"))
     table.end()
@@ -210,8 +206,20 @@ def _reading(table: _Table) -> ReadingSettings:
     if verifier is None:
         raise SettingsError(f"{table.file.name}: {table.place} has no verifier; name one")
     timeout, dearest = table.amount("timeout"), table.amount("dearest")
+    model = _model(table)
     params = {key: _from_environment(told, table, key) for key, told in table.left.items()}
+    params |= {} if model is None else {"litellm_params": model}
     return ReadingSettings(verifier, params, timeout, dearest)
+
+
+def _model(table: _Table) -> dict[str, Any] | None:
+    """A model's parameters, with the keys from the environment."""
+    params = table.take("litellm_params")
+    if params is None:
+        return None
+    if not isinstance(params, dict) or not isinstance(params.get("model"), str):
+        raise table.fault("litellm_params", params, 'give at least { model = "provider/name" }')
+    return {name: _from_environment(told, table, f"litellm_params.{name}") for name, told in params.items()}
 
 
 def _from_environment(told: Any, table: _Table, key: str) -> Any:
@@ -224,6 +232,13 @@ def _from_environment(told: Any, table: _Table, key: str) -> Any:
             raise table.fault(key, told, f"set the environment variable {name}")
         return os.environ[name]
     return told
+
+
+def _shown(told: Any) -> str:
+    """What an error shows of a value: of what has parts not those, of which one may be a key."""
+    if isinstance(told, dict):
+        return f"a table of {', '.join(told)}" if told else "an empty table"
+    return "a list" if isinstance(told, list) else repr(told)
 
 
 def _or(told: float | None, otherwise: float) -> float:

@@ -3,8 +3,8 @@
 A verifier is any callable ``(tier, request, answer) -> Look``, plain or a coroutine function: ``tier`` is the tier's
 `Model`, ``request`` a `Request`, ``answer`` LiteLLM's response, None where a signal is read (``request.answers`` has
 the answers that it needs).  It returns the confidence in [0, 1], None where it has none, and what that cost in the
-policy's unit, None for the price in the policy's file.  Where it raises, or takes too long, the reading is missing and
-charged with its dearest price.
+policy's unit, None for the price in the policy's file.  Where it raises, takes too long or returns anything else, the
+reading is missing and charged with its dearest price.
 
 Three things that a verifier may have besides:
 
@@ -34,6 +34,7 @@ from urllib.error import HTTPError
 from metaverify.policies.integrations.models import Model, Request, answer_text, token_logprobs
 from metaverify.policies.names import did_you_mean
 from metaverify.policies.router import Look
+from metaverify.policies.threads import Threads
 
 __all__ = [
     "AnswerProbability",
@@ -44,6 +45,7 @@ __all__ = [
     "SelfVerification",
     "Verifier",
     "find_verifier",
+    "in_thread",
 ]
 
 Verifier = Callable[[Model, Request, Any], Any]
@@ -222,8 +224,8 @@ class SelfConsistency:
 class Judge:
     """Another model's grade of the answer.
 
-    Confidence: its number from 0 to 100, divided by 100.  Price: one call of the judge.  Missing where it writes no
-    such number.
+    Confidence: its number from 0 to 100, divided by 100; of 8/10, or 8 out of 10, that.  Price: one call of the judge.
+    Missing where it writes no such number.
     """
 
     model: Model
@@ -234,9 +236,9 @@ class Judge:
         """The reading of an answer."""
         messages = _about(request, answer, self.instruction)
         response = await self.model.complete(messages, temperature=0.0, max_tokens=self.max_tokens)
-        found = re.search(r"-?\d+(?:\.\d+)?", answer_text(response))
-        grade = float(found[0]) if found else math.nan
-        return Look(grade / 100.0 if 0.0 <= grade <= 100.0 else None, self.model.cost(response))
+        found = re.search(r"(-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(\d+(?:\.\d+)?))?", answer_text(response))
+        grade, most = (float(found[1]), float(found[2] or 100.0)) if found else (math.nan, 1.0)
+        return Look(grade / most if 0.0 <= grade <= most > 0.0 else None, self.model.cost(response))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ class HTTPVerifier:
         """The reading of an answer."""
         said = None if answer is None else answer.choices[0].message.model_dump(exclude_none=True)
         body = {"tier": tier.name, "messages": [*request.messages], "answer": said}
-        told = await asyncio.to_thread(self._post, json.dumps(body).encode())
+        told = await in_thread(self._post, json.dumps(body).encode())
         return Look(told["confidence"], told.get("cost"))
 
     def _post(self, body: bytes) -> Any:
@@ -275,6 +277,19 @@ class HTTPVerifier:
 
 
 LONGEST_REPLY = 1 << 20
+
+THREADS = Threads(256)
+"""Not asyncio's own, which are few and look up hosts for all else."""
+
+
+async def in_thread(job: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns that cannot be awaited; others go on meanwhile."""
+    future = THREADS.begin(partial(job, *args))
+    try:
+        return await asyncio.wrap_future(future)
+    finally:
+        THREADS.give_up(future)
+
 
 VERIFIERS: Mapping[str, Callable[..., Verifier]] = MappingProxyType(
     {

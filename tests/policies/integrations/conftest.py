@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -60,3 +62,29 @@ def mocked() -> Iterator[Any]:
     litellm.custom_provider_map = [{"provider": "mock", "custom_handler": mock}]
     yield mock
     litellm.custom_provider_map = before
+
+
+@pytest.fixture
+def api() -> Iterator[Callable[[bytes], tuple[str, list[bytes]]]]:
+    """Sends the same bytes to every request, and keeps the requests."""
+    servers = []
+
+    def serve(reply: bytes) -> tuple[str, list[bytes]]:
+        sent: list[bytes] = []
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                head = b"".join(iter(self.rfile.readline, b"\r\n"))
+                length = next(line for line in head.lower().splitlines() if line.startswith(b"content-length"))
+                sent.append(head + b"\r\n" + self.rfile.read(int(length.split()[1])))
+                self.wfile.write(reply)
+
+        made = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        servers.append(made)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{made.server_address[1]}/v1", sent
+
+    yield serve
+    for one in servers:
+        one.shutdown()
+        one.server_close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import threading
@@ -12,11 +13,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import litellm
+import openai
 import polars as pl
 import pytest
+from litellm.caching.caching import Cache
+from litellm.integrations.custom_logger import CustomLogger
 
 from metaverify.fitting.partial_fit import fit_partial
 from metaverify.policies.actions import Abstain, Accept, Call
@@ -25,7 +30,9 @@ from metaverify.policies.file import load_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
 from metaverify.policies.integrations.litellm import Provider, load_provider
 from metaverify.policies.integrations.settings import SettingsError
+from metaverify.policies.integrations.verifiers import HTTPVerifier
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
+from metaverify.policies.router import Look
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
@@ -33,6 +40,7 @@ from metaverify.simulators.partial_reader import read_partial_log
 from metaverify.simulators.reader import read_log
 
 from .cascades import COST, EASY, HARD, HIGH, LOW, MIDDLE, MIDDLING, cascade, outcome, write_settings
+from .https import ANSWER, REFUSAL, http
 from .mocks import Mock, prompt
 
 Serve = Callable[..., Provider]
@@ -194,6 +202,34 @@ def test_messages_tools_and_formats_reach_every_tier_as_they_are(serve: Serve, m
     assert response.choices[0].finish_reason == "tool_calls"
 
 
+def test_headers_reach_a_tier_but_for_those_that_say_who_asks(tmp_path: Path, mocked: Mock, api: Any) -> None:
+    url, sent = api(ANSWER)
+    more = 'extra_headers = { x-ours = "1", x-both = "ours" }'
+    one_tier(tmp_path, f'{{ model = "openai/none", api_base = "{url}", api_key = "k", {more} }}')
+    headers = {"x-theirs": "2", "x-both": "theirs", "Authorization": "Bearer other", "Host": "elsewhere"}
+    ask({}, extra_headers=headers)
+    head = sent[0].split(b"\r\n\r\n")[0].decode().lower().splitlines()
+    told = dict(line.split(": ", 1) for line in head[1:])
+    assert {name: told[name] for name in ("x-ours", "x-theirs", "x-both", "authorization")} == {
+        "x-ours": "1",
+        "x-theirs": "2",
+        "x-both": "ours",
+        "authorization": "bearer k",
+    }
+    assert told["host"] in url
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "user"])
+def test_what_litellm_takes_of_no_provider_of_ones_own_reaches_a_tier_where_it_is_allowed(
+    tmp_path: Path, mocked: Mock, api: Any, name: str
+) -> None:
+    url, sent = api(ANSWER)
+    allowed = f'allowed_openai_params = ["{name}"]'
+    one_tier(tmp_path, f'{{ model = "openai/none", api_base = "{url}", api_key = "k", {allowed} }}')
+    ask({}, **{name: "low", "allowed_openai_params": [name]})
+    assert json.loads(sent[0].split(b"\r\n\r\n")[1])[name] == "low"
+
+
 def test_a_call_of_a_tool_is_streamed_too(serve: Serve) -> None:
     serve()
     world = EASY | {"small": {"p": [0.9], "tool": "look_up"}}
@@ -205,13 +241,15 @@ def test_a_call_of_a_tool_is_streamed_too(serve: Serve) -> None:
     assert whole.choices[0].finish_reason == "tool_calls"
 
 
-@pytest.mark.parametrize("wanted", [True, None])
+@pytest.mark.parametrize("wanted", [True, False, None])
 @pytest.mark.parametrize("budget", [1, 40])
 def test_logprobs_are_told_where_a_client_asks_for_them(serve: Serve, wanted: bool | None, budget: int) -> None:
     serve()
-    given = {"logprobs": True} if wanted else {}
-    told = getattr(ask(EASY, **given).choices[0], "logprobs", None)
-    assert (told and len(told.content)) == (wanted and 2)
+    given = {} if wanted is None else {"logprobs": wanted}
+    whole = ask(EASY, **given)
+    assert {step["reason"] for step in whole.metaverify["trail"]} == {""}
+    told = getattr(whole.choices[0], "logprobs", None)
+    assert (len(told.content) if told else 0) == (2 if wanted else 0)
     chunks = [*ask(EASY, **given, stream=True, metadata={"budget": budget})]  # passed on at 1, streamed after all at 40
     passed = [getattr(choice, "logprobs", None) for chunk in chunks for choice in chunk.choices]
     assert [len(one.content) for one in passed if one is not None] == ([2] if wanted else [])
@@ -236,8 +274,15 @@ def test_a_request_turns_the_dial_for_itself(serve: Serve, budget: float, vertex
     ("metadata", "message"),
     [
         ({"budget": 0.5}, "budget 0.5 is below 1, the cost of the cheapest policy"),
-        ({"budget": float("nan")}, "budget nan is below 1"),
+        ({"budget": float("nan")}, "metadata.budget is nan; give a mean cost per request, a finite number"),
+        ({"budget": "1e400"}, "metadata.budget is '1e400'; give a mean cost"),
+        ({"budget": 10**400}, "metadata.budget is 1000"),
+        ({"budget": True}, "metadata.budget is True; give a mean cost"),
         ({"budget": "much"}, "metadata.budget is 'much'; give a mean cost per request"),
+        ({"key": "k" * 401}, "metadata.key is a text of 401 letters; give a text of 1 to 400 letters, or none"),
+        ({"key": ""}, "metadata.key is ''; give a text"),
+        ({"key": {"a": 1}}, "metadata.key is {'a': 1}; give a text"),
+        ({"key": True}, "metadata.key is True; give a text"),
         ({"budget": 7, "user_api_key_alias": "intern"}, "metadata.budget is 7, above the 6 that 'intern' may spend"),
         ({"context": {"task": "sums"}}, None),
         ({"context": 4}, "context 4 is neither a label nor the values"),
@@ -268,6 +313,27 @@ def test_a_budget_or_a_context_that_is_none_is_the_clients_fault(
 def test_a_key_has_a_budget_and_a_request_may_ask_for_less(serve: Serve, metadata: dict[str, Any], vertex: int) -> None:
     serve("budgets = { intern = 6.0, guests = 1.0 }")
     assert ask(HARD, metadata=metadata).metaverify["vertex"] == vertex
+
+
+@pytest.mark.parametrize(("told", "key"), [("k" * 400, "k" * 400), (17, "17"), (None, None)])
+def test_a_request_has_the_key_that_it_tells_or_litellms_id(serve: Serve, told: Any, key: str | None) -> None:
+    serve()
+    response = ask(EASY, metadata={"key": told}, litellm_call_id="call-17")
+    assert response.metaverify["key"] == (key or "call-17")
+
+
+def test_an_answer_out_of_litellms_cache_costs_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve()
+    monkeypatch.setattr(litellm, "cache", Cache())
+    tiers_alone = {"cache": {"no-cache": True, "no-store": True}}
+
+    async def three_times() -> list[Any]:
+        first = await aask(HARD, **tiers_alone)
+        await asyncio.sleep(0.2)  # LiteLLM stores in a task of its own
+        return [first, *[await aask(HARD, **tiers_alone, metadata={"budget": budget}) for budget in (40, 1)]]
+
+    told = [response.metaverify for response in asyncio.run(three_times())]
+    assert [(one["tier"], one["cost"]) for one in told] == [("large", 113.0), ("large", 0.0), ("small", 0.0)]
 
 
 def test_a_cascade_that_is_not_there_is_the_clients_fault(serve: Serve) -> None:
@@ -335,6 +401,41 @@ def test_a_verifier_that_tells_no_confidence_is_missing_and_never_sure(
     assert counted == ({"invalid": 1} if confidence in ("sure", True) else {})
 
 
+def one_tier(folder: Path, params: str, more: str = "") -> Provider:
+    """A cascade of one model with these parameters."""
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    policy = Policy((Tier("small", 1.0),), nodes, (Vertex(0.0, 1.0, 0.9, 0),), OperatingPoint(0, 0, 0.0))
+    save_policy(policy, folder / "policy.json")
+    path = folder / "cascades.toml"
+    path.write_text(f'[support]\npolicy = "policy.json"\n{more}\n[support.tiers.small]\nlitellm_params = {params}\n')
+    provider = load_provider(path)
+    litellm.custom_provider_map.append({"provider": "metaverify", "custom_handler": provider})
+    return provider
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "mistral"])
+@pytest.mark.parametrize(
+    ("reply", "cost"),
+    [
+        *((http(status, REFUSAL), 0.0) for status in (400, 401, 404, 429, 500, 503)),
+        (None, 0.0),  # nobody listens
+        (b"", 1.0),  # closed once the request was read
+        (http(200, b'{"id":', length=500), 1.0),
+        (http(200, b"<html>So.</html>", b"text/html"), 1.0),
+        (http(200, b"{}"), 1.0),
+    ],
+)
+def test_a_refusal_costs_nothing_and_what_may_be_billed_the_dearest_price(
+    tmp_path: Path, mocked: Mock, api: Any, provider: str, reply: bytes | None, cost: float
+) -> None:
+    url = "http://127.0.0.1:9/v1" if reply is None else api(reply)[0]
+    at = url if provider != "anthropic" else url.removesuffix("/v1")
+    one_tier(tmp_path, f'{{ model = "{provider}/none", api_base = "{at}", api_key = "k" }}')
+    with pytest.raises(openai.APIError) as failed:
+        ask({})
+    assert failed.value.metaverify["cost"] == cost  # type: ignore[attr-defined]
+
+
 def test_where_no_tier_answers_the_last_failure_is_told(serve: Serve) -> None:
     serve(small=0.2, medium=0.2, large=0.2)
     nobody = {tier: {"fail": "rate"} for tier in ("small", "medium", "large")}
@@ -346,6 +447,75 @@ def test_where_no_tier_answers_the_last_failure_is_told(serve: Serve) -> None:
     hanging = {tier: {"wait": 9} for tier in ("small", "medium", "large")}
     with pytest.raises(litellm.Timeout):
         ask(hanging, num_retries=0)
+
+
+NOBODY = ("small", "medium", "large")
+
+
+class Bills(CustomLogger):  # type: ignore[misc]
+    """What LiteLLM tells its callbacks of requests of cascades that fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[float] = []
+
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        if kwargs["custom_llm_provider"] == "metaverify":
+            self.told.append(kwargs["standard_logging_object"]["response_cost"])
+
+
+@pytest.mark.parametrize(
+    ("world", "given", "error", "message", "cost"),
+    [
+        ({of: {"text": ""} for of in NOBODY}, {}, litellm.UnprocessableEntityError, "gave an empty answer", 111.0),
+        (HARD | {of: {"text": "", "fail_late": "timeout"} for of in NOBODY}, {}, litellm.Timeout, "too late", 111.0),
+        ({"small": {"wait": 9}}, {"timeout": 0.2}, litellm.Timeout, "took too long", 1.0),
+        ({of: {"fail": "rate"} for of in NOBODY}, {}, litellm.RateLimitError, "too many", 0.0),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_bought_of_which_no_answer_came_is_told(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    world: dict[str, Any],
+    given: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    cost: float,
+    stream: bool,
+) -> None:
+    serve()
+    bills = Bills()
+    for name in ("callbacks", "failure_callback", "_async_failure_callback"):
+        monkeypatch.setattr(litellm, name, [bills] if name == "callbacks" else [])
+
+    async def whole() -> None:
+        came = await aask(world, stream=stream, **given)
+        assert stream, "it is only a stream that fails later"
+        _ = [chunk async for chunk in came]
+
+    async def fail() -> Any:
+        with pytest.raises((error, litellm.exceptions.MidStreamFallbackError), match=message) as failed:
+            await whole()
+        async with asyncio.timeout(10.0):
+            while not bills.told:
+                await asyncio.sleep(0.01)
+        return failed.value
+
+    failed = asyncio.run(fail())
+    told = getattr(failed, "original_exception", failed).metaverify
+    assert (told["tier"], told["cost"]) == (None, pytest.approx(cost))
+    assert sum(step["cost"] for step in told["trail"]) == pytest.approx(cost)
+    assert bills.told == [pytest.approx(cost / 1000)]
+
+
+def test_where_the_cap_leaves_nothing_a_429_says_so(serve: Serve) -> None:
+    serve("cap = 0.5")
+    with pytest.raises(litellm.RateLimitError, match="nothing is left") as failed:
+        ask(EASY, num_retries=0)
+    assert failed.value.metaverify["cost"] == 0.0
 
 
 def test_the_requests_own_time_ends_it(serve: Serve) -> None:
@@ -530,6 +700,9 @@ def test_a_policy_that_hands_over_ends_in_an_error_that_is_not_tried_again(tmp_p
     assert ask({"small": {"p": [0.9]}}).metaverify["tier"] == "small"
     with pytest.raises(litellm.UnprocessableEntityError, match="hands this request over to a person"):
         ask({"small": {"p": [0.1]}})
+    with pytest.raises(litellm.UnprocessableEntityError) as failed:
+        ask({"small": {"p": [0.1]}})
+    assert (failed.value.metaverify["cost"], failed.value.headers) == (1.0, {"x-metaverify-cost": "0.001"})
 
 
 OURS = """
@@ -550,6 +723,21 @@ def broken(tier, request, answer):
     raise ValueError
 
 broken.with_answer = True
+
+def ending(tier, request, answer):
+    raise SystemExit(3)
+
+def interrupting(tier, request, answer):
+    raise KeyboardInterrupt
+
+async def ending_itself(tier, request, answer):
+    raise SystemExit(3)
+
+def nothing(tier, request, answer):
+    pass
+
+def bare(tier, request, answer):
+    return 0.9
 """
 
 
@@ -577,7 +765,18 @@ def test_a_verifier_that_cannot_be_awaited_holds_nobody_up(
     assert sys.path.count(str(tmp_path)) == 0
 
 
-@pytest.mark.parametrize(("verifier", "cost", "reason"), [("refusing", 101.25, "closed"), ("broken", 101.0, "")])
+@pytest.mark.parametrize(
+    ("verifier", "cost", "reason"),
+    [
+        ("refusing", 101.25, "closed"),
+        ("broken", 101.0, ""),
+        ("ending", 101.5, "SystemExit"),
+        ("interrupting", 101.5, "KeyboardInterrupt"),
+        ("ending_itself", 101.5, "SystemExit"),
+        ("nothing", 101.5, "TypeError"),
+        ("bare", 101.5, "TypeError"),
+    ],
+)
 def test_a_verifier_of_ones_own_that_fails_is_missing(
     tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch, verifier: str, cost: float, reason: str
 ) -> None:
@@ -589,6 +788,55 @@ def test_a_verifier_of_ones_own_that_fails_is_missing(
     told = ask({}).metaverify
     assert (told["tier"], told["cost"]) == ("large", pytest.approx(cost))
     assert [step["reason"] for step in told["trail"] if step["reason"]] == ([reason] if reason else [])
+
+
+def test_a_verifier_that_ends_the_loop_ends_only_its_own_request(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = serve()
+
+    async def end(*_: object, **__: object) -> None:
+        raise SystemExit(3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provider, "acompletion", end)
+        with pytest.raises(SystemExit):
+            provider.completion("support", [])
+    assert ask(EASY).metaverify["tier"] == "small"
+
+
+@pytest.mark.parametrize("kind", ["plain", "http"])
+def test_verifiers_that_wait_hold_up_neither_each_other_nor_those_who_ask_none(
+    tmp_path: Path, mocked: Mock, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked: list[Any] = []
+    gate = threading.Event()
+
+    def wait(*told: Any) -> Any:
+        asked.append(told)
+        gate.wait(30.0)
+        return Look(0.9, 0.5) if kind == "plain" else {"confidence": 0.9, "cost": 0.5}
+
+    ours = ModuleType("ours")
+    ours.wait = wait  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ours", ours)
+    monkeypatch.setattr(HTTPVerifier, "_post", wait)
+    how = 'verifier = "ours:wait"' if kind == "plain" else 'verifier = "http", url = "http://127.0.0.1:9/"'
+    small = Tier("small", 1.0, (Reading("sure", 0.5, (0.5,), (1, 1, 0)),))
+    nodes = (Ask("small", 1), Read("small", "sure", (0.5,), (2, 3), 2), *ENDS)
+    two_tiers(tmp_path, f"readings.sure = {{ {how} }}", nodes, small)
+    many = min(32, (os.cpu_count() or 1) + 4) + 4  # more than asyncio has threads
+
+    async def all_at_once() -> None:
+        requests = [asyncio.create_task(aask({})) for _ in range(many)]
+        try:
+            async with asyncio.timeout(10.0):
+                while len(asked) < many:
+                    await asyncio.sleep(0.01)
+                await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+        finally:
+            gate.set()
+        assert [(await request).metaverify["tier"] for request in requests] == ["small"] * many
+
+    asyncio.run(all_at_once())
 
 
 def test_parts_of_a_fused_reading_are_read_and_the_sum_is_not(tmp_path: Path, mocked: Mock) -> None:
@@ -603,6 +851,50 @@ readings.b = { verifier = "answer_probability", aggregate = "min" }
     two_tiers(tmp_path, reading, nodes, Tier("small", 1.0, readings))
     assert ask({"small": {"p": [0.9, 0.8]}}).metaverify["tier"] == "small"  # .4 + .4
     assert ask({"small": {"p": [0.9, 0.4]}}).metaverify["tier"] == "large"  # .4 + .1
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if text in record.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("per_token", "dollars", "start", "call"),  # a call has one token of prompt, which is free, and ten of answer
+    [
+        (1e-4, 1e-3, False, False),
+        (0.9e-3, 1e-3, False, False),
+        (1.1e-3, 1e-3, True, False),  # no call costs less than a token
+        (1.1e-3, 1.0, False, False),
+        (0.9e-9, 1e-3, True, False),  # and none has more than a million
+        (0.9e-6, 1e-3, False, True),
+        (1.1e-6, 1e-3, False, False),
+        (0.9e-6, 1e-6, False, False),
+        (0.0, 1e-3, False, False),
+    ],
+)
+def test_a_price_that_is_far_from_what_a_call_costs_is_told_once(
+    tmp_path: Path,
+    mocked: Mock,
+    caplog: pytest.LogCaptureFixture,
+    per_token: float,
+    dollars: float,
+    start: bool,
+    call: bool,
+) -> None:
+    with caplog.at_level("WARNING", "metaverify"):
+        one_tier(
+            tmp_path,
+            f'{{ model = "mock/small", input_cost_per_token = 0.0, output_cost_per_token = {per_token} }}',
+            f"dollars = {dollars}",
+        )
+        at_start = warnings_of(caplog, "set dollars to what a unit")
+        caplog.clear()
+        for _ in range(2):
+            ask({})
+        at_call = warnings_of(caplog, "set dollars to what a unit")
+    assert (len(at_start), len(at_call)) == (start, call)
+    for message in at_start + at_call:
+        assert f"a call of small costs 1, which is {dollars:g} dollars" in message
+        assert f"{per_token if start else 10 * per_token:g} dollars" in message
 
 
 def test_metrics_are_told_in_prometheus_format(serve: Serve) -> None:

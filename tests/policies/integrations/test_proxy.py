@@ -141,6 +141,12 @@ def test_where_no_tier_answers_the_status_is_the_last_tiers(proxy: Proxy) -> Non
 
 
 @pytest.mark.slow
+def test_where_no_tier_says_anything_the_error_tells_the_cost_and_is_not_tried_again(proxy: Proxy) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="gave an empty answer") as failed:
+        ask(proxy.client(), {of: {"text": ""} for of in ("small", "medium", "large")})
+    assert float(failed.value.response.headers["x-metaverify-cost"]) == pytest.approx(0.111)
+
+
 def test_two_hundred_requests_at_once_with_reloads_follow_one_policy_each(proxy: Proxy) -> None:
     cuts = {serial: 0.05 + 0.1 * serial for serial in range(1, 10)}
     revisions: dict[int, Policy] = {serial: cascade(serial=serial, cut=cut) for serial, cut in cuts.items()}

@@ -47,6 +47,23 @@ def test_keys_come_from_the_environment_and_are_not_shown(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ('litellm_params = { modle = "mock/large", api_key = "sk-secret" }', "a table of modle, api_key; give at"),
+        ('litellm_params = ["sk-secret"]', "a list; give at least"),
+        ('timeout = { api_key = "sk-secret" }', "a table of api_key; give a number above 0"),
+        ('readings.j = { verifier = "v", litellm_params = { api_key = "sk-secret" } }', "a table of api_key; give at"),
+        ("timeout = {}", "an empty table; give a number above 0"),
+    ],
+)
+def test_what_may_be_a_key_is_not_shown_in_errors(tmp_path: Path, told: str, shown: str) -> None:
+    text = f"[support]\npolicy = 'p.json'\n[support.tiers.large]\n{told}\n"
+    with pytest.raises(SettingsError, match=rf"support\.tiers\.large.* is {shown}") as refused:
+        read_settings(write(tmp_path, text))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (WHOLE, "", r"cascades\.toml has no cascade; give it a table such as \[support\]"),

@@ -156,9 +156,12 @@ def test_an_answer_without_text_has_no_consistency() -> None:
 
 @pytest.mark.parametrize(
     ("said", "confidence"),
-    [("85", 0.85), ("Grade: 7.5", 0.075), ("0", 0.0), ("100%", 1.0), ("101", None), ("-5", None), ("fine", None)],
+    [
+        *[("85", 0.85), ("Grade: 7.5", 0.075), ("0", 0.0), ("100%", 1.0), ("101", None), ("-5", None), ("fine", None)],
+        *[("8/10", 0.8), ("**85 / 100**", 0.85), ("3 out of 4", 0.75), ("0/5", 0.0), ("11/10", None), ("0/0", None)],
+    ],
 )
-def test_a_judges_grade_is_a_hundredth_of_its_number(said: str, confidence: float | None) -> None:
+def test_a_judges_grade_is_a_hundredth_of_its_number_or_its_fraction(said: str, confidence: float | None) -> None:
     look = read(Judge(Scripted([said])), Scripted([]))
     assert look.confidence == (None if confidence is None else pytest.approx(confidence))
     assert look.cost == 1.0
