@@ -16,7 +16,7 @@ from metaverify.policies.policy import Policy
 from metaverify.simulators.cells import Cells, Place
 from metaverify.simulators.checks import Check, UnforeseenError, checks_of, refuse, sound
 from metaverify.simulators.columns import NO_SIGNALS, Signals, reading_column
-from metaverify.simulators.counts import Counts, labels_of
+from metaverify.simulators.counts import Counts, labels_of, rows_of
 from metaverify.simulators.engines import BATCH, collected, with_batches
 from metaverify.simulators.expressions import Expr, amount_columns, context_columns, context_values, digit_columns
 from metaverify.simulators.files import told_as_log_errors
@@ -140,10 +140,8 @@ def as_log(source: Source) -> ReplayLog:
     Raises:
         LogError: as `read_log` or `count`.
     """
-    if isinstance(source, ReplayLog):
-        return source
-    if isinstance(source, Counts):
-        return source.log()
+    if isinstance(source, ReplayLog | Counts):
+        return rows_of(source)
     if isinstance(source, str | os.PathLike) and not is_glob(source):
         return read_log(source)
     return count(source).log()
