@@ -360,8 +360,11 @@ def _part_of_log(name: str, log: ReplayLog) -> Part:
 _NUMBERS = "give numbers, or write the log as a file, of which texts are read too"
 
 
+_TOLD_VARIOUSLY = (nw.Float64, nw.Float32, nw.Decimal, nw.Datetime, nw.Duration, nw.Time, nw.Binary, nw.Unknown)
+
+
 def _check_types(part: Part, schema: nw.Schema) -> None:
-    """Make sure that what is summed is numbers, and what is a label is no decimal number."""
+    """Make sure that what is summed is numbers, and what is a label or an id is the same text in every engine."""
     numeric = [reading.confidence for _, reading, _ in part.readings()]
     numeric += [column for column in part.prices().values() if isinstance(column, str)]
     numeric += [*part.context_cuts, *([] if part.weight is None else [part.weight])]
@@ -370,7 +373,14 @@ def _check_types(part: Part, schema: nw.Schema) -> None:
             raise LogError("E_TYPE", f"{part.name}: {column} holds {schema[column]}, not numbers; {_NUMBERS}")
     labels = [column for column in part.context if column not in part.context_cuts]
     for column in [*labels, *([] if part.identity is None else [part.identity])]:
-        if schema[column].is_float() or schema[column].is_nested():
+        kind = schema[column]
+        if (
+            isinstance(kind, _TOLD_VARIOUSLY)
+            or kind.is_nested()
+            or (kind == nw.Boolean and column == part.identity and column not in labels)
+        ):
             raise LogError(
-                "E_TYPE", f"{part.name}: {column} holds {schema[column]}; give texts or whole numbers, which are names"
+                "E_TYPE",
+                f"{part.name}: {column} holds {type(kind).__name__}, of which engines make different texts; give texts "
+                "or whole numbers, which are names",
             )
