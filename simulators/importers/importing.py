@@ -108,7 +108,16 @@ def import_log(
         job = _Job(importer, sources, columns, work, rows, progress)
         return job.run(target, importer.whole if whole is None else whole)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, to the end also where that is interrupted."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _folder(target: Path) -> Path:
