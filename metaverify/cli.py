@@ -4,6 +4,7 @@ broken off by SIGTERM."""
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -43,6 +44,9 @@ COMMANDS = {
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SQLITE_FULL = "database or disk is full"
+
 TERMINATED = 128 + 15  # the exit code of what SIGTERM ended
 
 EXTRA = "this command needs the extra `fit`: pip install 'metaverify[fit]'"
@@ -59,6 +63,7 @@ def _run(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets the rest
+    options = argparse.Namespace()
     try:
         options = _parser().parse_args(argv)
         spare_inputs(options)
@@ -72,7 +77,11 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         return _fail(f"{EXTRA} (it brings {error.name})")
     except (ValueError, TypeError, MemoryError, OSError, ImportError) as error:
-        return _fail(_text(error))
+        return _fail(_text(error, options))
+    except Exception as error:
+        if (full := _full(error)) is None:
+            raise
+        return _fail(_unwritten(_places(options), full))
     return 0
 
 
@@ -156,7 +165,23 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _text(error: Exception) -> str:
+def _text(error: Exception, options: argparse.Namespace) -> str:
+    if isinstance(error, OSError) and (full := _full(error)) is not None:
+        return _unwritten(_places(options) if error.filename is None else [str(error.filename)], full)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _full(error: Exception) -> str | None:
+    """Why there is no room for a file, if that is what an error of whatever library says."""
+    return next((words for words in (*map(os.strerror, FULL), SQLITE_FULL) if words in str(error)), None)
+
+
+def _places(options: argparse.Namespace) -> list[str]:
+    """Where a command was told to write."""
+    return [of for name in ("out", "resume", "plots", "storage") if (of := getattr(options, name, None)) is not None]
+
+
+def _unwritten(places: Sequence[str], why: str) -> str:
+    return f"{' or '.join(map(str, places)) or 'a file'} cannot be written: {why}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from metaverify.simulators.files import check_suffix, write_pieces
+from metaverify.simulators.files import check_suffix, told_where_full, write_pieces
 from metaverify.simulators.importers.importer import Importer, find_importer
 from metaverify.simulators.importers.mapping import Columns, MisfitError, meets
 from metaverify.simulators.importers.runs import Runs
@@ -106,7 +106,8 @@ def import_log(
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=_folder(target)))
     try:
         job = _Job(importer, sources, columns, work, rows, progress)
-        return job.run(target, importer.whole if whole is None else whole)
+        with told_where_full(target):
+            return job.run(target, importer.whole if whole is None else whole)
     finally:
         _remove(work)
 
