@@ -21,6 +21,7 @@ from metaverify.fitting.bounds import TESTS, least, mean_kept_by_the_next, units
 from metaverify.policies.certificate import BEYOND, Certificate, Level, Promise
 from metaverify.policies.graph import Ask, Poll, Read, Stop, successors
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex, point_at_budget
+from metaverify.simulators.counts import Counts, rows_of
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint_queries
 from metaverify.simulators.overlap import overlapping, shared_rows
 from metaverify.simulators.replay import check_match, route
@@ -105,12 +106,13 @@ class Terms:
             raise ValueError("looks are kept apart by an e-process, which is finite-sample; leave the level out")
 
 
-def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Terms()) -> Policy:
+def certify(policy: Policy, *counted: ReplayLog | Counts, budget: float, terms: Terms = Terms()) -> Policy:
     """The policy with its dial at the dearest point that certainly keeps the budget, and the certificate.
 
     Args:
         policy: as `fit` made it.
-        logs: queries that it was not fitted on; what was correct is not looked at, and need not be known.
+        counted: logs, or their counts, of queries that it was not fitted on; what was correct is not looked at, and
+            need not be known.
         budget: what the expected cost of a query must not exceed, or the mean cost of the next ones.
         terms: how surely, and by which test.
 
@@ -122,6 +124,7 @@ def certify(policy: Policy, *logs: ReplayLog, budget: float, terms: Terms = Term
     """
     if not 0.0 < budget < math.inf:
         raise ValueError(f"budget is {budget}; give a finite mean cost above 0")
+    logs = [rows_of(log) for log in counted]
     for log in logs:
         check_match(policy, log)
         _check_unseen(policy, log)

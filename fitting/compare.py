@@ -29,6 +29,7 @@ from metaverify.fitting.methods import BY_CONTEXT, USUAL, Method, Way, named_met
 from metaverify.fitting.trial import Failed, Fold, Trial, run_trial
 from metaverify.policies.policy import BudgetError
 from metaverify.simulators.bootstrap import RESAMPLES, estimate, group_members, holm, p_value, resample
+from metaverify.simulators.counts import Counts, rows_of
 from metaverify.simulators.inspection import inspect_log
 from metaverify.simulators.log import LogError, ReplayLog, fingerprint, fingerprint_queries
 from metaverify.simulators.outcome import LEVEL, Estimate, mean_with_interval
@@ -51,7 +52,7 @@ BINS = 10  # of a calibration curve
 
 
 def compare(
-    log: ReplayLog,
+    log: ReplayLog | Counts,
     methods: Mapping[str, Way] | Iterable[str] | None = None,
     *,
     budgets: Sequence[float] | None = None,
@@ -70,7 +71,7 @@ def compare(
     the caller's joblib ``parallel_config``; the result is the same whatever that is.
 
     Args:
-        log: what to learn from and to route; row order does not matter.
+        log: what to learn from and to route, or its counts; row order does not matter.
         methods: their names (see `known_methods`), or learners and callables by name.  A callable takes a log, and
             ``budget`` if it wants to, and returns a policy.
         budgets: mean costs per query; where not given, ten from the cheapest tier to the dearest, each the same number
@@ -97,7 +98,7 @@ def compare(
     if folds < 2 or repeats < 1 or seed < 0 or resamples < 2:
         given = f"folds is {folds}, repeats {repeats}, seed {seed} and resamples {resamples}"
         raise ValueError(f"{given}; give at least 2, 1, 0 and 2")
-    rows = log.by_id()
+    rows = rows_of(log).by_id()
     grid = _budgets(rows, budgets)
     every = [Method(name, way) for name, way in _ways(methods, by_context=rows.contexts is not None).items()]
     divisions = [Fold(at, folds, seed + repeat, grid) for repeat in range(repeats) for at in range(folds)]

@@ -1,12 +1,16 @@
-"""The command line: results on stdout, messages on stderr; exit 0 done, 1 could not be done, 2 wrong use."""
+"""The command line: results on stdout, messages on stderr; exit 0 done, 1 could not be done, 2 wrong use, 143
+broken off by SIGTERM."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any
@@ -40,14 +44,26 @@ COMMANDS = {
 }
 """What each command is for; how is in its module of `metaverify.commands`."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SQLITE_FULL = "database or disk is full"
+
+TERMINATED = 128 + 15  # the exit code of what SIGTERM ended
+
 EXTRA = "this command needs the extra `fit`: pip install 'metaverify[fit]'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.  SIGTERM ends it as Ctrl-C does, with 143 where it is broken off."""
+    with _ended_by_sigterm() as told:
+        code = _run(argv)
+    return TERMINATED if told and code else code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter gets the rest
+    options = argparse.Namespace()
     try:
         options = _parser().parse_args(argv)
         spare_inputs(options)
@@ -61,8 +77,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{EXTRA} (it brings {error.name})")
     except (ValueError, TypeError, MemoryError, OSError, ImportError) as error:
-        return _fail(_text(error))
+        return _fail(_text(error, options))
+    except Exception as error:
+        if (full := _full(error)) is None:
+            raise
+        return _fail(_unwritten(_places(options), full))
     return 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[list[int]]:
+    """Inside, SIGTERM is passed on as SIGINT, so that whatever cleans up after the one does after the other; the list
+    is empty until it came.
+
+    What ignores SIGTERM, or has a handler for it, keeps that.
+    """
+    told: list[int] = []
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != own:  # a forked child, which is ended as ever
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        told.append(number)
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):  # as in a shell's background
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    try:
+        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread, to which signals come
+        ours = False
+    try:
+        yield told
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,7 +165,23 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _text(error: Exception) -> str:
+def _text(error: Exception, options: argparse.Namespace) -> str:
+    if isinstance(error, OSError) and (full := _full(error)) is not None:
+        return _unwritten(_places(options) if error.filename is None else [str(error.filename)], full)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _full(error: Exception) -> str | None:
+    """Why there is no room for a file, if that is what an error of whatever library says."""
+    return next((words for words in (*map(os.strerror, FULL), SQLITE_FULL) if words in str(error)), None)
+
+
+def _places(options: argparse.Namespace) -> list[str]:
+    """Where a command was told to write."""
+    return [of for name in ("out", "resume", "plots", "storage") if (of := getattr(options, name, None)) is not None]
+
+
+def _unwritten(places: Sequence[str], why: str) -> str:
+    return f"{' or '.join(map(str, places)) or 'a file'} cannot be written: {why}"

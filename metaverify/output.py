@@ -55,10 +55,26 @@ def spare_inputs(options: Namespace) -> None:
     if out is None:
         return
     for name, value in vars(options).items():
-        if isinstance(value, str) and name not in ("out", getattr(options, "in_place", "")):
-            for written in (out, f"{out}.sig"):
-                if _same_file(value, written):
-                    raise ValueError(f"-o {out} would replace {value}, which is read; name another file")
+        if name not in ("out", getattr(options, "in_place", "")):
+            for read in _files_of(value):
+                if any(_same_file(read, written) for written in (out, f"{out}.sig")):
+                    raise ValueError(f"-o {out} would replace {read}, which is read; name another file")
+
+
+def _files_of(value: object) -> Iterator[str]:
+    """The files that an option may name: by itself or in a list, as TIER=FILE, or by a pattern."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _files_of(each)
+    elif isinstance(value, str):
+        yield value
+        if value.partition("=")[2]:
+            yield from _files_of(value.partition("=")[2])
+        if "*" in value or "?" in value or "[" in value:
+            from glob import iglob
+
+            with contextlib.suppress(OSError, ValueError):
+                yield from iglob(value, recursive=True)  # noqa: PTH207
 
 
 def _same_file(one: str, other: str) -> bool:

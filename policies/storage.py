@@ -91,8 +91,10 @@ def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
             if not POSIX:
                 file.close()  # Windows renames no open file
             temporary.replace(target)  # still locked, so that nobody takes it for stale
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = os.fspath(target)  # a full disk names nothing by itself
         raise
     _sync_folder(target.parent)
 

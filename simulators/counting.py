@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import narwhals as nw
 import numpy as np
@@ -15,8 +16,8 @@ from metaverify.policies.graph import Read
 from metaverify.policies.policy import Policy
 from metaverify.simulators.cells import Cells, Place
 from metaverify.simulators.checks import Check, UnforeseenError, checks_of, refuse, sound
-from metaverify.simulators.columns import NO_SIGNALS, Signals, reading_column
-from metaverify.simulators.counts import Counts, labels_of
+from metaverify.simulators.columns import NO_SIGNALS, SignalColumns, Signals, TierColumns, reading_column
+from metaverify.simulators.counts import Counts, labels_of, rows_of
 from metaverify.simulators.engines import BATCH, collected, with_batches
 from metaverify.simulators.expressions import Expr, amount_columns, context_columns, context_values, digit_columns
 from metaverify.simulators.files import told_as_log_errors
@@ -28,6 +29,8 @@ from metaverify.simulators.sketch import CELLS, Sketch
 from metaverify.simulators.sketching import sketched
 
 __all__ = ["Cuts", "as_log", "count", "cuts_of"]
+
+Kind = TypeVar("Kind", TierColumns, SignalColumns)
 
 Cuts = Counts | Sketch | Policy | Mapping[Place, Sequence[float]]
 """Where the edges of bins come from: other counts, a sketch, the cuts of a policy, or (source, reading) -> edges."""
@@ -114,7 +117,7 @@ def count(
             notes.append(
                 f"edges come from {drawn.seen:,} of {drawn.rows:,} rows, and are off by {off} of the rows at most"
             )
-        return replace(found, notes=tuple(notes))
+        return replace(found, notes=(*found.notes, *notes))
     return _counted(parts, given, progress)
 
 
@@ -140,10 +143,8 @@ def as_log(source: Source) -> ReplayLog:
     Raises:
         LogError: as `read_log` or `count`.
     """
-    if isinstance(source, ReplayLog):
-        return source
-    if isinstance(source, Counts):
-        return source.log()
+    if isinstance(source, ReplayLog | Counts):
+        return rows_of(source)
     if isinstance(source, str | os.PathLike) and not is_glob(source):
         return read_log(source)
     return count(source).log()
@@ -165,6 +166,7 @@ def _counted(parts: Callable[[], Iterator[Part]], cells: Cells, progress: Tell) 
 
 def _count_part(part: Part, cells: Cells, passed: Callable[[int], None]) -> Counts:
     _check_outline(part, cells)
+    part, notes = _without_new_readings(part, cells)
     batched = _with_batches(part, cells.batches, passed)
     checks = [*checks_of(batched, cells)]
     lacking = nw.col(BATCH).is_null()
@@ -196,6 +198,7 @@ def _count_part(part: Part, cells: Cells, passed: Callable[[int], None]) -> Coun
         found["key"].to_numpy().astype(np.int64),
         found["rows"].to_numpy().astype(np.int64),
         found.select(*ints).to_numpy().astype(np.int64).reshape(len(found), len(ints)),
+        notes,
     )
 
 
@@ -216,6 +219,13 @@ def _check_outline(part: Part, cells: Cells) -> None:
                     f"{part.name} has no reading {reading.name!r} of {source.name!r} as it is counted (votes and "
                     "samples alike); declare it as it was, or count anew",
                 )
+    if new := [source.name for source in has.sources if source.name not in {own.name for own in wanted.sources}]:
+        known = ",".join(source.name for source in wanted.sources)
+        raise LogError(
+            "E_OPTION",
+            f"{part.name} has {', '.join(map(repr, new))}, which the cells have not: --tiers {known} counts the "
+            "rest; to have it too, count every part over the sum of sketches of all (metaverify count --sketch)",
+        )
     if (has.context, has.context_cuts) != (wanted.context, wanted.context_cuts):
         raise LogError(
             "E_OPTION",
@@ -224,6 +234,22 @@ def _check_outline(part: Part, cells: Cells) -> None:
         )
     if (has.weight is None) != (wanted.weight is None):
         raise LogError("E_OPTION", f"{part.name}: some of the logs have weights and some have none; give all or none")
+
+
+def _without_new_readings(part: Part, cells: Cells) -> tuple[Part, tuple[str, ...]]:
+    """The frame with only those readings that the cells tell apart, and a note on each of the others."""
+    known = {(source.name, reading.name) for source in cells.sources for reading in source.readings}
+
+    def kept(source: Kind) -> Kind:
+        return replace(source, readings=tuple(r for r in source.readings if (source.name, r.name) in known))
+
+    notes = tuple(
+        f"{reading} of {source} is in {part.name} and not in the cells, and is not counted; to have it too, count "
+        "every part over the sum of sketches of all"
+        for (source, reading), _, _ in part.readings()
+        if (source, reading) not in known
+    )
+    return replace(part, tiers=tuple(map(kept, part.tiers)), signals=tuple(map(kept, part.signals))), notes
 
 
 def _with_batches(part: Part, batches: int, passed: Callable[[int], None]) -> Part:

@@ -30,7 +30,7 @@ from metaverify.simulators.log import (
 )
 from metaverify.simulators.sketch import Histogram, Sketch
 
-__all__ = ["Counts", "is_counted", "load_counts", "load_sketch", "save_sketch"]
+__all__ = ["Counts", "is_counted", "load_counts", "load_sketch", "rows_of", "save_sketch"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -219,6 +219,11 @@ def _difference(one: Cells, other: Cells) -> str:
     if one.batches != other.batches:
         return f"{one.batches} and {other.batches} batches"
     return "their contexts or weights differ"
+
+
+def rows_of(log: ReplayLog | Counts) -> ReplayLog:
+    """The log itself, or that of counts."""
+    return log.log() if isinstance(log, Counts) else log
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -115,8 +115,9 @@ def _text(column: str, kind: Any) -> Expr:
         value = nw.col(column)
         told = nw.when(value).then(nw.lit("true")).otherwise(nw.lit("false"))
         return nw.when(value.is_null()).then(nw.lit("")).otherwise(told)
-    value = nw.col(column).cast(nw.String)
-    return nw.when(value.is_null()).then(nw.lit("")).otherwise(value)
+    value = nw.col(column)
+    text = (value.fill_null(0).cast(kind) if kind.is_integer() else value).cast(nw.String)
+    return nw.when(value.is_null()).then(nw.lit("")).otherwise(text)  # pandas makes 1.0 of a whole number among nulls
 
 
 def context_values(part: Part, found: pl.DataFrame) -> dict[str, list[Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -29,11 +31,13 @@ __all__ = [
     "refuse_mixed_kinds",
     "scan_table",
     "told_as_log_errors",
+    "told_where_full",
     "write_pieces",
     "write_table",
 ]
 
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF_32_MARKS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
@@ -113,6 +117,19 @@ def _told_of_writing(file: Path) -> Iterator[None]:
         raise LogError(
             "E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {error.strerror or error}"
         ) from error
+
+
+@contextmanager
+def told_where_full(file: Path) -> Iterator[None]:
+    """What polars raises inside because there is no room for ``file``, or for what it is put together from beside it,
+    is raised as a LogError that names it."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        full = next((words for words in map(os.strerror, FULL) if words in str(error)), None)
+        if full is None:
+            raise
+        raise LogError("E_FILE", f"{file.name} cannot be written in {file.parent.resolve()}: {full}") from error
 
 
 def write_pieces(pieces: Iterable[pl.DataFrame], file: Path, folder: Path) -> None:

@@ -30,7 +30,7 @@ from metaverify.simulators.files import told_as_log_errors
 from metaverify.simulators.log import LogError, ReplayLog
 from metaverify.simulators.reader import Choice, log_columns, read_log, wide_columns
 
-__all__ = ["Options", "Part", "Source", "is_glob", "parts_of"]
+__all__ = ["Options", "Part", "Source", "files_of", "is_glob", "parts_of"]
 
 Source = Any
 """A log: a path, a glob or several; a lazy frame of polars, DuckDB, PySpark or Dask; any table narwhals knows; a
@@ -169,7 +169,7 @@ def parts_of(source: Source, options: Options) -> Callable[[], Iterator[Part]]:
     if isinstance(source, str | os.PathLike) or (
         isinstance(source, Sequence) and all(isinstance(path, str | os.PathLike) for path in source)
     ):
-        return _parts_of_files(_files(source), options)
+        return _parts_of_files(files_of(source), options)
     try:
         frame = nw.from_native(source)
     except TypeError as error:
@@ -181,8 +181,12 @@ def parts_of(source: Source, options: Options) -> Callable[[], Iterator[Part]]:
     return lambda: iter((part,))
 
 
-def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The files that are named, in order."""
+def files_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The files that are named, by themselves or by patterns, in order.
+
+    Raises:
+        LogError: there is none, or one of them is named twice, in whatever words.
+    """
     named = [source] if isinstance(source, str | os.PathLike) else list(source)
     found: list[str] = []
     for each in named:
@@ -192,9 +196,23 @@ def _files(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
         found += matches
     if not found:
         raise LogError("E_FILE", "no file is named; give at least one")
-    if twice := next((file for at, file in enumerate(found) if file in found[:at]), None):
-        raise LogError("E_FILE", f"{twice} is named twice, and would count twice; name it once")
+    known: dict[object, str] = {}
+    for file in found:
+        if (place := _place_of(file)) in known:
+            same = file == known[place]
+            told = f"{file} is named twice, and" if same else f"{known[place]} and {file} are one file, which"
+            raise LogError("E_FILE", f"{told} would count twice; name it once")
+        known[place] = file
     return found
+
+
+def _place_of(file: str) -> object:
+    """What all names of a file have in common."""
+    try:
+        found = Path(file).stat()
+    except (OSError, ValueError):  # not there, which is said where it is opened
+        return file
+    return found.st_dev, found.st_ino
 
 
 def is_glob(path: str | os.PathLike[str]) -> bool:
@@ -235,7 +253,12 @@ def _is_wide_parquet(file: str, options: Options) -> bool:
     if not file.lower().endswith(".parquet"):
         return False
     if kind := is_counted(file):
-        raise LogError("E_FILE", f"{Path(file).name} is a {kind} file, which is not counted again; load and add those")
+        raise LogError(
+            "E_FILE",
+            f"{Path(file).name} is a {kind} file, which is not counted again, nor added to a log; count the log by "
+            f"itself (--cuts {Path(file).name} for the same edges), then add up what was counted: metaverify count "
+            f"{Path(file).name} OTHER -o SUM, in Python with +",
+        )
     context = [options.context] if isinstance(options.context, str) else options.context
     samples = [options.samples] if isinstance(options.samples, str) else options.samples
     columns = log_columns(
@@ -301,8 +324,9 @@ def _part(name: str, native: Any, schema: nw.Schema, options: Options) -> Part:
     if lacking := [column for column in columns.keys.bins if column not in cuts]:
         raise LogError(
             "E_OPTION",
-            f"{name}: where {lacking[0]} is cut must be given to count it: context_cuts={{{lacking[0]!r}: [...]}}, or "
-            "--cuts with a policy that has them",
+            f"{name}: where {lacking[0]} is cut must be known to count it; `metaverify count --cuts FILE` takes it "
+            f"from a policy that has it, as one does that was fitted on a single file with --context {lacking[0]}:"
+            f"{columns.keys.bins[lacking[0]]}, or from counts; in Python give context_cuts={{{lacking[0]!r}: [...]}}",
         )
     part = Part(
         name,
@@ -336,8 +360,11 @@ def _part_of_log(name: str, log: ReplayLog) -> Part:
 _NUMBERS = "give numbers, or write the log as a file, of which texts are read too"
 
 
+_TOLD_VARIOUSLY = (nw.Float64, nw.Float32, nw.Decimal, nw.Datetime, nw.Duration, nw.Time, nw.Binary, nw.Unknown)
+
+
 def _check_types(part: Part, schema: nw.Schema) -> None:
-    """Make sure that what is summed is numbers, and what is a label is no decimal number."""
+    """Make sure that what is summed is numbers, and what is a label or an id is the same text in every engine."""
     numeric = [reading.confidence for _, reading, _ in part.readings()]
     numeric += [column for column in part.prices().values() if isinstance(column, str)]
     numeric += [*part.context_cuts, *([] if part.weight is None else [part.weight])]
@@ -346,7 +373,14 @@ def _check_types(part: Part, schema: nw.Schema) -> None:
             raise LogError("E_TYPE", f"{part.name}: {column} holds {schema[column]}, not numbers; {_NUMBERS}")
     labels = [column for column in part.context if column not in part.context_cuts]
     for column in [*labels, *([] if part.identity is None else [part.identity])]:
-        if schema[column].is_float() or schema[column].is_nested():
+        kind = schema[column]
+        if (
+            isinstance(kind, _TOLD_VARIOUSLY)
+            or kind.is_nested()
+            or (kind == nw.Boolean and column == part.identity and column not in labels)
+        ):
             raise LogError(
-                "E_TYPE", f"{part.name}: {column} holds {schema[column]}; give texts or whole numbers, which are names"
+                "E_TYPE",
+                f"{part.name}: {column} holds {type(kind).__name__}, of which engines make different texts; give texts "
+                "or whole numbers, which are names",
             )

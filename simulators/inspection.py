@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from metaverify.simulators.counts import Counts, rows_of
 from metaverify.simulators.log import Floats, LogWarning, ReplayLog
 from metaverify.simulators.measures import (
     ContextReport,
@@ -66,9 +67,10 @@ class LogReport:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
-def inspect_log(log: ReplayLog) -> LogReport:
-    """Count, measure and doubt a log of at least one row and one tier; the order of its rows does not matter."""
-    log = log.by_id()
+def inspect_log(log: ReplayLog | Counts) -> LogReport:
+    """Count, measure and doubt a log of at least one row and one tier, or its counts; the order of its rows does not
+    matter."""
+    log = rows_of(log).by_id()
     tiers = tuple(measure_tier(tier, log.weights) for tier in log.tiers)
     signals = tuple(measure_signal(signal, log) for signal in log.signals)
     contexts = None if log.contexts is None else measure_contexts(log, log.contexts)

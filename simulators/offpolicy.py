@@ -443,7 +443,7 @@ def untried(step: Step) -> Floats:
     unknown = ~seen & np.isnan(step.through)
     if not unknown.any():
         return part
-    inverse = step.before * step.inverse
+    inverse = np.divide(step.before, step.through, out=np.zeros(len(seen)), where=seen)  # exactly 1 where it is certain
     least = 1.0 / float(inverse.max())
     odds = (1.0 - least) / least
     place = _parts(step.last, part == 0.0)

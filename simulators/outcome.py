@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from metaverify.policies.policy import Policy
 from metaverify.policies.tiers import Tier
+from metaverify.simulators.counts import Counts, rows_of
 from metaverify.simulators.log import ReplayLog
 from metaverify.simulators.references import Hull, no_information_hull
 from metaverify.simulators.replay import Routes, check_match, route
@@ -111,12 +112,13 @@ def _sum(tables: Sequence[Mapping[K, float]]) -> dict[K, float]:
     return {name: sum(table.get(name, 0.0) for table in tables) for name in sorted(names)}
 
 
-def replay(policy: Policy, log: ReplayLog) -> Outcome:
-    """What the policy would have earned on a log, in expectation over the draw between its two graphs.
+def replay(policy: Policy, log: ReplayLog | Counts) -> Outcome:
+    """What the policy would have earned on a log or its counts, in expectation over the draw between its two graphs.
 
     Raises:
         LogError: the log lacks a tier, a reading or the context that the policy uses.
     """
+    log = rows_of(log)
     check_match(policy, log)
     point = policy.point
     low = route(policy, log, point.low)

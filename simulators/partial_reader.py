@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ __all__ = ["logged_by_policy", "read_partial_log", "write_partial_log"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+NEARLY = 0.95  # share of queries that call a tier which is taken to be called first
 HIDDEN = "a reason that is not in the log cannot be repaired"
 
 
@@ -81,14 +82,17 @@ def read_partial_log(
     if logged_by is not None:
         sure = {place: Sighting(mask, np.ones(len(log))) for place, mask in bought.items()}
         by_policy = logged_by_policy(logged_by, PartialLog(log, certain, certain, sure), epsilon)
-    for at, tier in enumerate(log.tiers):
-        chance = told.chance(reading_column("propensity", "conf", tier.name), tier.name, None)
-        chance = by_policy.get(tier.name) if chance is None else chance
+    for tier in _ways(log, seen):
+        name, earlier = tier.name, [*answers]
+        mask = seen[name]
+        chance = told.chance(reading_column("propensity", "conf", name), name, None)
+        chance = by_policy.get(name) if chance is None else chance
         guessed = chance is None
         if chance is None:
-            chance = _guessed(log, at, seen, answers, notes)
-        answers[tier.name] = told.sighting(seen[tier.name], chance, f"propensity of {tier.name}")
-        notes += [] if guessed else _misfit(log, at, answers)
+            mask, chance = _guessed(log, name, seen, answers, notes)
+        answers[name] = told.sighting(mask, chance, f"propensity of {name}")
+        notes += [] if guessed else _misfit(log, name, earlier, answers)
+    answers = {name: answers[name] for name in log.tier_names}
     for (source, name), mask in bought.items():
         chance = told.chance(reading_column("propensity", name, source), source, name)
         chance = by_policy.get((source, name)) if chance is None else chance
@@ -258,26 +262,35 @@ def _blanked(tier: LoggedTier, seen: Bools) -> LoggedTier:
     return replace(tier, cost=np.where(seen, tier.cost, np.nan))
 
 
+def _ways(log: ReplayLog, seen: Mapping[str, Bools]) -> list[LoggedTier]:
+    """The tiers in the order in which they are taken to be called: as the log has them, but first those that (nearly)
+    every query called, for these depend on nothing that was read."""
+    return sorted(log.tiers, key=lambda tier: float(seen[tier.name].mean()) < NEARLY)
+
+
 def _guessed(
-    log: ReplayLog, at: int, seen: Mapping[str, Bools], answers: Mapping[str, Sighting], notes: list[LogWarning]
-) -> Floats:
-    """The chance of a tier's answer where nothing says what it was, [n]: the share of queries that called it, among
-    those whose readings of the tiers before it are alike; 0 where none of them did, and unknown of the others that did
-    not."""
-    name = log.tiers[at].name
-    mask, always = seen[name], np.ones(len(log), dtype=bool)
-    before = always.astype(np.float64)
-    for tier in log.tiers[:at]:
-        before = np.where(seen[tier.name], answers[tier.name].chance, before)
-    notes += _guess(name, mask, always)
-    share = shares(mask, always, _before(log, at, seen))
-    return np.where(mask, before * share, np.where(share == 0.0, 0.0, np.nan))
+    log: ReplayLog, name: str, seen: Mapping[str, Bools], answers: Mapping[str, Sighting], notes: list[LogWarning]
+) -> tuple[Bools, Floats]:
+    """For which queries a tier's answer can be used where nothing says what its chance was, and that chance, [n]: the
+    share of queries that called it, among those whose readings of the tiers before it, ``answers``, are alike; 0 where
+    none of them did, and unknown of the others that did not.
+
+    Chances multiply along a way, so that an answer is of no use where one before it is lacking that had a chance.
+    """
+    on_way, before = np.ones(len(log), dtype=bool), np.ones(len(log))
+    for earlier in answers.values():
+        on_way &= earlier.seen | (earlier.chance == 0.0)
+        before = np.where(earlier.seen, earlier.chance, before)
+    mask = seen[name] & on_way
+    notes += _guess(name, seen[name], np.ones(len(log), dtype=bool), int((seen[name] & ~on_way).sum()))
+    share = shares(mask, on_way, _before(log, seen, answers))
+    return mask, np.where(mask, before * share, np.where(share == 0.0, 0.0, np.nan))
 
 
-def _before(log: ReplayLog, at: int, seen: Mapping[str, Bools]) -> dict[str, Floats]:
+def _before(log: ReplayLog, seen: Mapping[str, Bools], before: Iterable[str]) -> dict[str, Floats]:
     """What may be known of a query before a tier is called: which tiers before it were, their readings, the context."""
-    columns = _columns(log, [(tier.name, reading) for tier in log.tiers[:at] for reading in tier.readings])
-    return columns | {tier.name: seen[tier.name].astype(np.float64) for tier in log.tiers[:at]}
+    columns = _columns(log, [(name, reading) for name in before for reading in log.tier(name).readings])
+    return columns | {name: seen[name].astype(np.float64) for name in before}
 
 
 def _columns(log: ReplayLog, readings: Sequence[tuple[str, LoggedReading]]) -> dict[str, Floats]:
@@ -288,13 +301,14 @@ def _columns(log: ReplayLog, readings: Sequence[tuple[str, LoggedReading]]) -> d
     return columns
 
 
-def _guess(what: str, seen: Bools, there: Bools) -> list[LogWarning]:
-    if seen[there].all():
+def _guess(what: str, seen: Bools, there: Bools, unused: int = 0) -> list[LogWarning]:
+    if seen[there].all() and not unused:
         return []
+    lost = f"; {unused:,} of them, behind calls that are lacking there, are left out" if unused else ""
     text = (
         f"no chance is logged with which {what} was called, as it was for {seen.sum():,} of {there.sum():,} queries; "
         f"it is taken for the share among queries of alike readings, and {HIDDEN}: log propensities, or name the "
-        "policy that wrote the log (--logged-by)"
+        f"policy that wrote the log (--logged-by){lost}"
     )
     return [LogWarning("propensity-not-logged", text, (what,))]
 
@@ -319,13 +333,12 @@ def _labelled(log: ReplayLog, tier: LoggedTier, told: _Told, seen: Bools, notes:
     return sighting
 
 
-def _misfit(log: ReplayLog, at: int, answers: Mapping[str, Sighting]) -> list[LogWarning]:
+def _misfit(log: ReplayLog, name: str, before: Sequence[str], answers: Mapping[str, Sighting]) -> list[LogWarning]:
     """A warning where calls are not as frequent as their chances say: among all queries, by the readings that all have,
     and among those that called a tier before it, by the readings of that."""
-    name, always = log.tiers[at].name, np.ones(len(log), dtype=bool)
-    own = answers[name]
+    own, always = answers[name], np.ones(len(log), dtype=bool)
     told = misfit(own, always, {} if log.contexts is None else {"the context": _columns(log, [])["the context"]})
-    for tier in log.tiers[:at]:
+    for tier in map(log.tier, before):
         there, earlier = answers[tier.name].seen, answers[tier.name].chance
         given = np.divide(np.minimum(own.chance, earlier), earlier, out=np.full(len(log), np.nan), where=there)
         columns = {f"{reading.name} of {tier.name}": reading.confidence for reading in tier.readings}

@@ -330,6 +330,10 @@ def _check_counted(
         ),
     }
     for option, value in said.items():
+        if value and option == "partial":
+            raise LogError(
+                "E_OPTION", f"{file} was counted, which no partial log can be; give --partial the log itself"
+            )
         if value:
             raise LogError("E_OPTION", f"{file} was counted, so --{option} comes too late; give it to metaverify count")
     for option, (same, was) in known.items():

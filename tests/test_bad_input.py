@@ -661,6 +661,13 @@ READ_AND_WRITTEN = {
     "pomdp over its log": ["pomdp", "log.csv", "--price", "0.1", "-o", "log.csv"],
     "certify over its log": ["certify", "policy.json", "log.csv", "--budget", "3", "-o", "log.csv"],
     "certify over its traffic": ["certify", "policy.json", "--traffic", "log.csv", "--budget", "3", "-o", "log.csv"],
+    "count over its log": ["count", "log.csv", "-o", "log.csv"],
+    "count over one of its logs": ["count", "twin.csv", "link.csv", "-o", "log.csv"],
+    "count over a log that a pattern names": ["count", "l[o]*.csv", "-o", "log.csv"],
+    "count over its cuts": ["count", "log.csv", "--cuts", "policy.json", "-o", "policy.json"],
+    "import over its file": ["import", "wide", "log.csv", "-o", "log.csv"],
+    "import over a tier's file": ["import", "lm-eval", "small=key", "large=log.csv", "-o", "log.csv"],
+    "join over its labels": ["join", "key", "log.csv", "-o", "log.csv"],
     "simulate over its policy": ["simulate", "independent", "--seen-by", "policy.json", "-o", "policy.json"],
 }
 

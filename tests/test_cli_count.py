@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from metaverify import compare, fit, inspect_log, replay
 from metaverify.cli import main
 from metaverify.commands.simulate import piece_name
+from metaverify.policies.file import load_policy
+from metaverify.simulators.counts import load_counts
 from metaverify.simulators.reader import read_log
 
 
@@ -122,5 +126,98 @@ def test_counts_and_logs_are_not_added_up(folder: Path, tmp_path: Path, capsys: 
     both = (folder / "counts.parquet", folder / "log-0001.parquet")
     code, _, said = run(capsys, "count", *both, "-o", tmp_path / "sum.parquet")
     assert code == 1
-    assert "E_FILE: counts.parquet is a counts file, which is not counted again" in said
+    assert "E_FILE: counts.parquet is a counts file, which is not counted again, nor added to a log" in said
+    assert "count the log by itself (--cuts counts.parquet" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_counts_once_whatever_it_is_called(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (tmp_path / "link.parquet").symlink_to(folder / "log-0001.parquet")
+    (tmp_path / "twin.parquet").hardlink_to(folder / "log-0001.parquet")
+    others = ("log-0001.parquet", "./log-0001.parquet", folder / "log-0001.parquet", "log-*.parquet")
+    for other in (*others, tmp_path / "link.parquet", tmp_path / "twin.parquet"):
+        code, _, said = run(capsys, "count", "log-0001.parquet", other, "-o", tmp_path / "out.parquet")
+        assert code == 1
+        assert "would count twice; name it once" in said
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("kind", ["counts", "sketch"])
+def test_what_was_counted_is_added_once(
+    kind: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (one, copy), out = (tmp_path / "one.parquet", tmp_path / "copy.parquet"), tmp_path / "out.parquet"
+    said = ["--sketch"] if kind == "sketch" else ["--cuts", str(folder / "counts.parquet")]
+    assert run(capsys, "count", folder / "log-0001.parquet", *said, "-o", one)[0] == 0
+    assert run(capsys, "count", one, one, "-o", out)[2].endswith(
+        "is named twice, and would count twice; name it once\n"
+    )
+    copy.write_bytes(one.read_bytes())
+    assert "hold the same to the last byte, which would count twice" in run(capsys, "count", one, copy, "-o", out)[2]
+    assert run(capsys, "count", folder / "log-0002.parquet", *said, "-o", copy)[0] == 0
+    code, told, _ = run(capsys, "count", tmp_path / "*o*.parquet", "-o", out)
+    assert (code, ": 600 queries" in told) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("counts.parquet --cuts nothere", "--cuts says nothing here: counts are added up as they are"),
+        ("counts.parquet --bins 4", "--bins says nothing here"),
+        ("counts.parquet --context foo", "--context says nothing here"),
+        ("counts.parquet --sketch", "--sketch says nothing here"),
+        ("log-0001.parquet --sketch --cells 900", "--cells says nothing here: a sketch has no bins yet"),
+        (
+            "log-0001.parquet --cuts log-0002.parquet",
+            "log-0002.parquet is a log, which has no edges yet; count it first",
+        ),
+        ("numbers.parquet --context tokens:4", "`metaverify count --cuts FILE` takes it from a policy that has it"),
+    ],
+)
+def test_what_would_say_nothing_is_refused(
+    argv: str,
+    told: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    table = pl.read_parquet(folder / "log-0001.parquet").with_columns(tokens=pl.int_range(pl.len()) + 0.5)
+    table.write_parquet(folder / "numbers.parquet")
+    code, _, said = run(capsys, "count", *argv.split(), "-o", tmp_path / "out.parquet")
+    assert code == 1
+    assert told in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_by_numbers_says_where_they_are_cut(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pl.read_parquet(folder / "log-0001.parquet").with_columns(tokens=pl.int_range(pl.len()) + 0.5)
+    table.write_parquet(tmp_path / "log.parquet")
+    policy, context = tmp_path / "policy.json", ("--context", "tokens:3")
+    fit = ("fit", tmp_path / "log.parquet", *context, "--budget", "5", "--method", "thresholds", "--folds", "2")
+    assert run(capsys, *fit, "-o", policy)[0] == 0
+    count = ("count", tmp_path / "log.parquet", *context, "--cuts", policy, "-o", tmp_path / "counts.parquet")
+    assert run(capsys, *count)[0] == 0
+    cells = load_counts(tmp_path / "counts.parquet").cells
+    assert cells.context_cuts["tokens"] == load_policy(policy).context_cuts["tokens"]
+
+
+def test_whatever_takes_a_log_takes_counts(folder: Path) -> None:
+    counts = load_counts(folder / "counts.parquet")
+    log, policy = counts.log(), fit(counts, budget=5.0, folds=2).policy
+    assert replay(policy, counts) == replay(policy, log)
+    assert inspect_log(counts) == inspect_log(log)
+    found = [compare(rows, ["thresholds"], budgets=[5.0], folds=2) for rows in (counts, log)]
+    assert found[0].differences == found[1].differences
+
+
+def test_counts_are_no_partial_log(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = run(capsys, "fit", folder / "counts.parquet", "--partial", "--budget", "5")[2]
+    assert "counts.parquet was counted, which no partial log can be; give --partial the log itself" in said
+    assert "metaverify count" not in said

@@ -78,7 +78,8 @@ def test_a_policy_that_is_more_is_simplified_on_a_log_and_the_loss_is_said(
     assert json.loads(capsys.readouterr().out)["simplified"]["loss"]["mean"] == found.loss.mean
 
 
-def test_serve_verdict_serves_until_it_is_interrupted(shop: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_serve_verdict_serves_until_it_is_interrupted(by: signal.Signals, shop: Path) -> None:
     command = [sys.executable, "-m", "metaverify", "serve-verdict", shop / "chain.json", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -90,7 +91,7 @@ def test_serve_verdict_serves_until_it_is_interrupted(shop: Path) -> None:
         )
         told = json.loads(connection.getresponse().read())
         connection.close()
-        server.send_signal(signal.SIGINT)
+        server.send_signal(by)
         _, err = server.communicate(timeout=10)
     wanted = {"action": "accept", "tier": "tier1", "escalate": False, "policy": found[1], "serial": 0}
     assert (told, server.returncode, err) == (wanted, 0, "")

@@ -1,4 +1,4 @@
-"""Ctrl-C at any touch of a file: what was there is there still, or what was to be written is, whole.
+"""Ctrl-C or SIGTERM at any touch of a file: what was there is there still, or what was to be written is, whole.
 
 A command is broken off before one thing that it does to a file of its folder, then before another, and so on; in a
 process of its own, since Python never takes an audit hook off.
@@ -79,6 +79,34 @@ def test_a_command_that_is_broken_off_leaves_whole_files(command: str, shop: Pat
     assert found["kept"] >= 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("ignored", ["", "signal.signal(signal.SIGINT, signal.SIG_IGN); "])
+def test_sigterm_ends_a_command_with_its_own_code_wherever_it_runs(ignored: str, shop: Path) -> None:
+    """Also in a shell's background, where Ctrl-C is ignored; and what ignores SIGTERM goes on doing so."""
+    end = "sys.addaudithook(lambda e, a: e == 'open' and 'policy.json' in str(a[0]) and os.kill(os.getpid(), 15))"
+    run = f"main(['decide', {str(shop / 'policy.json')!r}, '{{}}', '--key', 'a'])"
+    head = f"import os, signal, sys; from metaverify.cli import main; {ignored}"
+    for said, code in (
+        (f"{end}; sys.exit({run})", 143),
+        (f"signal.signal(15, signal.SIG_IGN); {end}; sys.exit({run})", 0),
+    ):
+        ran = subprocess.run([sys.executable, "-c", head + said], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ran.returncode == code, ran.stderr
+        assert ran.stderr == ("" if code == 0 else "metaverify: interrupted; every file is as it was, or whole\n")
+
+
+def test_a_handler_of_the_caller_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for handler in (lambda *_: None, signal.SIG_IGN, signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, handler)
+        try:
+            assert main(["decide", "nowhere.json", "{}"]) == 1
+            assert signal.getsignal(signal.SIGTERM) is handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert "nowhere.json" in capsys.readouterr().err
+
+
 def break_off_everywhere(folder: str, command: str) -> None:
     """Run a command to its end, then break it off at up to `MOST` touches of a file; prints what was found."""
     os.chdir(folder)
@@ -94,9 +122,14 @@ def break_off_everywhere(folder: str, command: str) -> None:
     for at in sorted({1 + step * (count - 1) // MOST for step in range(MOST + 1)}):
         _clear(before)
         Path(out).write_text("old")
-        with touches.breaking_off(at):
+        by = (signal.SIGINT, signal.SIGTERM)[(at + broken) % 2]
+        with touches.breaking_off(at, by):
             code = main(argv)
-        broken += code == 1
+        broken += code in (1, 143)
+        if code not in (0, 143 if by == signal.SIGTERM else 1):
+            odd.append(f"touch {at}: {by.name} gave {code}")
+        if left := [path.name for path in Path().iterdir() if ".tmp" in path.name]:
+            odd.append(f"touch {at}: {touches.last} left {left}")
         data = Path(out).read_bytes()
         kept += data == b"old"
         if data not in (b"old", whole) or any(Path(name).read_bytes() != raw for name, raw in before.items()):
@@ -120,16 +153,17 @@ def _clear(before: dict[str, bytes]) -> None:
 
 
 class Touches:
-    """Counts what is done to files in a folder, and may send SIGINT before one of them."""
+    """Counts what is done to files in a folder, and may send a signal before one of them."""
 
     def __init__(self, folder: str) -> None:
         self._folder, self._armed = os.path.realpath(folder), False
         self.seen, self._at, self.last = 0, 0, ""
+        self._by = signal.SIGINT
         sys.addaudithook(self._hook)
 
-    def breaking_off(self, at: int) -> Touches:
-        """Sends SIGINT before the ``at``-th of them."""
-        self._at = at
+    def breaking_off(self, at: int, by: signal.Signals) -> Touches:
+        """Sends a signal before the ``at``-th of them."""
+        self._at, self._by = at, by
         return self
 
     def __enter__(self) -> None:
@@ -146,4 +180,4 @@ class Touches:
         self.seen += 1
         if self.seen == self._at:
             self._armed, self.last = False, f"{event} {arguments[0]}"
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self._by)

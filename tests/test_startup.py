@@ -15,7 +15,7 @@ POLICY = str(ROOT / "tests" / "golden" / "policy.json")
 RUN_TIME = ("__future__", "bisect", "collections.abc", "dataclasses", "functools", "hashlib", "importlib", "itertools")
 RUN_TIME += ("json", "math", "operator", "os", "re", "stat", "types")
 COMMANDS = (*RUN_TIME, "argparse", "contextlib", "gettext", "glob", "io", "keyword", "pathlib", "shutil", "textwrap")
-COMMANDS += ("typing", "unicodedata", "locale")  # the last is argparse's
+COMMANDS += ("signal", "typing", "unicodedata", "locale")  # the last is argparse's
 
 
 @cache

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from operator import add as add_up
 from typing import TYPE_CHECKING, Any
 
 from metaverify.arguments import parse_costs, parse_names, parse_signals, parse_votes
@@ -18,6 +23,16 @@ __all__ = ["EXAMPLE", "add", "run"]
 
 EXAMPLE = "metaverify count 'logs/*.parquet' -o counts.parquet"
 
+CELLS = {"bins": 32, "batches": 32, "cells": 100_000}
+"""What cells are made of, and how many of it unless more is said."""
+
+COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("tiers", "samples", "context", "group", "weight")),
+    **{name: [] for name in ("signal", "votes", "cost")},
+    "scale": 1.0,
+}
+"""How columns are to be taken, where nothing is said."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -32,44 +47,49 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--cuts", metavar="FILE", help="where bins meet: other counts, a sketch, or a policy (default: even bins)"
     )
     parser.add_argument(
-        "--bins", type=whole("bins", 2), default=32, help="of a reading, at most (default: %(default)s)"
+        "--bins", type=whole("bins", 2), default=CELLS["bins"], help="of a reading, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--batches",
         type=whole("batches", 2),
-        default=32,
+        default=CELLS["batches"],
         help="random parts of the log's groups, for folds and intervals (default: %(default)s)",
     )
     parser.add_argument(
         "--cells",
         type=whole("cells", 100),
-        default=100_000,
+        default=CELLS["cells"],
         help="bins are made coarser where there could be more cells (default: %(default)s)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Count logs into cells, or add up what was counted."""
-    from metaverify.simulators.counts import is_counted
+    from metaverify.simulators.counts import is_counted, load_counts, load_sketch
+    from metaverify.simulators.frames import files_of
 
     check_out(options.out)
-    kinds = {is_counted(log) for log in options.log}
+    files = files_of(options.log)
+    kinds = {is_counted(file) for file in files}
     if kinds == {"counts"}:
-        _write_counts(options, _sum_of_counts(options.log))
+        _refuse_said(options, ("cuts", "sketch", *CELLS, *COLUMNS), "counts are added up as they are")
+        _write_counts(options, _sum(files, load_counts))
     elif kinds == {"sketch"}:
-        _write_sketch(options, _sum_of_sketches(options.log))
+        _refuse_said(options, ("cuts", *CELLS, *COLUMNS), "sketches are added up as they are")
+        _write_sketch(options, _sum(files, load_sketch))
     elif options.sketch:
         from metaverify.simulators.sketching import sketch
 
+        _refuse_said(options, ("cuts", *CELLS), "a sketch has no bins yet: it is for --cuts of the counts to come")
         with progress() as tell:
-            _write_sketch(options, sketch(options.log, progress=tell, **_said(options)))
+            _write_sketch(options, sketch(files, progress=tell, **_said(options)))
     else:
         from metaverify.simulators.counting import count
 
         cuts, context_cuts = _cuts(options.cuts)
         with progress() as tell:
             counts = count(
-                options.log,
+                files,
                 cuts=cuts,
                 bins=options.bins,
                 batches=options.batches,
@@ -79,6 +99,18 @@ def run(options: argparse.Namespace) -> None:
                 **_said(options),
             )
         _write_counts(options, counts)
+
+
+def _refuse_said(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Make sure that nothing is said that would be ignored.
+
+    Raises:
+        ValueError: an option would say nothing.
+    """
+    usual = {**CELLS, **COLUMNS, "cuts": None, "sketch": False}
+    for name in names:
+        if getattr(options, name) != usual[name]:
+            raise ValueError(f"--{name} says nothing here: {why}; leave it out, or give it when the logs are counted")
 
 
 def _said(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,26 +142,33 @@ def _cuts(path: str | None) -> tuple[Cuts | None, dict[str, tuple[float, ...]]]:
     if kind == "sketch":
         sketch = load_sketch(path)
         return sketch, dict(sketch.outline.context_cuts)
+    if path.lower().endswith((".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")):
+        raise ValueError(
+            f"--cuts {path} is a log, which has no edges yet; count it first (metaverify count {path} -o "
+            "counts.parquet), and give --cuts counts.parquet, or a sketch or a policy"
+        )
     policy = load_policy(path)
     return policy, dict(policy.context_cuts)
 
 
-def _sum_of_counts(paths: list[str]) -> Counts:
-    from metaverify.simulators.counts import load_counts
+def _sum(files: Sequence[str], load: Callable[[str], Any]) -> Any:
+    """What was counted, added up.
 
-    first, *others = map(load_counts, paths)
-    for other in others:
-        first = first + other
-    return first
+    Raises:
+        LogError: two files hold the same, so that one is a copy of the other.
+    """
+    from metaverify.simulators.log import LogError
 
-
-def _sum_of_sketches(paths: list[str]) -> Sketch:
-    from metaverify.simulators.counts import load_sketch
-
-    first, *others = map(load_sketch, paths)
-    for other in others:
-        first = first + other
-    return first
+    known: dict[bytes, str] = {}
+    for file in files:
+        first = known.setdefault(hashlib.sha256(pathlib.Path(file).read_bytes()).digest(), file)
+        if first != file:
+            raise LogError(
+                "E_FILE",
+                f"{first} and {file} hold the same to the last byte, which would count twice; name one of them (in "
+                "Python + adds up whatever it is given)",
+            )
+    return reduce(add_up, map(load, files))
 
 
 def _write_counts(options: argparse.Namespace, counts: Counts) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from metaverify.simulators.files import check_suffix, write_pieces
+from metaverify.simulators.files import check_suffix, told_where_full, write_pieces
 from metaverify.simulators.importers.importer import Importer, find_importer
 from metaverify.simulators.importers.mapping import Columns, MisfitError, meets
 from metaverify.simulators.importers.runs import Runs
@@ -121,9 +121,19 @@ def import_log(
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=_folder(target)))
     try:
         job = _Job(importer, sources, columns, work, rows, progress)
-        return job.run(target, importer.whole if whole is None else whole)
+        with told_where_full(target):
+            return job.run(target, importer.whole if whole is None else whole)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, to the end also where that is interrupted."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _folder(target: Path) -> Path:

@@ -412,6 +412,34 @@ def test_a_log_that_lacks_what_is_counted_is_refused() -> None:
         count(frame.lazy(), cuts=whole, **{**OPTIONS, "context": "task", "context_cuts": {}})  # type: ignore[arg-type]
 
 
+def test_a_tier_that_the_cells_have_not_is_refused_with_the_way_out() -> None:
+    frame = table()
+    monday = count(frame.lazy(), **OPTIONS)  # type: ignore[arg-type]
+    tuesday = frame.with_columns(correct_xl=1.0, cost_xl=9.0, conf_xl=0.5).lazy()
+    with pytest.raises(
+        LogError, match=r"E_OPTION.*has 'xl', which the cells have not: --tiers large,small,judge counts the rest"
+    ):
+        count(tuesday, cuts=monday, **OPTIONS)  # type: ignore[arg-type]
+    known = count(tuesday, cuts=monday, tiers=("large", "small", "judge"), **OPTIONS)  # type: ignore[arg-type]
+    assert same(known, monday)
+
+
+def test_a_reading_that_the_cells_have_not_is_left_out_and_said(tmp_path: Path) -> None:
+    frame = table()
+    tuesday = frame.with_columns(
+        conf_new_small=pl.lit(0.3), verify_cost_new_small=pl.lit(0.1), conf3_small=0.25, correct3_small=0.5
+    )
+    options = {**OPTIONS, "samples": ("conf2", "conf3")}
+    for cuts in (count(frame.lazy(), **OPTIONS), sketch(frame.lazy(), **OPTIONS)):  # type: ignore[arg-type]
+        plain = count(frame.lazy(), cuts=cuts, **OPTIONS)  # type: ignore[arg-type]
+        found = count(tuesday.lazy(), cuts=cuts, **options)  # type: ignore[arg-type]
+        assert same(found, plain)
+        assert [note.split(" is in ")[0] for note in found.notes[:2]] == ["new of small", "conf3 of small"]
+        assert (plain + found).queries == 600
+        found.save(tmp_path / "tuesday.parquet")
+        assert "new of small" in " ".join(note.text for note in read_log(tmp_path / "tuesday.parquet").notes)
+
+
 def test_files_that_are_no_counts_or_damaged_are_refused(tmp_path: Path) -> None:
     log = shared_difficulty(2, 5).draw(100, 1)
     write_log(log, tmp_path / "log.parquet")

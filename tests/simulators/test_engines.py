@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from metaverify.simulators.log import LogError
 from metaverify.simulators.sketching import sketch
 from tests.simulators.test_counting import OPTIONS, batch_by_hand, same, table
 
+PLAIN = {name: of for name, of in OPTIONS.items() if not name.startswith("context")}
 IDS = ("", "q1", "é", "日本-7", "a𝄞b", "x" * 64, "x" * 65 + "y", "q" * 200, "42")
 
 Opener = Callable[[Path], Any]
@@ -106,3 +109,44 @@ def test_an_eager_table_is_counted_and_an_engine_without_a_hash_refused() -> Non
     ids = {"query_id": np.arange(3)}
     with pytest.raises(LogError, match=r"E_OPTION.*no batches of its groups.*dask, duckdb, polars, pyspark"):
         with_batches(pytest.importorskip("pyarrow").table(ids), "query_id", 4)
+
+
+AT = [datetime(2026, 5, 1 + at % 3, tzinfo=UTC) for at in range(60)]
+
+TOLD_VARIOUSLY = {
+    "moments": pl.Series(AT).dt.replace_time_zone(None),
+    "moments with a zone": pl.Series(AT),
+    "decimals": pl.Series(range(60)).cast(pl.Decimal(10, 2)),
+    "truth": pl.Series([at % 2 == 0 for at in range(60)]),
+    "fractions": pl.Series(range(60)).cast(pl.Float64),
+}
+
+
+@pytest.mark.parametrize("kind", TOLD_VARIOUSLY)
+def test_every_engine_refuses_ids_that_it_would_tell_otherwise_than_others(
+    kind: str, opened: Opener, tmp_path: Path
+) -> None:
+    for column, options in (("group_id", {}), ("user", {"group": "user"}), ("day", {"context": "day"})):
+        table(60).with_columns(TOLD_VARIOUSLY[kind].alias(column)).write_parquet(tmp_path / "log.parquet")
+        if (kind, column) == ("truth", "day"):
+            continue
+        with pytest.raises(
+            LogError, match=rf"E_TYPE: .*{column} holds .*; give texts or whole numbers, which are names"
+        ):
+            count(opened(tmp_path / "log.parquet"), **PLAIN | options)  # type: ignore[arg-type]
+
+
+def test_every_engine_tells_labels_alike_with_gaps_and_without(opened: Opener, tmp_path: Path) -> None:
+    """Whole numbers, days and truth, of each some missing."""
+    frame = table(60).with_columns(
+        number=pl.Series(range(60)) % 3, day=pl.Series(AT).dt.date(), fast=pl.Series(AT) > AT[0]
+    )
+    known = pl.int_range(60) % 5 > 0
+    frame = frame.with_columns(pl.when(known).then(c).alias(c) for c in ("number", "day", "fast"))
+    frame.write_parquet(tmp_path / "log.parquet")
+    for column in ("number", "day", "fast"):
+        texts = frame[column].cast(pl.String).fill_null("").to_list()
+        counts = count(opened(tmp_path / "log.parquet"), **PLAIN | {"context": column})  # type: ignore[arg-type]
+        assert set(counts.label) == set(texts)
+        found = {label: int(counts.rows[counts.label == label].sum()) for label in set(counts.label)}
+        assert found == Counter(texts)

@@ -16,10 +16,11 @@ from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Reading, Tier
 from metaverify.simulators.log import LogError, ReplayLog
-from metaverify.simulators.offpolicy import ESTIMATORS, appraise
+from metaverify.simulators.offpolicy import ESTIMATORS, appraise, untried
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.partial import PartialLog, Sighting, whole
 from metaverify.simulators.trace import observed_by
+from metaverify.simulators.walks import Step
 from metaverify.simulators.worlds import WORLDS, shared_difficulty, token_prices
 
 PRICES = (1.0, 4.0, 16.0)
@@ -276,6 +277,14 @@ def test_the_old_policy_itself_is_identified_without_exploration() -> None:
     found = appraise(OLD, forget(observed_by(OLD, log)))
     assert found.identified
     assert found.estimators["dr"].quality.mean == pytest.approx(replay(OLD, log).quality.mean, rel=1e-12)
+
+
+def test_what_is_certain_after_what_was_drawn_leaves_no_room_for_chance() -> None:
+    """Chances that are no round numbers, of which a number times its inverse may be less than one."""
+    chance = np.linspace(0.011, 0.983, 300)
+    seen = np.arange(300) >= 3
+    step = Step(0, np.arange(300), seen, chance, np.where(seen, chance, np.nan), chance, None, np.full(300, np.nan))
+    assert untried(step).tolist() == (~seen).astype(float).tolist()
 
 
 def test_a_wider_untried_region_widens_the_interval() -> None:

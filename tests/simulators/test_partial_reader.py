@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from metaverify.cli import main
+from metaverify.fitting.partial_fit import gaps
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.exploration import Exploration, ExploredBin
 from metaverify.policies.file import save_policy
@@ -182,6 +183,45 @@ def test_chances_that_are_not_logged_are_guessed_with_a_warning(tmp_path: Path) 
 def test_a_log_without_exploration_and_chances_has_an_interval(tmp_path: Path) -> None:
     path = without_propensities(observed_by(OLD, LOG), tmp_path / "log.parquet")
     assert not appraise(NEW, read_partial_log(path)).identified
+
+
+def called(path: Path, **tiers: np.ndarray) -> PartialLog:
+    """The log as it is read where these tiers were called for some queries only, and nothing says why."""
+    write_log(LOG, path)
+    frame = pl.read_parquet(path)
+    own = {c: pl.when(pl.Series(mask)).then(c) for tier, mask in tiers.items() for c in frame.columns if tier in c}
+    frame.with_columns(**own).write_parquet(path)
+    return read_partial_log(path)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 0), (6, 0), (0, 6), (3, 3), (200, 200)])
+def test_calls_that_fail_by_themselves_leave_the_rest_to_stand_for_all(first: int, second: int, tmp_path: Path) -> None:
+    """Whatever was seen after whatever else, its inverse chances sum to all queries, and nothing is a gap."""
+    rng = np.random.default_rng(first)
+    one, two = (rng.permutation(len(LOG)) >= failed for failed in (first, second))
+    found = called(tmp_path / "log.parquet", tier1=one, tier2=two)
+    for sighting in (*found.answers.values(), found.everything):
+        assert (1.0 / sighting.chance[sighting.seen]).sum() == pytest.approx(len(LOG), rel=1e-12)
+    assert gaps(found) == []
+    assert appraise(NEW, found).identified
+    told = {note.cases[0]: note.text for note in found.log.notes if "left out" in note.text}
+    for tier in found.log.tiers:
+        called_at, used = ~np.isnan(tier.cost), found.answers[tier.name].seen
+        unused = int(called_at.sum() - used.sum())
+        assert called_at[used].all()
+        assert (f"; {unused:,} of them" in told[tier.name]) if unused else tier.name not in told
+    assert found.everything.seen.sum() == (one & two).sum()
+
+
+def test_a_tier_that_is_nearly_always_called_does_not_wait_for_one_that_is_not(tmp_path: Path) -> None:
+    """A cheap tier tried beside the dear one that answers: the dear one's quality is that of all its answers."""
+    rng = np.random.default_rng(0)
+    found = called(tmp_path / "log.parquet", tier1=rng.random(600) < 0.2, tier2=rng.random(600) < 0.99)
+    dear = found.answers["tier2"]
+    assert dear.seen.tolist() == (~np.isnan(found.log.tiers[1].cost)).tolist()
+    assert np.ptp(dear.chance[dear.seen]) == 0.0
+    assert tuple(found.answers) == found.log.tier_names
+    assert gaps(found) == []
 
 
 def test_a_full_log_is_a_partial_one(tmp_path: Path) -> None:
