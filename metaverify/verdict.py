@@ -112,12 +112,16 @@ def is_loopback(host: str) -> bool:
 class VerdictServer(ThreadingHTTPServer):
     """Serves the verdicts of the policy in a store; `serve_forever` runs it, `shutdown` ends that.
 
+    Clients that come at once wait in the kernel's queue, and beyond so many threads there.  Beyond half of them
+    a connection ends with its reply, so that idle ones never hold all.
+
     Args:
         store: the policy, taken up anew when its file changes.
         host: where to listen.
         port: where to listen; 0 is any that is free (see ``server_address``).
         verifier: what is asked for the confidence in an answer where the gateway does not know it.
         allow_remote: whether other machines may ask.
+        threads: connections served at a time, at most.
 
     Raises:
         ValueError: other machines could ask, and may not.
@@ -126,6 +130,7 @@ class VerdictServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 1024  # connections that nobody has taken yet
 
     def __init__(
         self,
@@ -135,6 +140,7 @@ class VerdictServer(ThreadingHTTPServer):
         *,
         verifier: Verifier | None = None,
         allow_remote: bool = False,
+        threads: int = 256,
     ) -> None:
         if not (allow_remote or is_loopback(host)):
             raise ValueError(
@@ -146,12 +152,42 @@ class VerdictServer(ThreadingHTTPServer):
         self.verifier = verifier
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._free = threading.Semaphore(threads)
+        self._most, self._serving = threads, 0
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
         """Take the port, without asking any network what the host is called."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, once there is one for it."""
+        self._free.acquire()
+        with self._lock:
+            self._serving += 1
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._served()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and leave its thread to the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._served()
+
+    def _served(self) -> None:
+        with self._lock:
+            self._serving -= 1
+        self._free.release()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of the threads serve."""
+        return 2 * self._serving > self._most
 
     def count(self, what: str) -> None:
         """Count a verdict, or a request that got none."""
@@ -265,6 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
+        self.close_connection = self.close_connection or self.server.crowded
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -265,3 +265,77 @@ def test_a_verifier_that_fails_has_no_confidence(upstream: tuple[str, list[Any]]
         assert verify({"question": said, "answer": "a"}) is None
     assert math.isnan(verify({"question": '{"confidence": NaN}', "answer": "a"}) or 0.0)
     assert http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"}) is None
+
+
+def asking(port: int) -> socket.socket:
+    """A connection that has asked for a decision, and read nothing yet."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    body = b'{"key": 1}'
+    head = f"POST /decide HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_a_burst_of_clients_waits_and_is_served() -> None:
+    with VerdictServer(PolicyStore(GOLDEN / "policy.json"), port=0) as server:
+        clients = [asking(server.server_port) for _ in range(120)]  # nobody takes them yet
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
+        finally:
+            for client in clients:
+                client.close()
+            server.shutdown()
+            thread.join()
+
+
+def test_no_more_connections_are_served_at_a_time_than_there_are_threads() -> None:
+    busy, most, lock, full, go_on = 0, 0, threading.Lock(), threading.Event(), threading.Event()
+
+    def verify(_: Mapping[str, str]) -> float:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+            if busy == 3:
+                full.set()
+        assert go_on.wait(5)
+        with lock:
+            busy -= 1
+        return 0.9
+
+    store = PolicyStore(GOLDEN / "policy.json")
+    with VerdictServer(store, port=0, verifier=verify, threads=3) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        told: list[int] = []
+        body = {"question": "q", "answer": "a"}
+        clients = [
+            threading.Thread(target=lambda: told.append(ask(server, "/tiers/large/verify", body)[0])) for _ in range(12)
+        ]
+        for client in clients:
+            client.start()
+        assert full.wait(5)
+        go_on.set()
+        for client in clients:
+            client.join()
+        server.shutdown()
+        thread.join()
+    assert (told, most) == ([200] * 12, 3)
+
+
+def test_idle_connections_leave_threads_to_others() -> None:
+    with VerdictServer(PolicyStore(GOLDEN / "policy.json"), port=0, threads=4) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        clients = [asking(server.server_port) for _ in range(20)]  # and keep the connection
+        try:
+            replies = [client.recv(1 << 12) for client in clients]
+            assert all(reply.startswith(b"HTTP/1.1 200 OK") for reply in replies)
+            assert sum(b"Connection: close" not in reply for reply in replies) <= 2
+        finally:
+            for client in clients:
+                client.close()
+            server.shutdown()
+            thread.join()
