@@ -63,6 +63,7 @@ def test_decide_says_what_every_golden_case_says(name: str) -> None:
             told = json.loads(reply.read())
             assert reply.status == 200
             assert wanted.items() <= told.items()
+            assert "unknown" not in told
             assert told["escalate"] == (wanted["action"] in ("call", "abstain"))
             assert (told["policy"], told["serial"]) == (server.store.health().id, server.store.health().serial)
         connection.close()
@@ -261,10 +262,95 @@ def test_a_verifier_that_fails_has_no_confidence(upstream: tuple[str, list[Any]]
     verify = http_verifier(url, 5.0)
     assert verify({"question": '{"confidence": 0.75}', "answer": "a"}) == 0.75
     assert heard == [("/verify", {"question": '{"confidence": 0.75}', "answer": "a", "threshold": 0.5})]
-    for said in ("fail", "{", "[]", "{}", '{"confidence": "0.5"}', '{"confidence": true}', '{"confidence": null}'):
-        assert verify({"question": said, "answer": "a"}) is None
+    assert verify({"question": '{"confidence": null}', "answer": "a"}) is None
     assert math.isnan(verify({"question": '{"confidence": NaN}', "answer": "a"}) or 0.0)
-    assert http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"}) is None
+    for said in ("fail", "{", "[]", "{}", '{"confidence": "0.5"}', '{"confidence": true}'):
+        with pytest.raises((OSError, ValueError)):
+            verify({"question": said, "answer": "a"})
+    with pytest.raises(OSError, match="refused"):
+        http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"})
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "127.0.0.1:8800", "localhost", "ftp://host/", "http://", ""])
+def test_a_verifier_is_asked_over_http_and_nothing_else(url: str) -> None:
+    with pytest.raises(ValueError, match="give it as http"):
+        http_verifier(url)
+
+
+def test_what_the_verifier_fails_to_tell_is_missing_and_is_counted_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Any] = [0.9, None, 5.0, math.nan, OSError("gone away"), "0.9", RuntimeError("again")]
+
+    def verify(_: Mapping[str, str]) -> float | None:
+        answer = told.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    policy = load_policy(GOLDEN / "spread.json").at(budget=5.5)
+    save_policy(policy, tmp_path / "p.json")
+    unread = verdict_of(policy, "small", None)
+    with serving(tmp_path / "p.json", verify) as server:
+        replies = [ask(server, "/tiers/small/verify", {"question": "q", "answer": "a"})[1] for _ in range(7)]
+        assert (replies[0]["confidence"], replies[0]["total_samples"], replies[0]["verified_count"]) == (1.0, 1, 1)
+        for reply in replies[1:]:  # what the policy does without the reading, and that it was not read
+            assert reply["should_escalate"] is not isinstance(unread, Accept)
+            assert (reply["total_samples"], reply["verified_count"]) == (0, 0)
+        metrics = ask(server, "/metrics")[1]
+    for outcome, times in (("read", 1), ("missing", 3), ("failed", 3)):
+        assert f'metaverify_verifications_total{{outcome="{outcome}"}} {times}\n' in metrics
+    err = capfd.readouterr().err.splitlines()  # not a line for each
+    assert err == ["metaverify: the verifier failed, 1 times by now, and its reading is missing: OSError: gone away"]
+
+
+def test_a_webhook_is_told_whether_a_confidence_was_read() -> None:
+    body = {"request": {"text": "q"}, "response": {"text": "a"}, "metadata": {"key": "k"}}
+    for confidence in (0.6, None):
+        with serving(GOLDEN / "policy.json", fixed(confidence)) as server:
+            assert ask(server, "/tiers/small/webhook", body)[1]["data"]["read"] is (confidence is not None)
+
+
+@pytest.mark.parametrize("number", [b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1e999", b"NaN", b"-Infinity"])
+def test_numbers_beyond_all_floats_get_a_reply(number: bytes) -> None:
+    with serving(GOLDEN / "policy.json", fixed(0.9)) as server:
+        for name in (b"budget", b"price"):
+            status, told = ask(server, "/decide", b'{"key": 1, "' + name + b'": ' + number + b"}")
+            assert (status, list(told)) == (400, ["error"])
+            assert f"{name.decode()} is " in told["error"]
+        body = b'{"question": "q", "answer": "a", "threshold": ' + number + b"}"
+        status, told = ask(server, "/tiers/large/verify", body)
+        assert (status, told["threshold"]) == (200, 0.5)
+        status, told = ask(server, "/decide", b'{"key": 1, "readings": {"small": ' + number + b"}}")
+        wanted = load_policy(GOLDEN / "policy.json").decide({"small": None}, key=1)
+        assert status == 200
+        assert action_json(wanted).items() <= told.items()
+
+
+def test_a_reading_that_the_policy_does_not_know_is_named() -> None:
+    with serving(GOLDEN / "policy.json") as server:
+        readings = {"small": {"self_verfy": 0.9, "self_verify": 0.9}, "medium": 0.5}
+        told = ask(server, "/decide", {"readings": readings, "key": 1})[1]
+        (unknown,) = told["unknown"]
+        assert unknown.startswith("reading 'self_verfy' of 'small' is not one that the policy knows")
+        assert "did you mean 'self_verify'" in unknown
+        del readings["small"]["self_verfy"]  # type: ignore[attr-defined]
+        again = ask(server, "/decide", {"readings": readings, "key": 1})[1]
+        assert again == {name: value for name, value in told.items() if name != "unknown"}
+
+
+def test_whatever_goes_wrong_there_is_a_reply(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault of our own")
+
+    with serving(GOLDEN / "policy.json") as server:
+        monkeypatch.setattr(server.store, "snapshot", fail)
+        status, told = ask(server, "/decide", {"key": 1})
+        assert (status, list(told)) == (500, ["error"])
+        assert 'verdicts_total{verdict="failed"} 1' in ask(server, "/metrics")[1]
+    assert "a fault of our own" in capfd.readouterr().err
 
 
 def asking(port: int) -> socket.socket:
