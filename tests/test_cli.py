@@ -180,7 +180,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "shadow": ["shadow", shop.policy, shop.log, "--live", shop.policy],
         "promote": ["promote", shop.policy, shop.folder / "promoted.json"],
         "rollback": ["rollback", shop.folder / "exchanged.json"],
-        "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log],
+        "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log, "--verifier-url", "http://127.0.0.1:8800"],
     }[str(command)] + others
 
 
