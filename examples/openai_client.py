@@ -1,6 +1,4 @@
-"""A cascade with the plain OpenAI client: python openai_client.py policy.json "a question".  Tiers are models' names.
-
-The confidence is the answer's mean token probability, as it must have been in the log."""
+"""A cascade with the plain OpenAI client: python openai_client.py policy.json "a question".  Tiers name models."""
 
 import math
 import sys
@@ -11,7 +9,7 @@ from metaverify import Accept, Call, load_policy
 
 
 def call(client, model, question):
-    """The answer, and the reading that comes with it."""
+    """The answer, and what is read in it: `conf`, the mean token probability, as it must have been in the log."""
     messages = [{"role": "user", "content": question}]
     choice = client.chat.completions.create(model=model, messages=messages, logprobs=True).choices[0]
     logs = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
@@ -20,6 +18,8 @@ def call(client, model, question):
 
 def route(policy, client, question):
     """The answer that the policy accepts; None where it hands over."""
+    if any(not t.answer or r.name != "conf" or r.votes or r.sample for t in policy.tiers for r in t.readings):
+        raise ValueError("the policy reads more than the token probability: fit without that (--tiers, --readings)")
     answers, readings = {}, {}
     while isinstance(action := policy.decide(readings, key=question), Call):
         answers[action.tier], readings[action.tier] = call(client, action.tier, question)

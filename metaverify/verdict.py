@@ -7,10 +7,10 @@ docs/gateways.md.
 from __future__ import annotations
 
 import json
-import math
 import socket
+import sys
 import threading
-import urllib.error
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from metaverify.policies.actions import Accept, Action, Call, Verify
-from metaverify.policies.explain import action_json
+from metaverify.policies.explain import action_json, unknown_readings
 from metaverify.policies.exposition import counter
+from metaverify.policies.graph import as_number
 from metaverify.policies.policy import Policy
 from metaverify.policies.store import PolicyStore, Snapshot
 
@@ -34,8 +35,11 @@ BODY_LIMIT = 1 << 20
 PATIENCE = 10.0  # seconds that a client may be silent for
 KNOWN = ("readings", "context", "key", "without", "budget", "price")  # what a request to decide may say
 
+LOUD = 60.0  # seconds between two lines on what fails
+
 Verifier = Callable[[Mapping[str, str]], float | None]
-"""The confidence in an answer, given ``question``, ``answer`` and perhaps ``context``; None where there is none."""
+"""The confidence in an answer, given ``question``, ``answer`` and perhaps ``context``; None where there is none.  Where
+it raises it failed, and there is none either."""
 
 
 class _Refusal(Exception):  # noqa: N818 - it is what is answered
@@ -84,19 +88,27 @@ def http_verifier(url: str, timeout: float = 30.0) -> Verifier:
     """A verifier that speaks as AutoMix's server in vLLM semantic-router does: POST {question, answer, context} to
     URL/verify, which answers with a ``confidence``.
 
-    One that fails, takes too long or says something else has no confidence.
+    It raises OSError, HTTPException or ValueError where none is told; a confidence that is null is None.
+
+    Raises:
+        ValueError: the URL is none of HTTP.
     """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"the verifier is {url!r}; give it as http://HOST:PORT or https://HOST")
 
     def verify(asked: Mapping[str, str]) -> float | None:
         body = json.dumps({**asked, "threshold": 0.5}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{url.rstrip('/')}/verify", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as reply:
-                told = json.loads(reply.read(BODY_LIMIT))["confidence"]
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        return float(told) if type(told) in (int, float) else None
+        with urllib.request.urlopen(request, timeout=timeout) as reply:
+            told = json.loads(reply.read(BODY_LIMIT))
+        if not isinstance(told, dict) or "confidence" not in told:
+            raise ValueError("what it tells has no confidence")
+        number = as_number(told["confidence"])
+        if number is None and told["confidence"] is not None:
+            raise ValueError("the confidence that it tells is no number")
+        return number
 
     return verify
 
@@ -112,12 +124,16 @@ def is_loopback(host: str) -> bool:
 class VerdictServer(ThreadingHTTPServer):
     """Serves the verdicts of the policy in a store; `serve_forever` runs it, `shutdown` ends that.
 
+    Clients that come at once wait in the kernel's queue, and beyond so many threads there.  Beyond half of them
+    a connection ends with its reply, so that idle ones never hold all.
+
     Args:
         store: the policy, taken up anew when its file changes.
         host: where to listen.
         port: where to listen; 0 is any that is free (see ``server_address``).
         verifier: what is asked for the confidence in an answer where the gateway does not know it.
         allow_remote: whether other machines may ask.
+        threads: connections served at a time, at most.
 
     Raises:
         ValueError: other machines could ask, and may not.
@@ -126,6 +142,7 @@ class VerdictServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 1024  # connections that nobody has taken yet
 
     def __init__(
         self,
@@ -135,6 +152,7 @@ class VerdictServer(ThreadingHTTPServer):
         *,
         verifier: Verifier | None = None,
         allow_remote: bool = False,
+        threads: int = 256,
     ) -> None:
         if not (allow_remote or is_loopback(host)):
             raise ValueError(
@@ -145,7 +163,11 @@ class VerdictServer(ThreadingHTTPServer):
         self.store = store
         self.verifier = verifier
         self._counts: Counter[str] = Counter()
+        self._verified: Counter[str] = Counter()
+        self._loud = -LOUD  # when a failure of the verifier was last told
         self._lock = threading.Lock()
+        self._free = threading.Semaphore(threads)
+        self._most, self._serving = threads, 0
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -153,16 +175,70 @@ class VerdictServer(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, once there is one for it."""
+        self._free.acquire()
+        with self._lock:
+            self._serving += 1
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._served()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and leave its thread to the next."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._served()
+
+    def _served(self) -> None:
+        with self._lock:
+            self._serving -= 1
+        self._free.release()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of the threads serve."""
+        return 2 * self._serving > self._most
+
     def count(self, what: str) -> None:
         """Count a verdict, or a request that got none."""
         with self._lock:
             self._counts[what] += 1
 
+    def confidence(self, asked: Mapping[str, str]) -> float | None:
+        """The verifier's confidence in an answer; None where it has none or fails, which is counted and told."""
+        if self.verifier is None:
+            raise _Refusal(501, "nobody knows the confidence in an answer; start the server with --verifier URL")
+        told, fault, known = None, None, False
+        try:
+            told = self.verifier(asked)
+            known = told is not None and 0.0 <= told <= 1.0
+        except Exception as error:  # whatever it is, the reading is missing
+            fault = f"{type(error).__name__}: {error}"
+        now = time.monotonic()
+        with self._lock:
+            self._verified["read" if known else "missing" if fault is None else "failed"] += 1
+            failed, loud = self._verified["failed"], fault is not None and now - self._loud >= LOUD
+            self._loud = now if loud else self._loud
+        if loud:
+            what = f"the verifier failed, {failed:,} times by now, and its reading is missing: {fault}"
+            print(f"metaverify: {what}", file=sys.stderr, flush=True)
+        return told if known else None
+
     def prometheus(self) -> str:
         """What was said, and the state of the policy, in Prometheus' text format."""
         with self._lock:
-            counts = dict(sorted(self._counts.items()))
-        return counter("verdicts_total", "Requests, by what was answered.", counts, "verdict") + self.store.prometheus()
+            counts, verified = dict(sorted(self._counts.items())), dict(sorted(self._verified.items()))
+        return "".join(
+            [
+                counter("verdicts_total", "Requests, by what was answered.", counts, "verdict"),
+                counter("verifications_total", "Answers that the verifier was asked for.", verified, "outcome"),
+                self.store.prometheus(),
+            ]
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -201,6 +277,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.count("refused")
             self._send(400, {"error": str(error)})
             return
+        except Exception as error:  # a reply all the same
+            self.server.count("failed")
+            self.close_connection = True
+            self._send(500, {"error": f"{type(error).__name__}, which should not be"})
+            raise
         self.server.count(what)
         self._send(200, {**told, "policy": snapshot.id, "serial": snapshot.serial})
 
@@ -209,29 +290,32 @@ class _Handler(BaseHTTPRequestHandler):
         match [unquote(part) for part in urlsplit(self.path).path.split("/")[1:]]:
             case ["decide"]:
                 action = _decided(snapshot.policy, body)
-                return action_json(action)["action"], _told(action)
+                unknown = unknown_readings(snapshot.policy, body.get("readings", {}))
+                return action_json(action)["action"], _told(action) | ({"unknown": unknown} if unknown else {})
             case ["tiers", tier, "verify"]:
                 asked = {"question": _text(body, "question"), "answer": _text(body, "answer")}
                 asked |= {"context": _text(body, "context")} if body.get("context") else {}
-                action = self._judged(snapshot.policy, tier, asked, None, asked["question"])
-                return _what(action), _as_vllm(action, body.get("threshold"))
+                action, read = self._judged(snapshot.policy, tier, asked, None, asked["question"])
+                return _what(action), _as_vllm(action, read, body.get("threshold"))
             case ["tiers", tier, "webhook"]:
                 asked = {"question": _said(body, "request"), "answer": _said(body, "response")}
                 metadata = body.get("metadata")
                 known = metadata if isinstance(metadata, dict) else {}
                 key = str(known.get("key", asked["question"]))
-                action = self._judged(snapshot.policy, tier, asked, known.get("context"), key)
+                action, read = self._judged(snapshot.policy, tier, asked, known.get("context"), key)
                 accepted = isinstance(action, Accept)
-                return _what(action), {"verdict": accepted, "data": _told(action)}
+                return _what(action), {"verdict": accepted, "data": {**_told(action), "read": read}}
         raise _Refusal(
             404, f"nothing is at {self.path[:80]}; POST to /decide, /tiers/TIER/verify or /tiers/TIER/webhook"
         )
 
-    def _judged(self, policy: Policy, tier: str, asked: Mapping[str, str], context: Any, key: str) -> Action:
-        if self.server.verifier is None:
-            raise _Refusal(501, "nobody knows the confidence in an answer; start the server with --verifier URL")
+    def _judged(
+        self, policy: Policy, tier: str, asked: Mapping[str, str], context: Any, key: str
+    ) -> tuple[Action, bool]:
+        """The verdict, and whether a confidence was read for it."""
+        confidence = self.server.confidence(asked)
         label = context if isinstance(context, str) and context else None
-        return verdict_of(policy, tier, self.server.verifier(asked), context=label, key=key)
+        return verdict_of(policy, tier, confidence, context=label, key=key), confidence is not None
 
     def _body(self) -> dict[str, Any]:
         """The JSON object that was sent, read in bounds."""
@@ -265,6 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
+        self.close_connection = self.close_connection or self.server.crowded
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -283,8 +368,8 @@ def _decided(policy: Policy, body: Mapping[str, Any]) -> Action:
         raise _Refusal(400, "without is no list of tiers")
     dial = {name: body[name] for name in ("budget", "price") if body.get(name) is not None}
     for name, value in dial.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise _Refusal(400, f"{name} is {value!r}, not a number")
+        if not _is_finite(value):
+            raise _Refusal(400, f"{name} is {str(value)[:40]!r}, not a number")
     key = body.get("key")
     if key is not None and type(key) not in (str, int):
         raise _Refusal(400, "key is neither text nor a whole number")
@@ -302,16 +387,24 @@ def _what(action: Action) -> str:
     return "accept" if isinstance(action, Accept) else "verify" if isinstance(action, Verify) else "escalate"
 
 
-def _as_vllm(action: Action, threshold: Any) -> dict[str, Any]:
-    """A verdict as AutoMix's verifier in vLLM semantic-router tells it: accepted is a confidence of 1, and 0 is not."""
+def _is_finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _as_vllm(action: Action, read: bool, threshold: Any) -> dict[str, Any]:
+    """A verdict as AutoMix's verifier in vLLM semantic-router tells it: accepted is a confidence of 1, and 0 is not.
+
+    No sample is one that was not read.
+    """
     accepted = isinstance(action, Accept)
     return {
         "confidence": float(accepted),
         "should_escalate": not accepted,
-        "verified_count": int(accepted),
-        "total_samples": 1,
+        "verified_count": int(accepted and read),
+        "total_samples": int(read),
         "samples": [],
-        "threshold": threshold if type(threshold) in (int, float) else 0.5,
+        "threshold": threshold if _is_finite(threshold) else 0.5,
     }
 
 

@@ -23,7 +23,7 @@ from metaverify.policies.graph import (
 from metaverify.policies.policy import Belief, Policy, Vertex
 from metaverify.policies.tiers import Tier
 
-__all__ = ["Explanation", "Look", "explain", "interval_text"]
+__all__ = ["Explanation", "Look", "explain", "interval_text", "unknown_readings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,3 +252,20 @@ def _lines(explanation: Explanation) -> list[str]:
     )
     lines.append(f"  {certificate_text(explanation.certificate)}")
     return lines
+
+
+def unknown_readings(policy: Policy, readings: Mapping[str, Any]) -> list[str]:
+    """Which readings the policy does not know, a sentence each; it decides without them, since a log may have had more.
+
+    A tier that it does not know is refused by `Policy.decide`.
+    """
+    from metaverify.policies.names import did_you_mean
+
+    known = {tier.name: [reading.name for reading in tier.readings] for tier in policy.tiers}
+    return [
+        f"reading {name!r} of {tier!r} is not one that the policy knows ({', '.join(known[tier]) or 'none'}), and"
+        f" changes nothing{did_you_mean(name, known[tier])}"
+        for tier, given in readings.items()
+        for name in (given if isinstance(given, Mapping) else ())
+        if name not in known[tier]
+    ]

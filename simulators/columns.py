@@ -307,7 +307,8 @@ def _form(file: str, columns: Sequence[str]) -> str:
     raise LogError(
         "E_COLUMN",
         f"{file} has no column correct_<tier>; {has}; "
-        "give one row a query (correct_<tier>, …) or one row a reading (query_id, tier, correct, …)",
+        "give one row a query (correct_<tier>, …) or one row a reading (query_id, tier, correct, …); "
+        "where they are called otherwise `metaverify import wide FILE --map correct_<tier>=COLUMN … -o LOG` says so",
     )
 
 

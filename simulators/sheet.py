@@ -126,7 +126,7 @@ class Sheet:
             words = words.set(words.str.to_lowercase().is_in(["", "null"]).fill_null(False), None)
             values = words.cast(pl.Float64, strict=False)
             wrong = (values.is_null() & words.is_not_null()).to_numpy()
-            self.refuse("E_TYPE", wrong, column, f"not a number; {_comma_hint(words, wrong)}{way_out}")
+            self.refuse("E_TYPE", wrong, column, f"not a number; {_word_hint(words, wrong)}{way_out}")
         elif series.dtype.is_numeric() or series.dtype == pl.Null:
             values = series.cast(pl.Float64)
         else:
@@ -152,9 +152,13 @@ def _shown(series: pl.Series, at: int) -> str:
         return repr(cell)
 
 
-def _comma_hint(words: pl.Series, wrong: NDArray[np.bool_]) -> str:
-    comma = wrong.any() and re.fullmatch(r"[+-]?\d*,\d+", str(words[int(wrong.argmax())]))
-    return "write a decimal point, not a comma; " if comma else ""
+def _word_hint(words: pl.Series, wrong: NDArray[np.bool_]) -> str:
+    word = str(words[int(wrong.argmax())]) if wrong.any() else ""
+    if re.fullmatch(r"[+-]?\d*,\d+", word):
+        return "write a decimal point, not a comma; "
+    if bare := re.fullmatch(r"[$€£¥]?\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:[$€£¥%]|USD|EUR)?", word):
+        return f"write the number alone, {bare[1]}, in all rows; "
+    return ""
 
 
 def _scale_hint(raw: Floats, scale: float) -> str:

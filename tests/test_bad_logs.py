@@ -252,6 +252,17 @@ FIXTURES: dict[str, Bad] = {
         "log.parquet",
     ),
     "a missing column": Bad(b"query_id,corect_a\nq,1\nr,0\n", "E_COLUMN", ("correct_<tier>", "nearest: 'corect_a'")),
+    "columns of other names": Bad(
+        b"Request ID,small_ok\nq,1\nr,0\n",
+        "E_COLUMN",
+        ("it has 'Request ID', 'small_ok'", "`metaverify import wide FILE --map correct_<tier>=COLUMN … -o LOG`"),
+    ),
+    "a price with its currency": Bad(
+        csv(log(cost_small=in_row(3, "$0.25", 0.5))), "E_TYPE", ("row 3", "write the number alone, 0.25, in all rows")
+    ),
+    "a confidence with its sign": Bad(
+        csv(log(conf_small=in_row(3, "73.9 %", 0.5))), "E_TYPE", ("row 3", "write the number alone, 73.9, in all rows")
+    ),
     "a misspelt tier": Bad(
         SOUND.replace(b"correct_large", b"corect_large", 1),
         "E_COLUMN",

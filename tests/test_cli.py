@@ -180,7 +180,7 @@ def small(*argv: str | Path, shop: Shop) -> list[str | Path]:
         "shadow": ["shadow", shop.policy, shop.log, "--live", shop.policy],
         "promote": ["promote", shop.policy, shop.folder / "promoted.json"],
         "rollback": ["rollback", shop.folder / "exchanged.json"],
-        "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log],
+        "export-vllm-sr": ["export-vllm-sr", shop.policy, shop.log, "--verifier-url", "http://127.0.0.1:8800"],
     }[str(command)] + others
 
 
@@ -336,12 +336,12 @@ def test_help_has_an_example_that_is_no_wrong_use(
 ) -> None:
     ran = run(command, "--help")
     assert (ran.code, ran.err) == (0, "")
-    example = ran.out.partition("example:\n")[2].strip()
-    name, *argv = shlex.split(example)
-    assert (name, argv[0]) == ("metaverify", command)
     monkeypatch.chdir(tmp_path)
-    if command != "demo":  # which is run elsewhere, and takes its time
-        assert run(*argv).code == (0 if command == "simulate" else 1)  # the example's files are not there
+    for example in ran.out.partition("example:\n")[2].strip().splitlines():
+        name, *argv = shlex.split(example)
+        assert (name, argv[0]) == ("metaverify", command)
+        if command != "demo":  # which is run elsewhere, and takes its time
+            assert run(*argv).code == (0 if command == "simulate" else 1)  # the example's files are not there
 
 
 def test_help_names_every_command(run: Run) -> None:

@@ -61,7 +61,8 @@ def test_a_policy_that_is_more_is_simplified_on_a_log_and_the_loss_is_said(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy, log = str(shop / "policy.json"), str(shop / "log.parquet")
-    assert main(["export-vllm-sr", policy]) == 1
+    url = ["--verifier-url", "http://127.0.0.1:8800"]
+    assert main(["export-vllm-sr", policy, *url]) == 1
     assert "name a log to simplify it on" in capsys.readouterr().err
     assert main(["export-vllm-sr", policy, log, "--method", "avg_logprob", "-o", str(shop / "out.yaml")]) == 0
     said = capsys.readouterr().out
@@ -74,8 +75,23 @@ def test_a_policy_that_is_more_is_simplified_on_a_log_and_the_loss_is_said(
     assert said.splitlines()[:-1] == [
         line.removeprefix("# metaverify: ") for line in (shop / "out.yaml").read_text().splitlines()[1:4]
     ]
-    assert main(["export-vllm-sr", policy, log, "--json"]) == 0
+    assert main(["export-vllm-sr", policy, log, *url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["simplified"]["loss"]["mean"] == found.loss.mean
+
+
+def test_the_address_of_the_verifier_is_asked_for_and_not_made_up(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shop / "none.yaml"
+    for policy in ("chain.json", "policy.json"):
+        assert main(["export-vllm-sr", str(shop / policy), str(shop / "log.parquet"), "-o", str(out)]) == 1
+        assert "give --verifier-url URL, where POST URL/verify" in capsys.readouterr().err
+    argv = ["export-vllm-sr", str(shop / "chain.json"), "--method", "margin"]
+    assert main([*argv, "--verifier-url", "http://127.0.0.1:8800"]) == 1
+    assert "leave --verifier-url out" in capsys.readouterr().err
+    assert main(argv) == 0
+    assert "verifier_server_url" not in capsys.readouterr().out
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])

@@ -98,10 +98,17 @@ def test_promote_and_rollback_exchange_the_file_and_say_so(tmp_path: Path, capsy
     body = json.loads(capsys.readouterr().out)
     assert (body["live"], body["serial"], body["source"]) == (str(live), 5, policy_id(one))
     assert load_policy(live) == replace(one, serial=5)
-    assert [each.withdrawn for each in editions(live)] == [True]
+    assert [(each.number, each.before, each.serial) for each in editions(live)] == [(1, 0, 3), (2, 1, 4), (3, 0, 5)]
     assert main(["rollback", str(live)]) == 1
     assert "no edition before it that was not withdrawn" in capsys.readouterr().err
     assert main(["rollback", str(live), "--to", "4"]) == 0
+    capsys.readouterr()
+    live.write_bytes(b"")
+    assert main(["rollback", str(live)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"damaged: E_EMPTY at {live}: the file is empty")
+    assert told[1].startswith(f"{live} is now sha256:")
+    assert load_policy(live).serial == 6
 
 
 def test_a_signed_policy_stays_signed(tmp_path: Path, capsys: Capture) -> None:

@@ -63,6 +63,7 @@ def test_decide_says_what_every_golden_case_says(name: str) -> None:
             told = json.loads(reply.read())
             assert reply.status == 200
             assert wanted.items() <= told.items()
+            assert "unknown" not in told
             assert told["escalate"] == (wanted["action"] in ("call", "abstain"))
             assert (told["policy"], told["serial"]) == (server.store.health().id, server.store.health().serial)
         connection.close()
@@ -261,7 +262,166 @@ def test_a_verifier_that_fails_has_no_confidence(upstream: tuple[str, list[Any]]
     verify = http_verifier(url, 5.0)
     assert verify({"question": '{"confidence": 0.75}', "answer": "a"}) == 0.75
     assert heard == [("/verify", {"question": '{"confidence": 0.75}', "answer": "a", "threshold": 0.5})]
-    for said in ("fail", "{", "[]", "{}", '{"confidence": "0.5"}', '{"confidence": true}', '{"confidence": null}'):
-        assert verify({"question": said, "answer": "a"}) is None
+    assert verify({"question": '{"confidence": null}', "answer": "a"}) is None
     assert math.isnan(verify({"question": '{"confidence": NaN}', "answer": "a"}) or 0.0)
-    assert http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"}) is None
+    for said in ("fail", "{", "[]", "{}", '{"confidence": "0.5"}', '{"confidence": true}'):
+        with pytest.raises((OSError, ValueError)):
+            verify({"question": said, "answer": "a"})
+    with pytest.raises(OSError, match="refused"):
+        http_verifier("http://127.0.0.1:1", 0.5)({"question": "q", "answer": "a"})
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "127.0.0.1:8800", "localhost", "ftp://host/", "http://", ""])
+def test_a_verifier_is_asked_over_http_and_nothing_else(url: str) -> None:
+    with pytest.raises(ValueError, match="give it as http"):
+        http_verifier(url)
+
+
+def test_what_the_verifier_fails_to_tell_is_missing_and_is_counted_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Any] = [0.9, None, 5.0, math.nan, OSError("gone away"), "0.9", RuntimeError("again")]
+
+    def verify(_: Mapping[str, str]) -> float | None:
+        answer = told.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    policy = load_policy(GOLDEN / "spread.json").at(budget=5.5)
+    save_policy(policy, tmp_path / "p.json")
+    unread = verdict_of(policy, "small", None)
+    with serving(tmp_path / "p.json", verify) as server:
+        replies = [ask(server, "/tiers/small/verify", {"question": "q", "answer": "a"})[1] for _ in range(7)]
+        assert (replies[0]["confidence"], replies[0]["total_samples"], replies[0]["verified_count"]) == (1.0, 1, 1)
+        for reply in replies[1:]:  # what the policy does without the reading, and that it was not read
+            assert reply["should_escalate"] is not isinstance(unread, Accept)
+            assert (reply["total_samples"], reply["verified_count"]) == (0, 0)
+        metrics = ask(server, "/metrics")[1]
+    for outcome, times in (("read", 1), ("missing", 3), ("failed", 3)):
+        assert f'metaverify_verifications_total{{outcome="{outcome}"}} {times}\n' in metrics
+    err = capfd.readouterr().err.splitlines()  # not a line for each
+    assert err == ["metaverify: the verifier failed, 1 times by now, and its reading is missing: OSError: gone away"]
+
+
+def test_a_webhook_is_told_whether_a_confidence_was_read() -> None:
+    body = {"request": {"text": "q"}, "response": {"text": "a"}, "metadata": {"key": "k"}}
+    for confidence in (0.6, None):
+        with serving(GOLDEN / "policy.json", fixed(confidence)) as server:
+            assert ask(server, "/tiers/small/webhook", body)[1]["data"]["read"] is (confidence is not None)
+
+
+@pytest.mark.parametrize("number", [b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1e999", b"NaN", b"-Infinity"])
+def test_numbers_beyond_all_floats_get_a_reply(number: bytes) -> None:
+    with serving(GOLDEN / "policy.json", fixed(0.9)) as server:
+        for name in (b"budget", b"price"):
+            status, told = ask(server, "/decide", b'{"key": 1, "' + name + b'": ' + number + b"}")
+            assert (status, list(told)) == (400, ["error"])
+            assert f"{name.decode()} is " in told["error"]
+        body = b'{"question": "q", "answer": "a", "threshold": ' + number + b"}"
+        status, told = ask(server, "/tiers/large/verify", body)
+        assert (status, told["threshold"]) == (200, 0.5)
+        status, told = ask(server, "/decide", b'{"key": 1, "readings": {"small": ' + number + b"}}")
+        wanted = load_policy(GOLDEN / "policy.json").decide({"small": None}, key=1)
+        assert status == 200
+        assert action_json(wanted).items() <= told.items()
+
+
+def test_a_reading_that_the_policy_does_not_know_is_named() -> None:
+    with serving(GOLDEN / "policy.json") as server:
+        readings = {"small": {"self_verfy": 0.9, "self_verify": 0.9}, "medium": 0.5}
+        told = ask(server, "/decide", {"readings": readings, "key": 1})[1]
+        (unknown,) = told["unknown"]
+        assert unknown.startswith("reading 'self_verfy' of 'small' is not one that the policy knows")
+        assert "did you mean 'self_verify'" in unknown
+        del readings["small"]["self_verfy"]  # type: ignore[attr-defined]
+        again = ask(server, "/decide", {"readings": readings, "key": 1})[1]
+        assert again == {name: value for name, value in told.items() if name != "unknown"}
+
+
+def test_whatever_goes_wrong_there_is_a_reply(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault of our own")
+
+    with serving(GOLDEN / "policy.json") as server:
+        monkeypatch.setattr(server.store, "snapshot", fail)
+        status, told = ask(server, "/decide", {"key": 1})
+        assert (status, list(told)) == (500, ["error"])
+        assert 'verdicts_total{verdict="failed"} 1' in ask(server, "/metrics")[1]
+    assert "a fault of our own" in capfd.readouterr().err
+
+
+def asking(port: int) -> socket.socket:
+    """A connection that has asked for a decision, and read nothing yet."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    body = b'{"key": 1}'
+    head = f"POST /decide HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_a_burst_of_clients_waits_and_is_served() -> None:
+    with VerdictServer(PolicyStore(GOLDEN / "policy.json"), port=0) as server:
+        clients = [asking(server.server_port) for _ in range(120)]  # nobody takes them yet
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            assert {client.recv(15) for client in clients} == {b"HTTP/1.1 200 OK"}
+        finally:
+            for client in clients:
+                client.close()
+            server.shutdown()
+            thread.join()
+
+
+def test_no_more_connections_are_served_at_a_time_than_there_are_threads() -> None:
+    busy, most, lock, full, go_on = 0, 0, threading.Lock(), threading.Event(), threading.Event()
+
+    def verify(_: Mapping[str, str]) -> float:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+            if busy == 3:
+                full.set()
+        assert go_on.wait(5)
+        with lock:
+            busy -= 1
+        return 0.9
+
+    store = PolicyStore(GOLDEN / "policy.json")
+    with VerdictServer(store, port=0, verifier=verify, threads=3) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        told: list[int] = []
+        body = {"question": "q", "answer": "a"}
+        clients = [
+            threading.Thread(target=lambda: told.append(ask(server, "/tiers/large/verify", body)[0])) for _ in range(12)
+        ]
+        for client in clients:
+            client.start()
+        assert full.wait(5)
+        go_on.set()
+        for client in clients:
+            client.join()
+        server.shutdown()
+        thread.join()
+    assert (told, most) == ([200] * 12, 3)
+
+
+def test_idle_connections_leave_threads_to_others() -> None:
+    with VerdictServer(PolicyStore(GOLDEN / "policy.json"), port=0, threads=4) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        clients = [asking(server.server_port) for _ in range(20)]  # and keep the connection
+        try:
+            replies = [client.recv(1 << 12) for client in clients]
+            assert all(reply.startswith(b"HTTP/1.1 200 OK") for reply in replies)
+            assert sum(b"Connection: close" not in reply for reply in replies) <= 2
+        finally:
+            for client in clients:
+                client.close()
+            server.shutdown()
+            thread.join()

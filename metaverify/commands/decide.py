@@ -63,14 +63,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _warn_of_readings(policy: Policy, readings: Mapping[str, Any]) -> None:
-    """Say which readings the policy does not know; it decides without them, since a log may have had more."""
-    from metaverify.policies.names import did_you_mean
+    """Say which readings the policy does not know."""
+    from metaverify.policies.explain import unknown_readings
 
-    known = {tier.name: [reading.name for reading in tier.readings] for tier in policy.tiers}
-    for tier, given in readings.items():
-        for name in given if isinstance(given, Mapping) else ():
-            if name not in known[tier]:
-                has = ", ".join(known[tier]) or "none"
-                hint = did_you_mean(name, known[tier])
-                unknown = f"reading {name!r} of {tier!r} is not one that the policy knows ({has}), and changes nothing"
-                print(f"metaverify: {unknown}{hint}", file=sys.stderr)
+    for unknown in unknown_readings(policy, readings):
+        print(f"metaverify: {unknown}", file=sys.stderr)

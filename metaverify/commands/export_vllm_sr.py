@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLE", "METHODS", "add", "run"]
 
-EXAMPLE = "metaverify export-vllm-sr policy.json log.parquet --budget 3 -o confidence.yaml"
+EXAMPLE = "metaverify export-vllm-sr policy.json log.parquet --verifier-url http://127.0.0.1:8800 -o confidence.yaml"
 DETAILS = (
     "vLLM semantic-router's `confidence` looper calls models in one order and returns the first answer whose\n"
     "confidence is at least one threshold.  A policy that is more than that is simplified on the log, and what\n"
@@ -38,8 +38,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verifier-url",
-        default="http://127.0.0.1:8900",
-        help="verifier_server_url, for automix_entailment (default: %(default)s)",
+        metavar="URL",
+        help="verifier_server_url, which automix_entailment needs: POST URL/verify tells the confidence that the"
+        " policy reads",
     )
     parser.add_argument("--reading", help="simplify to a chain by this reading (default: whichever loses least)")
 
@@ -53,6 +54,13 @@ def run(options: argparse.Namespace) -> None:
     filed = read_policy(options)
     policy = in_use(filed, options)
     chain, simplified = as_one_threshold(policy), None
+    if (chain is None or len(chain.tiers) > 1) and options.method == METHODS[0] and options.verifier_url is None:
+        raise ValueError(
+            f"{METHODS[0]} asks a server for every confidence: give --verifier-url URL, where POST URL/verify tells"
+            " the confidence that the policy reads (serve-verdict tells verdicts, elsewhere), or another --method"
+        )
+    if options.method != METHODS[0] and options.verifier_url is not None:
+        raise ValueError(f"--method {options.method} asks no verifier; leave --verifier-url out")
     if chain is None:
         if options.log is None:
             why = "; ".join(misfits(policy))
@@ -90,7 +98,7 @@ def _said(policy: Policy, chain: OneThreshold, found: Simplified | None) -> list
     ]
 
 
-def looper_yaml(chain: OneThreshold, method: str, url: str, comments: list[str]) -> str:
+def looper_yaml(chain: OneThreshold, method: str, url: str | None, comments: list[str]) -> str:
     """The part of a decision that says which models are asked and when to stop; texts are quoted as in JSON."""
     lines = [f"# metaverify: {' '.join(comment.split())}" for comment in comments]
     lines += ["modelRefs:", *(f"  - model: {_quoted(tier)}" for tier in chain.tiers)]
@@ -104,7 +112,7 @@ def looper_yaml(chain: OneThreshold, method: str, url: str, comments: list[str])
             '    escalation_order: "declared"',
             '    on_error: "skip"',
         ]
-        lines += [f"    verifier_server_url: {_quoted(url)}"] if method == METHODS[0] else []
+        lines += [] if url is None else [f"    verifier_server_url: {_quoted(url)}"]
     return "\n".join(lines) + "\n"
 
 

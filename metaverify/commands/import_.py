@@ -15,14 +15,21 @@ __all__ = ["EXAMPLE", "add", "run"]
 
 EXAMPLE = (
     "metaverify import litellm calls.jsonl --map confidence=metadata.verifier.p --map correct=metadata.graded "
-    "-o log.parquet"
+    "-o log.parquet\n"
+    "  metaverify import wide mine.csv --map query_id=id --map correct_small=small_ok --map conf_small=small_score "
+    "--map cost_small=small_usd --map correct_large=large_ok --map cost_large=large_usd --scale 100 -o log.parquet"
 )
 
+DETAILS = (
+    "A table of your own is `wide` where it has a row a query and `long` where it has a row an answer; --map says\n"
+    "what its columns are called there, one --map for each column of the log (docs/importing.md)."
+)
 FORMATS = "automix, decisions, inspect-ai, langfuse, litellm, lm-eval, long, otel, routerbench, wide"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.description = f"{parser.description}\n{DETAILS}"
     parser.add_argument(
         "format", metavar="FORMAT", help=f"{FORMATS}, or one that a package brings (entry points metaverify.importers)"
     )

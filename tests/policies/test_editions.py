@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,12 +54,20 @@ def test_a_candidate_takes_the_place_byte_for_byte_where_editions_are_not_counte
         0,
     )
     assert live.read_bytes() == second.read_bytes()
-    assert done.to_json() == {"id": done.id, "serial": 0, "source": done.id, "before": done.before, "before_serial": 0}
+    assert done.to_json() == {
+        "id": done.id,
+        "serial": 0,
+        "source": done.id,
+        "before": done.before,
+        "before_serial": 0,
+        "damaged": [],
+    }
     assert done.text("live") == f"live is now {done.id[:19]} (serial 0) in the place of {done.before[:19]} (serial 0)"
-    assert [kept.path.read_bytes() for kept in editions(live)] == [first.read_bytes()]
+    assert [kept.path.read_bytes() for kept in editions(live)] == [first.read_bytes(), second.read_bytes()]
     assert rollback(live).id == policy_id(edition(1))
     assert live.read_bytes() == first.read_bytes()
-    assert [(kept.id, kept.withdrawn) for kept in editions(live)] == [(policy_id(edition(2)), True)]
+    kept = [(kept.id, kept.number, kept.before) for kept in editions(live)]
+    assert kept == [(policy_id(edition(1)), 1, 0), (policy_id(edition(2)), 2, 1), (policy_id(edition(1)), 3, 0)]
 
 
 def test_a_running_store_takes_every_exchange_where_editions_are_counted(live: Path, tmp_path: Path) -> None:
@@ -105,10 +115,10 @@ def test_signed_files_stay_signed_and_need_their_key(live: Path, tmp_path: Path)
         promote(second, live)
     assert promote(second, live, key=KEY).serial == 2
     assert number(live, KEY) == 2
-    (kept,) = editions(live)
+    kept = editions(live)[0]
     whole = kept.path.read_bytes()
     kept.path.write_bytes(put(tmp_path, edition(9, serial=1)).read_bytes())
-    with pytest.raises(PolicyFileError, match="E_SIGNATURE"):
+    with pytest.raises(ValueError, match=r"no edition before it .*E_SIGNATURE"):
         rollback(live, key=KEY)
     kept.path.write_bytes(whole)
     rollback(live, key=KEY)
@@ -128,39 +138,147 @@ def test_what_is_refused_changes_nothing(live: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_bytes(before[:100])
     with pytest.raises(PolicyFileError, match="E_"):
         promote(tmp_path / "torn.json", live)
-    assert (live.read_bytes(), editions(live)) == (before, ())
+    assert (live.read_bytes(), len(editions(live))) == (before, 1)
     promote(ended, live, now=50.0)
     assert number(live) == 2
 
 
+@pytest.mark.parametrize("serial", [0, 4])
+@pytest.mark.parametrize("writes", [0, 1])
 def test_an_exchange_that_is_cut_off_leaves_what_was_in_use_and_can_be_done_again(
-    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writes: int, serial: int, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for at in (1, 2):
-        promote(put(tmp_path, edition(at)), live)
+        promote(put(tmp_path, edition(at, serial)), live)
+    left = 0
 
-    def killed(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
+    def killed(*args: Any, **known: Any) -> str:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return save_policy(*args, **known)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "save_policy", killed)
-        with pytest.raises(KeyboardInterrupt):
-            promote(GOLDEN / "votes.json", live)
-    assert number(live) == 2
-    assert rollback(live).id == policy_id(edition(1))  # and not the copy of what is in use
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "save_policy", killed)
-        with pytest.raises(KeyboardInterrupt):
-            rollback(live, policy_id(edition(2)))
+    def cut_off(step: Callable[[], Any]) -> None:
+        nonlocal left
+        left = writes
+        before = live.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "save_policy", killed)
+            with pytest.raises(KeyboardInterrupt):
+                step()
+        assert live.read_bytes() == before
+
+    cut_off(lambda: promote(GOLDEN / "votes.json", live))
+    rollback(live)
+    assert number(live) == 1  # and not the copy of what is in use, or what never was
+    cut_off(lambda: rollback(live, policy_id(load_policy(put(tmp_path, edition(2, serial and 5))))))
     assert number(live) == 1
-    assert rollback(live, policy_id(edition(2))).id == policy_id(edition(2))
+    rollback(live, policy_id(edition(2, serial and 5)))
+    assert number(live) == 2
+    store = PolicyStore(live, every=0.0)
+    cut_off(lambda: promote(put(tmp_path, edition(3, serial)), live))
+    promote(put(tmp_path, edition(4, serial)), live)
+    assert (store.policy.provenance["number"], store.health().error) == (4, None)
+    rollback(live)
+    assert (store.policy.provenance["number"], store.health().error) == (2, None)
+
+
+@pytest.mark.parametrize("serial", [0, 1])
+def test_there_and_back_again_is_three_editions(serial: int, live: Path, tmp_path: Path) -> None:
+    for at in (1, 2, 1):
+        promote(put(tmp_path, edition(at, serial)), live)
+    assert [number(live), *(rollback(live) and number(live) for _ in range(2))] == [1, 2, 1]
+    with pytest.raises(ValueError, match="no edition before it"):
+        rollback(live)
+    promote(put(tmp_path, edition(3, serial)), live)
+    assert (rollback(live), number(live))[1] == 1  # which it took the place of, and not what was withdrawn
+
+
+def empty(live: Path) -> None:
+    live.write_bytes(b"")
+
+
+def tear(live: Path) -> None:
+    live.write_bytes(live.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("damage", [empty, tear, Path.unlink])
+def test_a_damaged_file_in_use_is_put_back_and_serials_only_rise(
+    damage: Callable[[Path], None], key: bytes | None, live: Path, tmp_path: Path
+) -> None:
+    for at in (1, 2):
+        promote(put(tmp_path, edition(at, serial=10), key), live, key=key)
+    whole = live.read_bytes()
+    store = PolicyStore(live, every=0.0, load=lambda path: load_policy(path, key=key))
+    damage(live)
+    done = rollback(live, key=key)
+    assert live.read_bytes() == whole  # the edition that it was a copy of
+    assert (done.serial, done.before, len(done.damaged)) == (11, None, 1)
+    assert str(live) in done.text(str(live)).splitlines()[0]
+    assert rollback(live, key=key).serial == 12
+    assert number(live, key) == 1
+    damage(live)
+    done = promote(put(tmp_path, edition(1, serial=10), key), live, key=key)
+    assert (done.serial, len(done.damaged)) == (13, 1)  # above what routers hold
+    assert (store.policy.provenance["number"], store.health().serial, store.health().error) == (1, 13, None)
+
+
+def test_the_edition_in_use_can_be_promoted_again_where_its_copy_is_gone(live: Path, tmp_path: Path) -> None:
+    for at in (1, 2):
+        promote(put(tmp_path, edition(at)), live)
+    live.unlink()
+    promote(tmp_path / "candidate-2.json", live)
+    assert [number(live), *(rollback(live) and number(live) for _ in range(1))] == [2, 1]
+
+
+def test_a_damaged_edition_is_passed_over_and_named(live: Path, tmp_path: Path) -> None:
+    for at in (1, 2, 3, 4):
+        promote(put(tmp_path, edition(at, serial=1)), live)
+    one, two, three, _ = editions(live)
+    tear(two.path)
+    three.path.write_bytes(one.path.read_bytes())  # whole, but another
+    done = rollback(live)
+    assert (number(live), done.serial) == (1, 5)
+    assert all(kept.path.name in fault for kept, fault in zip((three, two), done.damaged, strict=True))
+    with pytest.raises(ValueError, match=rf"no whole edition 2; .*{two.path.name}"):
+        rollback(live, "2")
+    assert rollback(live, "4").serial == 6
+    one.path.unlink()
+    with pytest.raises(ValueError, match="no edition before it"):
+        rollback(live)
+    assert number(live) == 4
+
+
+def test_a_policy_that_was_put_there_by_hand_is_kept(live: Path, tmp_path: Path) -> None:
+    save_policy(edition(1, serial=5), live)
+    promote(put(tmp_path, edition(2)), live)
+    save_policy(edition(3, serial=9), live)
+    assert (rollback(live).serial, number(live)) == (10, 2)
+    assert (rollback(live).serial, number(live)) == (11, 1)
+    assert (rollback(live, "9").serial, number(live)) == (12, 3)
+
+
+def test_a_file_that_may_be_anything_is_not_replaced(live: Path, tmp_path: Path) -> None:
+    live.write_text("my notes")
+    for step in (lambda: promote(put(tmp_path, edition(1)), live), lambda: rollback(live)):
+        with pytest.raises(PolicyFileError, match=r"E_"):
+            step()
+    assert (live.read_text(), editions(live)) == ("my notes", ())
+    live.write_bytes(b"")
+    promote(put(tmp_path, edition(1)), live)
+    assert number(live) == 1
+    other = b"another secret of sixteen bytes"
+    promote(put(tmp_path, edition(2), KEY), tmp_path / "signed.json", key=KEY)
+    with pytest.raises(PolicyFileError, match="E_SIGNATURE"):
+        promote(put(tmp_path, edition(3), other), tmp_path / "signed.json", key=other)
 
 
 def test_other_files_in_the_folder_are_let_alone(live: Path, tmp_path: Path) -> None:
     promote(put(tmp_path, edition(1)), live)
     folder = tmp_path / "live.json.editions"
-    folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     promote(put(tmp_path, edition(2)), live)
-    assert [kept.number for kept in editions(live)] == [1]
+    assert [kept.number for kept in editions(live)] == [1, 2]
     assert (folder / "notes.txt").read_text() == "mine"

@@ -844,17 +844,20 @@ def test_the_rows_of_one_query_must_agree_on_what_it_is(tmp_path: Path) -> None:
         (
             "query_id,is_correct_a,cost_a",
             "log.csv has no column correct_<tier>; nearest: 'is_correct_a'; give one row a query "
-            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …)",
+            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …); where they are called otherwise "
+            "`metaverify import wide FILE --map correct_<tier>=COLUMN … -o LOG` says so",
         ),
         (
             "query_id,corect_a,cost_a",
             "log.csv has no column correct_<tier>; nearest: 'corect_a'; give one row a query "
-            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …)",
+            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …); where they are called otherwise "
+            "`metaverify import wide FILE --map correct_<tier>=COLUMN … -o LOG` says so",
         ),
         (
             "x,y",
             "log.csv has no column correct_<tier>; it has 'x', 'y'; give one row a query "
-            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …)",
+            "(correct_<tier>, …) or one row a reading (query_id, tier, correct, …); where they are called otherwise "
+            "`metaverify import wide FILE --map correct_<tier>=COLUMN … -o LOG` says so",
         ),
         (
             "id,tier,correct",
