@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given
 
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
+from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.table import JointTable, at_once
+from metaverify.policies.actions import Call
 from tests.fitting.oracles import (
     answered,
     best_forward_value,
@@ -21,6 +24,7 @@ from tests.fitting.oracles import (
     legal,
     reachable,
     spent_and_earned,
+    walk_leaf,
 )
 from tests.strategies import prices, random_table, repeatable, tables, worths_of_abstaining
 
@@ -248,3 +252,40 @@ def test_a_lattice_that_does_not_fit_is_refused_with_its_size_and_the_ways_out()
     with pytest.raises(LatticeSizeError):
         Lattice(random_table(CASCADES["three tiers"], 0), memory=1000)
     check_size(CASCADES["three tiers"])
+
+
+# What was never tried -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("price", [0.0, 1e-3, 0.3, 40.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_never_tried_in_a_state_is_not_done_there(seed: int, price: float) -> None:
+    """As by brute force where the second tier costs a million in queries of which the first one's reading is low."""
+    ladders = CASCADES["two tiers, readings with the call"]
+    table = random_table(ladders, seed, contexts=1)
+    low = np.zeros(table.mass.shape, dtype=bool)
+    low[:, 0] = True
+    never = {((0, 0), 1): np.ones(2, dtype=bool), ((1, 0), 1): np.tile([True, False, False, False], 2)}
+    lattice = Lattice(table, never=never)
+    plan = lattice.solve(price)
+    paid = table.price[1][0]
+    dear = replace(table, price=(table.price[0], (paid * table.mass + 1e6 * table.mass * low,)))
+    if price > 0.0:
+        assert plan.quality - price * plan.cost == pytest.approx(best_value(dear, price), abs=EXACT)
+    for stage in plan.stages:
+        if (stage.depths, 1) in never:
+            assert not never[stage.depths, 1][stage.states[stage.climb == 1]].any()
+    graph = reduce_plans(lattice, [plan], slack=0.05)
+    for row, root in enumerate(graph.roots[0]):
+        for missing in (0, 1, 2):
+            walked = walk_leaf(ladders, graph.nodes, root, {(0, 0): 0, (1, 0): missing})
+            assert Call("b") not in walked, row
+    assert lattice.cheapest == pytest.approx(table.price[0][0], rel=1e-9)
+
+
+def test_where_nothing_was_tried_something_is_done() -> None:
+    table = random_table(CASCADES["two tiers, readings with the call"], 1)
+    lattice = Lattice(table, never={((0, 0), source): np.ones(1, dtype=bool) for source in (0, 1)})
+    free = Lattice(table)
+    for price in (0.0, 0.1, 10.0):
+        assert lattice.solve(price).cost == pytest.approx(free.solve(price).cost, rel=1e-9)

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from metaverify.cli import main
-from metaverify.fitting.partial_fit import gaps
+from metaverify.fitting.support import gaps
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.exploration import Exploration, ExploredBin
 from metaverify.policies.file import save_policy
