@@ -118,11 +118,12 @@ def fit_partial(
     Raises:
         BudgetError: the budget is below the cost of the cheapest policy.
         LogError: a tier was never called in some bin, or a reading never bought, and ``within_support`` is not set; or
-            of no query everything is known.
+            of no query everything is known; or a reading is votes that are to be asked one by one, or a sample.
         TypeError: neither or both of budget and price are given.
     """
     if (budget is None) == (price is None):
         raise TypeError("give a budget or a price")
+    _check_readings(partial.log)
     found = gaps(partial, bins)
     if found and not within_support:
         raise LogError(
@@ -168,6 +169,24 @@ def fit_partial(
         tuple(found),
         (*(f"never tried, and not to be: {gap}" for gap in found), *_beyond(own, quality, cost)),
     )
+
+
+def _check_readings(log: ReplayLog) -> None:
+    """Make sure that a policy over these readings can be followed on a partial log (see `walks`).
+
+    Raises:
+        LogError: one is votes with a price, or a sample.
+    """
+    for source in log.sources:
+        for reading in source.readings:
+            polled = reading.votes > 1 and reading.price.any()
+            if polled or reading.correct is not None:
+                what, option = ("votes to be asked one by one", "votes") if polled else ("a sample", "samples")
+                raise LogError(
+                    "E_OPTION",
+                    f"{reading.name!r} of {source.name!r} is {what}, of which a partial log knows too little; leave "
+                    f"out --{option} {reading.name}, and it is a reading that is bought as a whole",
+                )
 
 
 def _found(least: Floats, most: Floats, rows: ReplayLog, own: Finding) -> Finding:

@@ -163,3 +163,21 @@ def test_where_chances_are_not_logged_what_was_seen_tells_where_the_log_has_been
     assert [gap.wanted for gap in gaps(partial)] == ["tier2", "tier3"]
     found = fit_partial(partial, budget=5.0, within_support=True, folds=2)
     assert supported_everywhere(found.policy, partial)
+
+
+def test_votes_and_samples_are_refused_before_the_work() -> None:
+    log = with_second(shared_difficulty(2, 4).draw(200, 2), 3)
+    first = log.tiers[0]
+    share = np.round(first.readings[1].confidence * 4.0) / 4.0
+    changed = {
+        r"'conf2' of 'tier1' is votes .*; leave out --votes conf2": replace(
+            first.readings[1], confidence=share, votes=4
+        ),
+        r"'conf2' of 'tier1' is a sample.*; leave out --samples conf2": replace(
+            first.readings[1], correct=first.correct
+        ),
+    }
+    for text, reading in changed.items():
+        tiers = (replace(first, readings=(first.readings[0], reading)), log.tiers[1])
+        with pytest.raises(LogError, match=f"E_OPTION: {text}"):
+            fit_partial(partly(replace(log, tiers=tiers)), budget=2.0)
