@@ -21,7 +21,7 @@ from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.latent_errors import TierQuality, tier_qualities
 from metaverify.fitting.models.zoo import name_of
 from metaverify.fitting.subsets import Subset
-from metaverify.fitting.support import BINS, Gap, edges_of, gaps, never_climbed, supported
+from metaverify.fitting.support import BINS, Edges, Gap, edges_of, gaps, never_climbed, supported
 from metaverify.fitting.table import average
 from metaverify.policies.actions import Accept
 from metaverify.policies.file import policy_id
@@ -137,16 +137,17 @@ def fit_partial(
     learner = TableLearner(model or DEFAULT, bins=bins)
     folds = min(folds, partial.log.group_count)
     member = partial.log.folds(folds, seed=seed)
+    edges = edges_of(partial) if within_support else None
     with threadpool_limits(1):
         runs = []
         for fold in range(folds):
             rows = np.flatnonzero(member != fold)
-            policy = _learn(learner, partial, rows, None, within_support)
+            policy = _learn(learner, partial, rows, None, edges)
             runs.append(_rehearsed(policy, partial, member, fold))
             progress("what to expect", (fold + 1) / (folds + 1))
         crossed, hopeful = (CrossFit(partial.log, tuple(side)) for side in zip(*runs, strict=True))
         near = None if budget is None else crossed.target(budget)
-        policy = _learn(learner, partial, np.arange(len(partial)), near, within_support)
+        policy = _learn(learner, partial, np.arange(len(partial)), near, edges)
         policy, targets = calibrate(policy, crossed)
     if budget is not None and budget < policy.vertices[0].cost * (1 - 1e-9):
         raise BudgetError(f"budget {budget:g} is below {policy.vertices[0].cost:.6g}, the cost of the cheapest policy")
@@ -212,15 +213,15 @@ def _beyond(own: Appraisal, quality: Finding, cost: Finding) -> list[str]:
     ]
 
 
-def _learn(learner: TableLearner, whole: PartialLog, of: Ints, near: float | None, within_support: bool) -> Policy:
-    """The frontier learnt from the queries at ``of``, in the support of all of them where that is wanted."""
+def _learn(learner: TableLearner, whole: PartialLog, of: Ints, near: float | None, edges: Edges | None) -> Policy:
+    """The frontier learnt from the queries at ``of``; in the support of all of them, where its ``edges`` are given."""
     partial = whole.take(of)
     rows = complete(partial)
     contexts = () if rows.contexts is None else tuple(sorted(set(rows.contexts)))
     bins = bins_that_fit(rows, learner.bins, contexts=len(contexts))
     ladders = ladders_of(rows, bins)
-    if within_support:
-        ladders = supported(ladders, partial, bins, edges_of(whole))
+    if edges is not None:
+        ladders = supported(ladders, partial, bins, edges)
     models = learner.model.models if isinstance(learner.model, Average) else (learner.model,)
     tables = []
     for model in models:
@@ -228,7 +229,7 @@ def _learn(learner: TableLearner, whole: PartialLog, of: Ints, near: float | Non
         coded = code_partial(partial, ladders, contexts) if by_classes else code_log(rows, ladders, contexts)
         tables.append(contextual_table(model, coded, kappa=learner.kappa))
     table = average(tables, [1.0] * len(tables))
-    never = never_climbed(whole, ladders, contexts) if within_support else {}
+    never = {} if edges is None else never_climbed(whole, ladders, contexts)
     return learner.policy(rows, near=near, study=Study(learner, rows, {}, Subset(rows.tier_names, 0.0), table, never))
 
 

@@ -20,11 +20,14 @@ from metaverify.simulators.partial import PartialLog, Sighting
 from metaverify.simulators.propensities import alike
 from metaverify.simulators.walks import Step
 
-__all__ = ["Gap", "edges_of", "gaps", "never_climbed", "supported"]
+__all__ = ["BINS", "Edges", "Gap", "edges_of", "gaps", "never_climbed", "supported"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+Edges = Mapping[tuple[str, str], tuple[float, ...]]
+"""Of each reading, by (source, reading), the cuts at which it changes whether something else was tried."""
 
 BINS = 8
 CERTAIN = 1e-9
@@ -106,8 +109,8 @@ def _edges(never: Bools, confidence: Floats) -> list[float]:
     return [cut_between(float(confidence[rows[at]]), float(confidence[rows[at + 1]])) for at in ends]
 
 
-def edges_of(partial: PartialLog) -> dict[tuple[str, str], tuple[float, ...]]:
-    """Of each reading, by (source, reading), the cuts at which it changes whether something else was tried."""
+def edges_of(partial: PartialLog) -> Edges:
+    """Where support ends in each reading."""
     log, found = partial.log, {}
     for source in log.sources:
         for reading in source.readings:
@@ -125,7 +128,7 @@ def supported(
     ladders: Sequence[Ladder],
     partial: PartialLog,
     bins: Mapping[tuple[str, str], int],
-    edges: Mapping[tuple[str, str], Sequence[float]],
+    edges: Edges,
 ) -> tuple[Ladder, ...]:
     """The ladders with bins of all queries, not of those alone that were seen whole, that end where support does.
 
