@@ -49,8 +49,9 @@ Ints = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 Depths = tuple[int, ...]
 """How many steps of each source's ladder are climbed."""
-Never = Mapping[tuple[Depths, int], Masks]
-"""From a slab and a source: the states [m] in which its next rung was never climbed."""
+Never = Mapping[tuple[Depths, int], Floats]
+"""From a slab and a source, [m]: 0 in the states in which its next rung was climbed; in others the least mass that they
+are taken to have, so that a table that thinks nothing of a state is not believed."""
 
 ABSTAIN = -1
 BARRED = 1e6  # what a unit of mass pays to do what was never tried, times all that could be gained and saved by it
@@ -113,7 +114,7 @@ class _Move:
     children: tuple[int, ...]
     expenses: tuple[Floats, ...]
     unit: float
-    barred: Floats | None = None  # [states], their mass where it was never tried, else 0
+    barred: Floats | None = None  # [states], what they weigh where it was never tried, else 0
 
     @property
     def child(self) -> int:
@@ -157,8 +158,7 @@ class Lattice:
         memory: bytes that may be taken.
         forward: whether tiers can only be gone through in their order, some left out, as in AutoMix: one that is called
             is read at once as far as it can be, and only the answer of the last one called can be accepted.
-        never: a slab, and a source whose next rung is climbed from it: the states [m] in which that was never tried,
-            and which it is not climbed from unless nothing else can be done.
+        never: what was never tried, and where: that is not done unless nothing else can be.
 
     Attributes:
         cheapest: the least that any policy costs.
@@ -581,7 +581,7 @@ def _build(table: JointTable, abstain: float | None, forward: bool, never: Never
             tuple(position[end] for end in ends),
             tuple(charge for charge, _ in spent),
             spent[0][1],
-            np.where(never[depths, source], mass[position[depths]], 0.0) if (depths, source) in never else None,
+            _barred(never.get((depths, source)), mass[position[depths]]),
         )
 
     return [
@@ -594,6 +594,10 @@ def _build(table: JointTable, abstain: float | None, forward: bool, never: Never
         )
         for at, depths in enumerate(depths_list)
     ]
+
+
+def _barred(never: Floats | None, mass: Floats) -> Floats | None:
+    return None if never is None else np.where(never > 0.0, np.maximum(never, mass), 0.0)
 
 
 def _stops(

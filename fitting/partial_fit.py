@@ -131,6 +131,12 @@ def fit_partial(
             f"never tried: {'; '.join(map(str, found))}. What that would earn cannot be known from this log: let a "
             "router explore, or stay where it has been with --within-support",
         )
+    if found and not isinstance(model or DEFAULT, LatentClasses):
+        raise LogError(
+            "E_SUPPORT",
+            f"never tried: {'; '.join(map(str, found))}. A table by {name_of(model or DEFAULT)} is of the queries that "
+            "are known whole, which do not stand for those; leave out --model: latent classes learn from all",
+        )
     order = np.argsort(partial.log.query_ids, kind="stable")
     partial = partial.take(order)
     mark, partial = fingerprint(partial.log), replace(partial, log=partial.log.evened())

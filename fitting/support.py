@@ -31,6 +31,7 @@ Edges = Mapping[tuple[str, str], tuple[float, ...]]
 
 BINS = 8
 CERTAIN = 1e-9
+FAINT = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +156,11 @@ def supported(
 
 def never_climbed(
     partial: PartialLog, ladders: Sequence[Ladder], contexts: Sequence[str] = ()
-) -> dict[tuple[Depths, int], Bools]:
-    """From each slab of a lattice and each source: the states [m] in which nobody stands for what the source's next
-    rung would have shown; slabs in which there is no such state are left out.
+) -> dict[tuple[Depths, int], Floats]:
+    """In which states of a lattice nobody stands for what a source's next rung would have shown (see `Never`); slabs
+    in which there is none are left out.
 
-    A state that no query came to counts with them where its slab has such states.
+    A state that no query came to counts with them where its slab has such states, as far as it has any mass.
     """
     coded, found = code_partial(partial, ladders, contexts), {}
     for depths in reachable_depths(ladders):
@@ -177,8 +178,8 @@ def _next(partial: PartialLog, ladder: Ladder, depth: int) -> Sighting | None:
     return partial.answers[ladder.source] if bought is None and ladder.answer and depth == 0 else bought
 
 
-def _barred(partial: PartialLog, coded: CodedLog, depths: Depths, wanted: Sighting) -> Bools | None:
-    """The states of a slab in which something was never seen; None where it was in all."""
+def _barred(partial: PartialLog, coded: CodedLog, depths: Depths, wanted: Sighting) -> Floats | None:
+    """What `Never` says of something in the states of a slab; None where it was seen in all."""
     come, chance, last = np.ones(len(partial), dtype=bool), np.ones(len(partial)), np.full(len(partial), np.nan)
     cell, states, at = np.zeros(len(partial), dtype=np.int64), 1, 0
     for ladder, depth in zip(coded.ladders, depths, strict=True):
@@ -200,7 +201,10 @@ def _barred(partial: PartialLog, coded: CodedLog, depths: Depths, wanted: Sighti
     for row in (np.zeros(len(rows), dtype=np.int64), 1 + coded.context[rows]):  # all queries, and those of each context
         place = row * states + cell[rows]
         lacking = np.maximum(never, untried(step, place)) > CERTAIN
-        barred.reshape(-1)[place[lacking]] = True
+        shown = np.bincount(place, weights=step.seen, minlength=barred.size) > 0.0
         visited.reshape(-1)[place] = True
-    barred |= barred.any(axis=1, keepdims=True) & ~visited
-    return barred.reshape(-1) if barred.any() else None
+        barred.reshape(-1)[place[lacking | ~shown[place]]] = True
+    if not barred.any():
+        return None
+    alike_elsewhere = barred.any(axis=1, keepdims=True) & ~visited
+    return np.where(barred, 1.0, np.where(alike_elsewhere, FAINT, 0.0)).reshape(-1)

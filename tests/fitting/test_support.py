@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metaverify.fitting.models.patterns import Patterns
 from metaverify.fitting.partial_fit import fit_partial
 from metaverify.fitting.support import gaps
 from metaverify.policies.policy import Policy
@@ -90,6 +91,14 @@ def test_a_tier_is_not_called_where_it_never_was_for_what_its_reading_would_tell
     text = "\n".join(found.notes)
     assert len(found.notes) == 2
     assert "tier2 where the first reading of tier1 is in [0, 0." in text
+
+
+def test_queries_that_are_known_whole_do_not_stand_for_what_was_never_tried() -> None:
+    log = shared_difficulty(2, 8).draw(600, 2)
+    partial = partly(log, tier2=log.tiers[0].readings[0].confidence < 0.4)
+    with pytest.raises(LogError, match=r"E_SUPPORT: never tried: tier2 .* by patterns is of .*; leave out --model"):
+        fit_partial(partial, budget=2.0, within_support=True, model=Patterns())
+    assert fit_partial(partly(log), budget=2.0, within_support=True, model=Patterns(), folds=2).gaps == ()
 
 
 def test_a_context_that_never_calls_a_tier_is_not_taught_to_by_the_others() -> None:
