@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ __all__ = [
     "Depths",
     "Lattice",
     "LatticeSizeError",
+    "Never",
     "Plan",
     "Stage",
     "Tallied",
@@ -47,8 +49,12 @@ Ints = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 Depths = tuple[int, ...]
 """How many steps of each source's ladder are climbed."""
+Never = Mapping[tuple[Depths, int], Floats]
+"""From a slab and a source, [m]: 0 in the states in which its next rung was climbed; in others the least mass that they
+are taken to have, so that a table that thinks nothing of a state is not believed."""
 
 ABSTAIN = -1
+BARRED = 1e6  # what a unit of mass pays to do what was never tried, times all that could be gained and saved by it
 TIE = 1e-12
 """Relative differences below this, in a state, are rounding: an answer in hand wins, then the earlier source."""
 
@@ -108,6 +114,7 @@ class _Move:
     children: tuple[int, ...]
     expenses: tuple[Floats, ...]
     unit: float
+    barred: Floats | None = None  # [states], what they weigh where it was never tried, else 0
 
     @property
     def child(self) -> int:
@@ -151,6 +158,7 @@ class Lattice:
         memory: bytes that may be taken.
         forward: whether tiers can only be gone through in their order, some left out, as in AutoMix: one that is called
             is read at once as far as it can be, and only the answer of the last one called can be accepted.
+        never: what was never tried, and where: that is not done unless nothing else can be.
 
     Attributes:
         cheapest: the least that any policy costs.
@@ -162,7 +170,13 @@ class Lattice:
     """
 
     def __init__(
-        self, table: JointTable, *, abstain: float | None = None, memory: int = 4 << 30, forward: bool = False
+        self,
+        table: JointTable,
+        *,
+        abstain: float | None = None,
+        memory: int = 4 << 30,
+        forward: bool = False,
+        never: Never = MappingProxyType({}),
     ) -> None:
         signals = [ladder.source for ladder in table.ladders if not ladder.answer]
         if forward and signals:
@@ -172,7 +186,7 @@ class Lattice:
         self.table = table
         self.abstain = abstain
         self.share = np.asarray(table.share)
-        self._slabs = _build(table, abstain, forward)
+        self._slabs = _build(table, abstain, forward, never)
         self._at = {slab.depths: at for at, slab in enumerate(self._slabs)}
         self._answers = table.answers
         self._sums: dict[Place, _Marginals] = {}
@@ -186,6 +200,7 @@ class Lattice:
             for slab in self._slabs
         ]
 
+        self._most = self.everything
         self.cheapest = self._cheapest()
 
     @property
@@ -235,6 +250,8 @@ class Lattice:
                     total[:] = worth_of_asking(after, charges)[0].reshape(-1)
                 np.multiply(move.expense, price * move.unit, out=charge)
                 np.subtract(total, charge, out=total)
+                if move.barred is not None:
+                    total -= self._bar(price) * move.barred
                 np.maximum(value, total, out=value)
 
     def _cheapest(self) -> float:
@@ -264,7 +281,7 @@ class Lattice:
                 spent = move.unit * move.expense[states[left]]
                 if len(move.children) == 1:
                     children = _children(states[left], move.outcomes, move.inner)
-                    worth = self._value[move.child][children].sum(axis=1) - price * spent
+                    worth = self._value[move.child][children].sum(axis=1) - self._outlay(move, states[left], price)
                 else:
                     worth, votes = self._ask(move, states[left], price)
                     worth -= price * spent
@@ -364,6 +381,24 @@ class Lattice:
         """E[price of ``source``'s next step · 1{x}] in ``states`` [m] of a slab."""
         move = self._move(depths, source)
         return np.asarray(move.unit * move.expense[states])
+
+    def outlay(self, depths: Depths, source: int, states: Ints, price: float) -> Floats:
+        """What climbing ``source``'s next step takes off the worth of ``states`` [m] of a slab: ``price`` x `charge`,
+        and prohibitively more where that was never tried."""
+        return self._outlay(self._move(depths, source), states, price)
+
+    def _outlay(self, move: _Move, states: Ints, price: float) -> Floats:
+        spent = price * (move.unit * move.expense[states])
+        return np.asarray(spent if move.barred is None else spent + self._bar(price) * move.barred[states])
+
+    def _bar(self, price: float) -> float:
+        """What a unit of mass pays to do what was never tried."""
+        return BARRED * (1.0 + price * self._most)
+
+    def barred(self, depths: Depths, source: int, states: Ints) -> Masks:
+        """Whether ``source``'s next rung was never climbed, in ``states`` [m] of a slab."""
+        barred = self._move(depths, source).barred
+        return np.zeros(len(states), dtype=bool) if barred is None else barred[states] > 0.0
 
     def climbable(self, depths: Depths) -> tuple[int, ...]:
         """The sources with a rung that can be climbed from a slab."""
@@ -517,7 +552,7 @@ def _inner(ladders: Sequence[Ladder], depths: Depths, source: int) -> int:
     return math.prod(ladder.states(depth) for ladder, depth in behind)
 
 
-def _build(table: JointTable, abstain: float | None, forward: bool) -> list[_Slab]:
+def _build(table: JointTable, abstain: float | None, forward: bool, never: Never) -> list[_Slab]:
     ladders = table.ladders
     depths_list = reachable_depths(ladders, forward=forward)
     position = {depths: at for at, depths in enumerate(depths_list)}
@@ -546,6 +581,7 @@ def _build(table: JointTable, abstain: float | None, forward: bool) -> list[_Sla
             tuple(position[end] for end in ends),
             tuple(charge for charge, _ in spent),
             spent[0][1],
+            _barred(never.get((depths, source)), mass[position[depths]]),
         )
 
     return [
@@ -558,6 +594,10 @@ def _build(table: JointTable, abstain: float | None, forward: bool) -> list[_Sla
         )
         for at, depths in enumerate(depths_list)
     ]
+
+
+def _barred(never: Floats | None, mass: Floats) -> Floats | None:
+    return None if never is None else np.where(never > 0.0, np.maximum(never, mass), 0.0)
 
 
 def _stops(

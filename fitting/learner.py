@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from metaverify.fitting.export import policy_of, tiers_of, with_beliefs
 from metaverify.fitting.frontier import Frontier, complete_near, concave_hull, trace_frontier
 from metaverify.fitting.fusion import Cards, cross_fused, fuse_log, with_inputs
 from metaverify.fitting.ladders import Ladder
-from metaverify.fitting.lattice import Lattice, Plan, check_size, lattice_bytes
+from metaverify.fitting.lattice import Lattice, Never, Plan, check_size, lattice_bytes
 from metaverify.fitting.models.base import TableModel
 from metaverify.fitting.models.zoo import default_model, name_of
 from metaverify.fitting.rehearse import Rehearsal, rehearse_plans, rehearse_policy
@@ -186,10 +187,19 @@ class Study:
         cards: the scorecards of what was fused, by tier.
         kept: the tiers.
         table: joint, a row a context.
+        never: what the lattices must not do (see `Lattice`).
     """
 
-    def __init__(self, learner: TableLearner, log: ReplayLog, cards: Cards, kept: Subset, table: JointTable) -> None:
-        self._learner = learner
+    def __init__(
+        self,
+        learner: TableLearner,
+        log: ReplayLog,
+        cards: Cards,
+        kept: Subset,
+        table: JointTable,
+        never: Never = MappingProxyType({}),
+    ) -> None:
+        self._learner, self._never = learner, never
         self.log, self.cards, self.kept, self.table = log, cards, kept, table
 
     @property
@@ -208,7 +218,8 @@ class Study:
         return self._lattice(at_once(self.table))
 
     def _lattice(self, table: JointTable) -> Lattice:
-        return Lattice(back_off(table), abstain=self._learner.abstain, memory=self._learner.memory)
+        options = self._learner
+        return Lattice(back_off(table), abstain=options.abstain, memory=options.memory, never=self._never)
 
     @cached_property
     def chains(self) -> Chains:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from metaverify.fitting.coding import code_log, code_partial, ladders_of
 from metaverify.fitting.context import contextual_table
 from metaverify.fitting.crossfit import CrossFit, FoldRun, calibrate
 from metaverify.fitting.finish import origin, rounded
-from metaverify.fitting.ladders import Ladder
 from metaverify.fitting.learner import Study, TableLearner, bins_that_fit
 from metaverify.fitting.models.average import Average
 from metaverify.fitting.models.base import TableModel
@@ -22,44 +21,25 @@ from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.latent_errors import TierQuality, tier_qualities
 from metaverify.fitting.models.zoo import name_of
 from metaverify.fitting.subsets import Subset
-from metaverify.fitting.table import JointTable, average
+from metaverify.fitting.support import BINS, Edges, Gap, edges_of, gaps, never_climbed, supported
+from metaverify.fitting.table import average
 from metaverify.policies.actions import Accept
 from metaverify.policies.file import policy_id
 from metaverify.policies.graph import Ask, Stop
 from metaverify.policies.policy import BudgetError, OperatingPoint, Policy, Vertex
 from metaverify.policies.tiers import Tier
-from metaverify.simulators.bins import balanced_cuts
-from metaverify.simulators.log import LogError, fingerprint
-from metaverify.simulators.offpolicy import Finding, appraise, robust_values, untried
-from metaverify.simulators.outcome import Estimate, mean_with_interval
+from metaverify.simulators.log import LogError, ReplayLog, fingerprint
+from metaverify.simulators.offpolicy import Appraisal, Finding, appraise, robust_values
+from metaverify.simulators.outcome import mean_with_interval
 from metaverify.simulators.partial import PartialLog, complete
 from metaverify.simulators.replay import Routes
-from metaverify.simulators.walks import Step
 
-__all__ = ["Gap", "PartialFit", "Reference", "fit_partial", "gaps"]
+__all__ = ["PartialFit", "Reference", "fit_partial"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-BINS = 8
 DEFAULT = LatentClasses(starts=10)  # with fewer, one kind of query is taken for another in one log of twenty
-CERTAIN = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A tier that was never called where a reading of one before it is in [low, high); ``share`` of all queries."""
-
-    tier: str
-    before: str
-    low: float
-    high: float
-    share: float
-
-    def __str__(self) -> str:
-        where = f"the first reading of {self.before} is in [{self.low:.3g}, {self.high:.3g})"
-        where = f"{self.before} says nothing" if np.isnan(self.low) else where
-        return f"{self.tier} where {where} ({self.share:.1%} of queries)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +55,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class PartialFit:
-    """A policy and what it is to earn, cross-fitted and doubly robust; and where the log has never been."""
+    """A policy and what it is to earn, cross-fitted and doubly robust; and where the log has never been.
+
+    Quality and cost have no mean where it or what was cross-fitted goes there all the same.
+    """
 
     policy: Policy
     n: int
     groups: int
-    quality: Estimate
-    cost: Estimate
+    quality: Finding
+    cost: Finding
     references: tuple[Reference, ...]
     gaps: tuple[Gap, ...] = ()
     notes: tuple[str, ...] = ()
@@ -125,7 +108,8 @@ def fit_partial(
         budget: mean cost per query, in the log's unit.
         price: quality per unit of cost, instead of a budget.
         model: of the table; latent classes from ten random starts where none is given.
-        within_support: whether to learn although some tiers were never called in some bins; they are not called there.
+        within_support: whether to learn although some tiers or readings were never bought in some bins; they are not
+            bought there, nor in any other state in which they were not.
         bins: the most bins of a reading.
         folds: of the cross-fitting, at most as many as there are groups.
         seed: of the folds.
@@ -133,19 +117,25 @@ def fit_partial(
 
     Raises:
         BudgetError: the budget is below the cost of the cheapest policy.
-        LogError: a tier was never called in some bin, and ``within_support`` is not set; or of no query everything is
-            known.
+        LogError: a tier was never called in some bin, or a reading never bought, and ``within_support`` is not set; or
+            of no query everything is known; or a reading is votes that are to be asked one by one, or a sample.
         TypeError: neither or both of budget and price are given.
     """
     if (budget is None) == (price is None):
         raise TypeError("give a budget or a price")
+    _check_readings(partial.log)
     found = gaps(partial, bins)
     if found and not within_support:
-        places = "; ".join(map(str, found[:3])) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
         raise LogError(
             "E_SUPPORT",
-            f"never called: {places}. What that would earn cannot be known from this log: let a router explore, or "
-            "stay where it has been with --within-support",
+            f"never tried: {'; '.join(map(str, found))}. What that would earn cannot be known from this log: let a "
+            "router explore, or stay where it has been with --within-support",
+        )
+    if found and not isinstance(model or DEFAULT, LatentClasses):
+        raise LogError(
+            "E_SUPPORT",
+            f"never tried: {'; '.join(map(str, found))}. A table by {name_of(model or DEFAULT)} is of the queries that "
+            "are known whole, which do not stand for those; leave out --model: latent classes learn from all",
         )
     order = np.argsort(partial.log.query_ids, kind="stable")
     partial = partial.take(order)
@@ -153,24 +143,28 @@ def fit_partial(
     learner = TableLearner(model or DEFAULT, bins=bins)
     folds = min(folds, partial.log.group_count)
     member = partial.log.folds(folds, seed=seed)
+    edges = edges_of(partial) if within_support else None
     with threadpool_limits(1):
         runs = []
         for fold in range(folds):
-            policy = _learn(learner, partial.take(member != fold), None)
+            rows = np.flatnonzero(member != fold)
+            policy = _learn(learner, partial, rows, None, edges)
             runs.append(_rehearsed(policy, partial, member, fold))
             progress("what to expect", (fold + 1) / (folds + 1))
-        crossed = CrossFit(partial.log, tuple(runs))
+        crossed, hopeful = (CrossFit(partial.log, tuple(side)) for side in zip(*runs, strict=True))
         near = None if budget is None else crossed.target(budget)
-        policy, targets = calibrate(_learn(learner, partial, near), crossed)
+        policy = _learn(learner, partial, np.arange(len(partial)), near, edges)
+        policy, targets = calibrate(policy, crossed)
     if budget is not None and budget < policy.vertices[0].cost * (1 - 1e-9):
         raise BudgetError(f"budget {budget:g} is below {policy.vertices[0].cost:.6g}, the cost of the cheapest policy")
     policy = policy.at(price=price) if budget is None else policy.at(budget=budget)
     point = policy.point
     reached = (1.0 - point.share) * targets[point.low] + point.share * targets[point.high]
-    ledger = crossed.ledger(crossed.target(budget) if budget is not None and point.low != point.high else reached)
-    own = appraise(policy, partial).estimators["dr"]
-    quality = _no_narrower(mean_with_interval(ledger.quality, crossed.rows()), own.quality)
-    cost = _no_narrower(mean_with_interval(ledger.cost, crossed.rows()), own.cost)
+    target = crossed.target(budget) if budget is not None and point.low != point.high else reached
+    careful, best, queries = crossed.ledger(target), hopeful.ledger(target), crossed.rows()
+    own = appraise(policy, partial)
+    quality = _found(careful.quality, best.quality, queries, own.estimators["dr"].quality)
+    cost = _found(best.cost, careful.cost, queries, own.estimators["dr"].cost)
     by_classes = {} if found else _by_classes(learner, partial)
     return PartialFit(
         _finished(policy, partial, learner, quality, cost, folds, seed, mark),
@@ -180,113 +174,96 @@ def fit_partial(
         cost,
         tuple(_always(partial, name, by_classes.get(name)) for name in partial.log.tier_names),
         tuple(found),
-        tuple(f"never called, and not to be called: {gap}" for gap in found),
+        (*(f"never tried, and not to be: {gap}" for gap in found), *_beyond(own, quality, cost)),
     )
 
 
-def _no_narrower(estimate: Estimate, own: Finding) -> Estimate:
-    """The estimate with an interval as wide as the policy's own on the log, which knows how few queries it rests on."""
-    if own.mean is None:
-        return estimate
-    half = max(estimate.high - estimate.mean, (own.high - own.low) / 2.0)
-    return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half)
+def _check_readings(log: ReplayLog) -> None:
+    """Make sure that a policy over these readings can be followed on a partial log (see `walks`).
+
+    Raises:
+        LogError: one is votes with a price, or a sample.
+    """
+    for source in log.sources:
+        for reading in source.readings:
+            polled = reading.votes > 1 and reading.price.any()
+            if polled or reading.correct is not None:
+                what, option = ("votes to be asked one by one", "votes") if polled else ("a sample", "samples")
+                raise LogError(
+                    "E_OPTION",
+                    f"{reading.name!r} of {source.name!r} is {what}, of which a partial log knows too little; leave "
+                    f"out --{option} {reading.name}, and it is a reading that is bought as a whole",
+                )
 
 
-def gaps(partial: PartialLog, bins: int = BINS) -> list[Gap]:
-    """Which tiers were never called where another one's first reading was in a bin."""
-    log = partial.log
-    total, found = float(log.weights.sum()), []
-    for name in log.tier_names:
-        for before in log.tiers:
-            if before.name == name or not before.readings:
-                continue
-            rows = np.flatnonzero(partial.answers[before.name].seen)
-            confidence = before.readings[0].confidence
-            never = _never(partial, before.name, name, rows)
-            if not (never > CERTAIN).any() or before.name != _first(partial, name):
-                continue
-            cuts = balanced_cuts(confidence, log.weights, bins)
-            place = np.where(np.isnan(confidence[rows]), -1, np.searchsorted(cuts, confidence[rows], side="right"))
-            edges = (0.0, *cuts, 1.0)
-            for at in np.unique(place[never > CERTAIN]):
-                share = float((log.weights[rows] * never)[place == at].sum()) / total
-                low, high = (np.nan, np.nan) if at < 0 else (edges[at], edges[at + 1])
-                found.append(Gap(name, before.name, float(low), float(high), share))
-    return found
+def _found(least: Floats, most: Floats, rows: ReplayLog, own: Finding) -> Finding:
+    """The mean of what was cross-fitted, [n], with an interval as wide as the policy's own on the log, which knows how
+    few queries it rests on; no mean where what was never tried makes a difference to it, or to the policy's own."""
+    low, high = mean_with_interval(least, rows), mean_with_interval(most, rows)
+    if own.mean is None or not np.array_equal(least, most):
+        return Finding(None, min(low.low, own.low), max(high.high, own.high))
+    half = max(low.high - low.mean, (own.high - own.low) / 2.0)
+    return Finding(low.mean, low.mean - half, low.mean + half)
 
 
-def _first(partial: PartialLog, name: str) -> str:
-    """The first other tier, which is called before this one."""
-    return next(tier for tier in partial.log.tier_names if tier != name)
+def _beyond(own: Appraisal, quality: Finding, cost: Finding) -> list[str]:
+    """A note where what is to be expected is not known."""
+    if quality.mean is not None and cost.mean is not None:
+        return []
+    untried = (each for each in own.support if each.untried > 0.0)
+    places = [f"{each.wanted} where {each.where} ({each.untried:.1%} of queries)" for each in untried]
+    told = f" ({'; '.join(places)})" if places else ", in the cross-fitting at least"
+    return [
+        f"the policy goes where the log has never been{told}: the intervals hold whatever may be there; explore and "
+        "label some of it, or log the chances of what was not bought, 0 where it never is, and give --within-support"
+    ]
 
 
-def _never(partial: PartialLog, before: str, name: str, rows: Ints) -> Floats:
-    """The share of each query, of those that called one tier, of which no query stands for a call of another, [m]."""
-    earlier, later = partial.answers[before].take(rows), partial.answers[name].take(rows)
-    confidence = partial.log.tier(before).readings[0].confidence[rows]
-    through = np.minimum(earlier.chance, later.chance)
-    return untried(Step(0, rows, later.seen, earlier.chance, through, confidence, None, confidence))
-
-
-def _learn(learner: TableLearner, partial: PartialLog, near: float | None) -> Policy:
-    """The frontier learnt from a partial log."""
+def _learn(learner: TableLearner, whole: PartialLog, of: Ints, near: float | None, edges: Edges | None) -> Policy:
+    """The frontier learnt from the queries at ``of``; in the support of all of them, where its ``edges`` are given."""
+    partial = whole.take(of)
     rows = complete(partial)
     contexts = () if rows.contexts is None else tuple(sorted(set(rows.contexts)))
-    ladders = ladders_of(rows, bins_that_fit(rows, learner.bins, contexts=len(contexts)))
+    bins = bins_that_fit(rows, learner.bins, contexts=len(contexts))
+    ladders = ladders_of(rows, bins)
+    if edges is not None:
+        ladders = supported(ladders, partial, bins, edges)
     models = learner.model.models if isinstance(learner.model, Average) else (learner.model,)
     tables = []
     for model in models:
-        whole = isinstance(model, LatentClasses)
-        coded = code_partial(partial, ladders, contexts) if whole else code_log(rows, ladders, contexts)
+        by_classes = isinstance(model, LatentClasses)
+        coded = code_partial(partial, ladders, contexts) if by_classes else code_log(rows, ladders, contexts)
         tables.append(contextual_table(model, coded, kappa=learner.kappa))
     table = average(tables, [1.0] * len(tables))
-    table = _without_gaps(table, ladders, partial)
-    return learner.policy(rows, near=near, study=Study(learner, rows, {}, Subset(rows.tier_names, 0.0), table))
+    never = {} if edges is None else never_climbed(whole, ladders, contexts)
+    return learner.policy(rows, near=near, study=Study(learner, rows, {}, Subset(rows.tier_names, 0.0), table, never))
 
 
-def _without_gaps(table: JointTable, ladders: Sequence[Ladder], partial: PartialLog) -> JointTable:
-    """The table in which a tier's answers are worth nothing where it was never called, so that it is not called."""
-    axes, axis = {}, 1  # of each source's first rung
-    for ladder in ladders:
-        axes[ladder.source] = axis
-        axis += len(ladder.rungs)
-    quality = list(table.quality)
-    for at, later in enumerate(ladders):
-        covered = np.zeros(len(partial), dtype=bool)  # where something that was read keeps the tier from being called
-        for before in reversed(ladders):
-            first, worth = before.rungs[0], quality[at]
-            if before.source == later.source or worth is None or first.reading is None or not before.answer:
-                continue
-            rows = np.flatnonzero(partial.answers[before.source].seen)
-            never = _never(partial, before.source, later.source, rows)
-            code = first.code(partial.log.tier(before.source).readings[0].confidence[rows])
-            for outcome in np.unique(code[(never > CERTAIN) & ~covered[rows]]):
-                worth = np.array(worth)
-                worth[(slice(None),) * axes[before.source] + (outcome,)] = 0.0
-                covered[rows[code == outcome]] = True
-            quality[at] = worth
-    return replace(table, quality=tuple(quality))
-
-
-def _rehearsed(policy: Policy, partial: PartialLog, member: Ints, fold: int) -> FoldRun:
-    """What a policy that was learnt without a fold earns on it."""
+def _rehearsed(policy: Policy, partial: PartialLog, member: Ints, fold: int) -> tuple[FoldRun, FoldRun]:
+    """What a policy that was learnt without a fold earns on it; by the least and by the most that what was never tried
+    may be worth."""
     rows = np.flatnonzero(member == fold)
     log = partial.log.take(rows)
     nothing = (0.0,) * len(policy.tiers)
-    routes = []
+    reads = tuple((0.0,) * len(tier.readings) for tier in policy.tiers)
+    sides: tuple[list[Routes], list[Routes]] = [], []
     for vertex in range(len(policy.vertices)):
-        quality, cost = robust_values(policy, partial, vertex, member)
-        reads = tuple((0.0,) * len(tier.readings) for tier in policy.tiers)
-        routes.append(Routes(quality[rows], cost[rows], np.zeros(len(rows), np.int8), nothing, reads, nothing))
-    return FoldRun(
-        rows,
-        log,
-        policy.tiers,
-        tuple(vertex.cost for vertex in policy.vertices),
-        tuple(routes),
-        tuple(log.total(of.cost) for of in routes),
-        tuple(log.total(of.quality) for of in routes),
+        values = robust_values(policy, partial, vertex, member)
+        for routes, (quality, cost) in zip(sides, values, strict=True):
+            routes.append(Routes(quality[rows], cost[rows], np.zeros(len(rows), np.int8), nothing, reads, nothing))
+    careful, hopeful = (
+        FoldRun(
+            rows,
+            log,
+            policy.tiers,
+            tuple(vertex.cost for vertex in policy.vertices),
+            tuple(routes),
+            tuple(log.total(of.cost) for of in routes),
+            tuple(log.total(of.quality) for of in routes),
+        )
+        for routes in sides
     )
+    return careful, hopeful
 
 
 def _by_classes(learner: TableLearner, partial: PartialLog) -> dict[str, TierQuality]:
@@ -314,8 +291,8 @@ def _finished(
     policy: Policy,
     partial: PartialLog,
     learner: TableLearner,
-    quality: Estimate,
-    cost: Estimate,
+    quality: Finding,
+    cost: Finding,
     folds: int,
     seed: int,
     mark: str,

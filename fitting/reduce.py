@@ -115,7 +115,7 @@ class _Reducer:
         ladder, depth = self._lattice.table.ladders[source], depths[source]
         after = self._placed[deeper(depths, source)]
         where = np.searchsorted(after.states, self._lattice.children(depths, source, states))  # [m, outcomes]
-        worth = after.worth[where].sum(axis=1) - self._plan.price * self._lattice.charge(depths, source, states)
+        worth = after.worth[where].sum(axis=1) - self._lattice.outlay(depths, source, states, self._plan.price)
         rows, member = np.unique(after.nodes[where], axis=0, return_inverse=True)
         called = isinstance(ladder.action(depth), Call)
         nodes = [self._branch(ladder.source, ladder.rung(depth), row.tolist(), called) for row in rows]
@@ -200,7 +200,7 @@ class _Reducer:
 
     def _worth_of_climb(self, node: int, source: int, depths: Depths, states: Ints) -> Floats:
         children = self._lattice.children(depths, source, states)
-        total = -self._plan.price * self._lattice.charge(depths, source, states)
+        total = -self._lattice.outlay(depths, source, states, self._plan.price)
         for child, outcomes in self._outcomes(node, source, depths):
             after = self._worth(child, deeper(depths, source), children[:, outcomes].reshape(-1))
             total += after.reshape(len(states), len(outcomes)).sum(axis=1)

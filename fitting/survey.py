@@ -174,13 +174,13 @@ class _Walk:
         return total
 
     def worth_of_climb(self, source: int, depths: Depths, states: Ints) -> Floats:
-        """What going on with a source is worth in ``states`` [m] of a slab."""
+        """What going on with a source is worth in ``states`` [m] of a slab; NaN where that was never tried."""
         lattice = self.lattice
         charge = self.price * lattice.charge(depths, source, states)
         if lattice.table.ladders[source].rung(depths[source]).votes > 1:
             return np.asarray(lattice.worth_of_polling(depths, source, states, self.price) - charge)
         after = lattice.value(deeper(depths, source), lattice.children(depths, source, states)).sum(axis=1)
-        return np.asarray(after - charge)
+        return np.where(lattice.barred(depths, source, states), np.nan, after - charge)
 
 
 def _votes_asked(lattice: Lattice, source: int, depths: Depths) -> int:

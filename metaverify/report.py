@@ -181,9 +181,7 @@ def _hundredfold(value: Finding) -> Finding:
 def partial_fit_table(fitted: PartialFit) -> str:
     """A policy that was learnt from a partial log, beside the fixed tiers; by the classes with standard errors."""
     head = ["cross-fitted, doubly robust", "cost", "90 % interval", "quality", "90 % interval"]
-    cost, quality = fitted.cost, fitted.quality
-    own = [f"{cost.mean:.4g}", _interval(cost, "{:.4g}"), f"{quality.mean:.4f}", _interval(quality, "{:.4f}")]
-    rows = [["this policy", *own]]
+    rows = [["this policy", *_found(fitted.cost, "{:.4g}"), *_found(fitted.quality, "{:.4f}")]]
     rows += [[r.name, *_found(r.cost, "{:.4g}"), *_found(r.quality, "{:.4f}")] for r in fitted.references]
     if any(r.classes for r in fitted.references):
         head.append("by the classes")
@@ -191,7 +189,8 @@ def partial_fit_table(fitted: PartialFit) -> str:
         rows = [[*row, text] for row, text in zip(rows, ["", *told], strict=True)]
     groups = "" if fitted.groups == fitted.n else f" in {fitted.groups:,} groups"
     lines = [f"{fitted.n:,} queries{groups}, known in part", "", table(head, rows)]
-    return "\n".join([*lines, *(f"\nnote: {note}" for note in fitted.notes), ""])
+    notes = [f"note: {note}" for note in fitted.notes]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
 
 
 def _found(finding: Finding, form: str) -> list[str]:

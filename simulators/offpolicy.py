@@ -405,15 +405,25 @@ def _kish(weight: Floats) -> float:
     return float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
 
 
-def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints) -> tuple[Floats, Floats]:
+def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints) -> tuple[tuple[Floats, Floats], ...]:
     """The doubly robust quality and cost of each query by one graph, [n], nodes being valued on the other folds.
 
-    Where something was never tried its quality counts as 0, and its cost as that of the dearest walk.
+    Twice: where something was never tried its quality counts as 0, and its cost as that of the dearest walk; then as 1,
+    and as that of the cheapest.  Both are the same where everything was tried.
     """
     walked = _Walked.of(policy, partial, vertex)
-    quality, _ = _modelled(walked, "quality", 0, folds, math.inf)
-    cost, _ = _modelled(walked, "cost", 1, folds, math.inf)
-    return quality[0], cost[0]
+
+    def value(kind: Kind, side: int) -> Floats:
+        return np.asarray(_modelled(walked, kind, side, folds, math.inf)[0][0])
+
+    careful = value("quality", 0), value("cost", 1)
+    known: list[Kind] = [kind for kind in ("quality", "cost") if walked.identified(kind)]
+    if len(known) == 2:
+        return careful, careful
+    return careful, (
+        careful[0] if "quality" in known else value("quality", 1),
+        careful[1] if "cost" in known else value("cost", 0),
+    )
 
 
 def surpluses(policy: Policy, log: ReplayLog, vertex: int) -> list[tuple[Step, Floats, str]]:
@@ -429,12 +439,16 @@ def surpluses(policy: Policy, log: ReplayLog, vertex: int) -> list[tuple[Step, F
     return found[::-1]
 
 
-def untried(step: Step) -> Floats:
+def untried(step: Step, place: Ints | None = None) -> Floats:
     """The share of each query that none stands for, [m]: 1 where it had no chance to be seen, or none was seen at all.
 
     Where the chances of those that were not seen are not known, they must at least fit the number that was: in each
-    part of the queries, told apart by their last reading, the inverse chances of those that were seen sum to all of
-    them, but for an error that the smallest chance tells.  What is missing beyond four errors had no chance.
+    part of the queries the inverse chances of those that were seen sum to all of them, but for an error that the
+    smallest chance tells.  What is missing beyond four errors had no chance.
+
+    Args:
+        step: a purchase, or an end.
+        place: the part that each query is in, [m]; told apart by their last reading where it is not given.
     """
     seen = step.seen
     if not seen.any():
@@ -446,16 +460,17 @@ def untried(step: Step) -> Floats:
     inverse = np.divide(step.before, step.through, out=np.zeros(len(seen)), where=seen)  # exactly 1 where it is certain
     least = 1.0 / float(inverse.max())
     odds = (1.0 - least) / least
-    place = _parts(step.last, part == 0.0)
-    for at in range(int(place.max()) + 1):
-        rows = (place == at) & (part == 0.0)
-        here = int(rows.sum())
-        if not unknown[rows].any():
-            continue
-        lacking = here - float(inverse[rows].sum())
-        none = not seen[rows].any()
-        if (1.0 - least) ** here < HARDLY if none else lacking > ERRORS * math.sqrt(here * odds) + 1e-9 * here:
-            part[rows & unknown] = min(lacking / unknown[rows].sum(), 1.0)
+    rows = np.flatnonzero(part == 0.0)
+    of = np.unique(_parts(step.last, part == 0.0) if place is None else place, return_inverse=True)[1]
+    here, stood, shown, blank = (
+        np.bincount(of[rows], weights=column[rows], minlength=int(of.max()) + 1)
+        for column in (np.ones(len(seen)), inverse, seen, unknown)
+    )
+    lacking = here - stood
+    some = lacking > ERRORS * np.sqrt(here * odds) + 1e-9 * here
+    never = np.where(shown > 0.0, some, (1.0 - least) ** here < HARDLY)
+    share = np.divide(np.minimum(lacking, blank), blank, out=np.zeros(len(here)), where=never & (blank > 0.0))
+    part[unknown] = share[of[unknown]]
     return part
 
 

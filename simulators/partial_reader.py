@@ -96,12 +96,8 @@ def read_partial_log(
     for (source, name), mask in bought.items():
         chance = told.chance(reading_column("propensity", name, source), source, name)
         chance = by_policy.get((source, name)) if chance is None else chance
-        before = answers[source].chance if source in answers else np.ones(len(log))
         if chance is None:
-            there = seen.get(source, np.ones(len(log), dtype=bool))
-            free = [reading for reading in log.source(source).readings if (source, reading.name) not in bought]
-            chance = before * shares(mask, there, _columns(log, [(source, reading) for reading in free]))
-            notes += _guess(f"{name} of {source}", mask, there)
+            mask, chance = _guessed_reading(log, source, name, bought, answers, notes)
         readings[source, name] = told.sighting(mask, chance, f"propensity of {name} of {source}")
     labels = {tier.name: _labelled(log, tier, told, seen[tier.name], notes) for tier in log.tiers}
     return PartialLog(replace(log, notes=(*log.notes, *notes)), answers, labels, readings)
@@ -284,6 +280,31 @@ def _guessed(
     mask = seen[name] & on_way
     notes += _guess(name, seen[name], np.ones(len(log), dtype=bool), int((seen[name] & ~on_way).sum()))
     share = shares(mask, on_way, _before(log, seen, answers))
+    return mask, np.where(mask, before * share, np.where(share == 0.0, 0.0, np.nan))
+
+
+def _guessed_reading(
+    log: ReplayLog,
+    source: str,
+    name: str,
+    bought: Mapping[tuple[str, str], Bools],
+    answers: Mapping[str, Sighting],
+    notes: list[LogWarning],
+) -> tuple[Bools, Floats]:
+    """For which queries a reading with a price can be used where nothing says what its chance was, and that chance,
+    [n], as `_guessed`: the share that bought it of the queries that have the answers it is of, and whose free readings
+    are alike."""
+    signals = {signal.name: signal.needs for signal in log.signals}
+    needs = signals.get(source, (source,))
+    there, before = np.ones(len(log), dtype=bool), np.ones(len(log))
+    for need in needs:
+        there &= answers[need].seen
+        before = np.where(answers[need].seen, np.minimum(before, answers[need].chance), before)
+    places = [(of, reading) for of in dict.fromkeys((*needs, source)) for reading in log.source(of).readings]
+    free = [(of, reading) for of, reading in places if (of, reading.name) not in bought]
+    mask = bought[source, name] & there
+    notes += _guess(f"{name} of {source}", mask, there)
+    share = shares(mask, there, _columns(log, free))
     return mask, np.where(mask, before * share, np.where(share == 0.0, 0.0, np.nan))
 
 

@@ -363,7 +363,7 @@ FIXTURES: dict[str, Bad] = {
             )
         ),
         "E_SUPPORT",
-        ("never called: large where", "50.0% of queries", "--within-support"),
+        ("never tried: large where", "50.0% of queries", "--within-support"),
         argv=(*FIT, "--partial"),
     ),
     "records of another format": Bad(

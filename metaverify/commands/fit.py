@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--within-support",
         action="store_true",
-        help="of a partial log: learn although some tiers were never called in places, and do not call them there",
+        help="of a partial log: learn although something was never bought in places, and do not buy it there",
     )
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument("--budget", type=float, help="mean cost per query, in the log's unit")

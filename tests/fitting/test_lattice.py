@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given
 
 from metaverify.fitting.ladders import Ladder, Rung, vote_rung
 from metaverify.fitting.lattice import Lattice, LatticeSizeError, check_size, lattice_bytes
+from metaverify.fitting.reduce import reduce_plans
 from metaverify.fitting.table import JointTable, at_once
+from metaverify.policies.actions import Call
 from tests.fitting.oracles import (
     answered,
     best_forward_value,
@@ -21,6 +24,7 @@ from tests.fitting.oracles import (
     legal,
     reachable,
     spent_and_earned,
+    walk_leaf,
 )
 from tests.strategies import prices, random_table, repeatable, tables, worths_of_abstaining
 
@@ -248,3 +252,55 @@ def test_a_lattice_that_does_not_fit_is_refused_with_its_size_and_the_ways_out()
     with pytest.raises(LatticeSizeError):
         Lattice(random_table(CASCADES["three tiers"], 0), memory=1000)
     check_size(CASCADES["three tiers"])
+
+
+# What was never tried -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("price", [0.0, 1e-3, 0.3, 40.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_never_tried_in_a_state_is_not_done_there(seed: int, price: float) -> None:
+    """As by brute force where the second tier costs a million in queries of which the first one's reading is low."""
+    ladders = CASCADES["two tiers, readings with the call"]
+    table = random_table(ladders, seed, contexts=1)
+    low = np.zeros(table.mass.shape, dtype=bool)
+    low[:, 0] = True
+    never = {((0, 0), 1): np.ones(2), ((1, 0), 1): np.tile([1.0, 0.0, 0.0, 0.0], 2)}
+    lattice = Lattice(table, never=never)
+    plan = lattice.solve(price)
+    paid = table.price[1][0]
+    dear = replace(table, price=(table.price[0], (paid * table.mass + 1e6 * table.mass * low,)))
+    if price > 0.0:
+        assert plan.quality - price * plan.cost == pytest.approx(best_value(dear, price), abs=EXACT)
+    for stage in plan.stages:
+        if (stage.depths, 1) in never:
+            assert (never[stage.depths, 1][stage.states[stage.climb == 1]] == 0.0).all()
+    graph = reduce_plans(lattice, [plan], slack=0.05)
+    for row, root in enumerate(graph.roots[0]):
+        for missing in (0, 1, 2):
+            walked = walk_leaf(ladders, graph.nodes, root, {(0, 0): 0, (1, 0): missing})
+            assert Call("b") not in walked, row
+    assert lattice.cheapest == pytest.approx(table.price[0][0], rel=1e-9)
+
+
+def test_a_state_that_a_table_thinks_nothing_of_does_not_share_a_subtree_with_what_was_never_tried_in_it() -> None:
+    """The third tier is worth its price where the second one is low, but was not called there if the first one was."""
+    ladders = (Ladder("a", (FREE,)), Ladder("b", (FREE,)), Ladder("c", (Rung(None),)))
+    mass = np.array([[1e-15, 0.25, 1e-15], [0.25, 0.25, 1e-15], [1e-15] * 3])
+    worth = [mass * np.array([[0.2], [0.45], [0.5]]), mass * np.array([0.2, 0.9, 0.5]), mass * 0.9]
+    mass, *quality = (part[None, :, :, None] / mass.sum() for part in (mass, *worth))
+    table = JointTable(ladders, mass, tuple(quality), ((0.01,), (0.2,), (0.1,)))
+    never = {((a, b, 0), 2): np.ones(3**a * 3**b) for a in (0, 1) for b in (0, 1)}
+    never |= {((0, 0, 0), 1): np.ones(1), ((1, 1, 0), 2): np.array([1.0, *[0.0] * 8])}
+    lattice = Lattice(table, never=never)
+    graph = reduce_plans(lattice, [lattice.solve(0.5)], slack=0.05)
+    calls = [walk_leaf(ladders, graph.nodes, graph.roots[0][0], {(0, 0): at, (1, 0): 0, (2, 0): 0}) for at in (0, 1)]
+    assert [Call("c") in actions for actions in calls] == [False, True]
+
+
+def test_where_nothing_was_tried_something_is_done() -> None:
+    table = random_table(CASCADES["two tiers, readings with the call"], 1)
+    lattice = Lattice(table, never={((0, 0), source): np.ones(1) for source in (0, 1)})
+    free = Lattice(table)
+    for price in (0.0, 0.1, 10.0):
+        assert lattice.solve(price).cost == pytest.approx(free.solve(price).cost, rel=1e-9)

@@ -14,7 +14,8 @@ from metaverify.fitting.certify import certify
 from metaverify.fitting.coding import UNKNOWN, CodedLog, code_log, code_partial, ladders_of
 from metaverify.fitting.models.latent import LatentClasses
 from metaverify.fitting.models.patterns import Patterns
-from metaverify.fitting.partial_fit import PartialFit, fit_partial, gaps
+from metaverify.fitting.partial_fit import PartialFit, fit_partial
+from metaverify.fitting.support import gaps
 from metaverify.policies.exploration import Exploration
 from metaverify.policies.file import dump_policy, load_policy
 from metaverify.policies.policy import BudgetError
@@ -212,9 +213,9 @@ def test_what_was_never_tried_is_refused_bin_by_bin_and_not_done_within_the_supp
     log = shared_difficulty().draw(3000, 5)
     never = observed_by(OLD, log)
     confident = log.tiers[0].readings[0].confidence >= 0.4
-    share = sum(gap.share for gap in gaps(never) if gap.tier == "tier2")
+    share = sum(gap.share for gap in gaps(never) if gap.wanted == "tier2")
     assert share == pytest.approx(float(confident.mean()), abs=1e-12)
-    with pytest.raises(LogError, match=r"E_SUPPORT: never called: tier2 where the first reading of tier1 is in \[0.4"):
+    with pytest.raises(LogError, match=r"E_SUPPORT: never tried: tier2 where the first reading of tier1 is in \[0.4"):
         fit_partial(never, budget=5.0)
     found = fit_partial(never, budget=5.0, within_support=True, folds=2)
     assert found.gaps

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from metaverify.cli import main
-from metaverify.fitting.partial_fit import gaps
+from metaverify.fitting.support import gaps
 from metaverify.policies.decision_log import DecisionLog
 from metaverify.policies.exploration import Exploration, ExploredBin
 from metaverify.policies.file import save_policy
@@ -313,6 +313,20 @@ def test_a_reading_that_was_bought_for_some_is_not_guessed_from_itself(tmp_path:
     sighting = read_partial_log(path).readings["tier1", "conf2"]
     assert sighting.seen.tolist() == bought.tolist()
     assert sighting.chance[bought].mean() == pytest.approx(0.25, abs=0.03)
+    assert np.isnan(sighting.chance[~bought]).all()  # what it would have been there nobody knows
+
+
+def test_where_a_judge_was_never_asked_its_reading_has_no_chance(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    write_log(LOG, path)
+    doubted = LOG.tiers[0].readings[0].confidence < 0.5
+    rng = np.random.default_rng(1)
+    judge = {"conf_judge": rng.random(len(LOG)), "cost_judge": np.full(len(LOG), 0.2)}
+    shown = {name: pl.when(pl.Series(doubted)).then(pl.Series(values)) for name, values in judge.items()}
+    pl.read_parquet(path).with_columns(**shown).write_parquet(path)
+    sighting = read_partial_log(path, signals={"judge": ("tier1",)}).readings["judge", "conf"]
+    assert sighting.seen.tolist() == doubted.tolist()
+    assert sighting.chance.tolist() == doubted.astype(float).tolist()
 
 
 @pytest.mark.parametrize(
