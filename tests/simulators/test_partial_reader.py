@@ -370,10 +370,23 @@ def test_what_cannot_be_is_refused(change: dict[str, float | None], message: str
 def test_labels_that_are_there_twice_or_not_at_all_are_refused(tmp_path: Path) -> None:
     rows, _ = routed(OLD, LOG.take(np.arange(5)), tmp_path, Exploration(0.0))
     labels = labels_of(LOG)
-    with pytest.raises(LogError, match="'tier1' of query 'q000001' twice"):
-        join_labels(rows, pl.concat([labels, labels]))
+    with pytest.raises(LogError, match="'tier1' of query 'q000001' twice, and they differ"):
+        join_labels(rows, pl.concat([labels, labels.with_columns(correct=1.0 - pl.col("correct"))]))
     with pytest.raises(LogError, match="no column 'correct'"):
         join_labels(rows, labels.drop("correct"))
+
+
+def test_a_label_that_is_said_again_is_one_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    rows, _ = routed(OLD, LOG.take(np.arange(50)), tmp_path, Exploration(0.3))
+    labels = labels_of(LOG).with_columns(label_propensity=pl.lit(0.5))
+    later = pl.int_range(pl.len()) % 3 == 0
+    empty = labels.with_columns(correct=pl.lit(None, pl.Float64))
+    expected = join_labels(rows, labels)
+    assert join_labels(rows, pl.concat([labels, labels])).equals(expected)
+    assert join_labels(rows, pl.concat([empty, labels, empty.with_columns(label_propensity=None)])).equals(expected)
+    assert join_labels(rows, pl.concat([empty, labels.filter(later)])).equals(
+        join_labels(rows, labels.with_columns(correct=pl.when(later).then("correct")))
+    )
 
 
 def test_replay_on_the_command_line_says_what_the_library_says(
