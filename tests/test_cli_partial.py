@@ -104,6 +104,10 @@ def test_explore_says_and_writes_what_the_library_plans(run: Run) -> None:
         assert f"{of.where} " in ran.out
     assert f"{plan.alike:.4g} a query" in ran.out
     assert "no file was written" in ran.out
+    assert "of which all answers are labelled" in ran.out
+    fewer = plan_exploration(new, old, log, traffic=3000, precision=0.015, labelled=0.9)
+    assert run(*PLAN, "--labelled", "0.9", "--json").json()["cost"] == fewer.cost > plan.cost
+    assert "of which 0.9 of the answers are labelled" in run(*PLAN, "--labelled", "0.9").out
 
 
 def test_explore_refuses_a_precision_that_cannot_be_had_and_writes_nothing(run: Run) -> None:
