@@ -118,7 +118,8 @@ def appraisal_table(found: Appraisal) -> str:
     if not found.identified:
         lines += [
             "",
-            "not identified: the policy goes where the log has never been; the intervals hold whatever may be there",
+            "not identified: the policy goes where the log has never been, or nothing was labelled; the intervals hold "
+            "whatever may be there",
             "(weights alone say nothing of it, and are left out)",
         ]
     return "\n".join([*lines, ""])

@@ -15,7 +15,7 @@ from metaverify.simulators.log import LogError
 from metaverify.simulators.sheet import Sheet
 from metaverify.simulators.steps import ENDS, check_step, read_step
 
-__all__ = ["join_labels", "read_decisions", "read_labels", "request_rows"]
+__all__ = ["join_labels", "read_decisions", "read_labels", "request_rows", "single_labels"]
 
 _SCHEMA = {
     "query_id": pl.String,
@@ -166,20 +166,33 @@ def join_labels(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     (query_id, tier); requests without propensities are left out, and labels of answers that were not bought.
 
     Raises:
-        LogError: a column is missing of the labels, or they have an answer twice.
+        LogError: a column is missing of the labels, or they have an answer twice, as `single_labels` says.
+    """
+    keys, labels = ["query_id", "tier"], single_labels(labels)
+    moved = rows.filter(pl.col("propensity").is_null())["query_id"].unique()
+    kept = rows.filter(~pl.col("query_id").is_in(moved.implode()))
+    joined = kept.join(labels, on=keys, how="left", maintain_order="left")
+    own = [column for column in labels.columns if column not in keys]
+    return joined.with_columns(pl.when(pl.col("cost").is_not_null()).then(pl.col(own)).name.keep())
+
+
+def single_labels(labels: pl.DataFrame) -> pl.DataFrame:
+    """The labels, one of an answer: said again it is the same one, and none beside one is none.
+
+    Raises:
+        LogError: a column is missing, or an answer has two labels that differ.
     """
     keys = ["query_id", "tier"]
     _check_columns(labels, "the labels have")
     wanted = [*keys, "correct", *(c for c in labels.columns if c == "label_propensity")]
-    labels = labels.select(wanted).with_columns(pl.col(keys).cast(pl.String))
-    if labels.select(keys).is_duplicated().any():
-        first = labels.filter(labels.select(keys).is_duplicated()).row(0)
-        raise LogError("E_DUPID", f"the labels have {first[1]!r} of query {first[0]!r} twice; keep one")
-    moved = rows.filter(pl.col("propensity").is_null())["query_id"].unique()
-    kept = rows.filter(~pl.col("query_id").is_in(moved.implode()))
-    joined = kept.join(labels, on=keys, how="left", maintain_order="left")
-    own = [column for column in wanted if column not in keys]
-    return joined.with_columns(pl.when(pl.col("cost").is_not_null()).then(pl.col(own)).name.keep())
+    labels = labels.select(wanted).with_columns(pl.col(keys).cast(pl.String)).unique(maintain_order=True)
+    known = pl.col("correct").is_not_null()
+    labels = labels.filter(known | ~known.any().over(keys))
+    twice = labels.filter(labels.select(keys).is_duplicated())
+    if len(twice):
+        query, tier, *_ = twice.row(0)
+        raise LogError("E_DUPID", f"the labels have {tier!r} of query {query!r} twice, and they differ; keep one")
+    return labels
 
 
 def _share(told: Any) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaverify.policies.exploration import Exploration, ExploredBin
-from metaverify.policies.graph import Ask, Read, successors
+from metaverify.policies.graph import Ask, Read, Stop, successors
 from metaverify.policies.policy import Policy
 from metaverify.simulators.bins import balanced_cuts
 from metaverify.simulators.log import ReplayLog
@@ -62,12 +62,14 @@ class PlannedBin:
 
 @dataclass(frozen=True, slots=True)
 class ExplorationPlan:
-    """How much is to be explored in each bin, and at least anywhere, and what a query costs more for it in the mean;
-    ``alike`` is what the same precision costs where all are explored at one rate."""
+    """How much is to be explored in each bin, and at least anywhere, and what a query costs more for it in the mean,
+    where a share ``labelled`` of answers is labelled; ``alike`` is what the same precision costs where all are explored
+    at one rate."""
 
     precision: float
     traffic: int
     least: float
+    labelled: float
     cost: float
     alike: float
     bins: tuple[PlannedBin, ...]
@@ -91,7 +93,15 @@ class ExplorationPlan:
 
 
 def plan_exploration(
-    new: Policy, old: Policy, log: ReplayLog, *, traffic: int, precision: float, least: float = LEAST, bins: int = BINS
+    new: Policy,
+    old: Policy,
+    log: ReplayLog,
+    *,
+    traffic: int,
+    precision: float,
+    least: float = LEAST,
+    labelled: float = 1.0,
+    bins: int = BINS,
 ) -> ExplorationPlan:
     """The cheapest exploration that tells the quality of ``new`` to a standard error of ``precision`` from ``traffic``
     queries that ``old`` routes.
@@ -99,7 +109,8 @@ def plan_exploration(
     With s what a step earned more than was to be expected, the doubly robust estimate of n queries has the variance
     (A + Σ V_b / r_b) / n, where A sums s² over the steps that the old policy takes too, V_b over the others of the
     queries in bin b, r_b is the rate there; a query's exploration costs Σ C_b r_b in the mean.  A, V and C are found on
-    a full log, such as the old policy was fitted on.
+    a full log, such as the old policy was fitted on.  Where only a share of the answers is labelled, s² of whether an
+    answer is right counts 1 over that share.
 
     Args:
         new: the policy whose value is to be known, at its operating point.
@@ -108,6 +119,7 @@ def plan_exploration(
         traffic: how many queries will be routed.
         precision: the standard error that is wanted, in quality.
         least: the rate of every bin at least, so that nothing is never tried and other policies can be valued, too.
+        labelled: the share of answers that will be labelled, of those that are explored as of all others.
         bins: the most bins of a tier's first reading, beside the cuts of the new policy.
 
     Raises:
@@ -120,14 +132,18 @@ def plan_exploration(
         raise ValueError(f"precision is {precision} and traffic is {traffic}; give more than 0")
     if not (0.0 <= least <= 1.0 and bins >= 1):
         raise ValueError(f"least is {least} and bins is {bins}; give a rate in [0, 1] and at least 1")
-    cells = _Cells.of(new, old, log, bins)
+    if not 0.0 < labelled <= 1.0:
+        raise ValueError(
+            f"labelled is {labelled}; give the share of answers that will be labelled, above 0 and at most 1"
+        )
+    cells = _Cells.of(new, old, log, labelled, bins)
     lacking = float(cells.variance.sum())
     room = traffic * precision**2 - cells.common
     if lacking > room * (1 + 1e-12):
         needed = (cells.common + lacking) / precision**2
         raise ValueError(
-            f"{traffic:,} queries cannot tell the quality to {precision:g}, were all of them explored; "
-            f"that takes {needed:,.0f}"
+            f"{traffic:,} queries cannot tell the quality to {precision:g}, were all of them explored"
+            f"{f' and {labelled:.3g} of the answers labelled' if labelled < 1.0 else ''}; that takes {needed:,.0f}"
         )
     rate = cheapest_rates(cells.variance, cells.cost, room, least)
     alike = max(lacking / room, least) if lacking > 0.0 else least
@@ -138,7 +154,9 @@ def plan_exploration(
     every = [PlannedBin(*place, *map(float, told)) for place, *told in itertools.compress(columns, useful)]
     alike = max(lacking / room, least) if lacking > 0.0 else least
     cost = float(cells.cost @ rate)
-    return ExplorationPlan(precision, traffic, least, cost, alike * float(cells.cost.sum()), tuple(_joined(every)))
+    return ExplorationPlan(
+        precision, traffic, least, labelled, cost, alike * float(cells.cost.sum()), tuple(_joined(every))
+    )
 
 
 def _joined(bins: list[PlannedBin]) -> Iterator[PlannedBin]:
@@ -196,7 +214,7 @@ class _Cells:
     common: float
 
     @classmethod
-    def of(cls, new: Policy, old: Policy, log: ReplayLog, bins: int) -> _Cells:
+    def of(cls, new: Policy, old: Policy, log: ReplayLog, labelled: float, bins: int) -> _Cells:
         places, member = _places(new, log, bins)  # [tiers, n]; the last place is anywhere else
         share, variance, cost, gone = (np.zeros(len(places)) for _ in range(4))
         common, total = 0.0, float(log.weights.sum())
@@ -216,7 +234,7 @@ class _Cells:
                     node = new.nodes[step.node]
                     if isinstance(node, Ask):
                         inside[step.rows] &= called[node.tier][step.rows]
-                    told = own * weight[step.rows] * surplus**2
+                    told = own * weight[step.rows] * surplus**2 / (labelled if isinstance(node, Stop) else 1.0)
                     there = inside[step.rows]
                     common += float(told[there].sum())
                     variance += _by(place[step.rows][~there], told[~there], len(places))

@@ -139,6 +139,7 @@ def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float |
         partial: the log.
         seed: of the folds.
         cap: weights above which switch-dr takes the model alone; the root of the number of queries where not given.
+            Where there are none above it there is no switch-dr, which would be the doubly robust estimate.
 
     Raises:
         LogError: the log lacks a tier, a reading or the context that the policy uses; or the policy asks for votes one
@@ -150,19 +151,22 @@ def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float |
     ends = [(point.low, 1.0 - point.share), (point.high, point.share)]
     parts = [(_Walked.of(policy, partial, vertex), share) for vertex, share in ends if share > 0.0]
     identified = all(walked.identified("quality") for walked, _ in parts)
-    names = ESTIMATORS if identified else MODELLED
+    cut = any((step.inverse > cap).any() for walked, _ in parts for step in walked.steps)
+    names = [name for name in (ESTIMATORS if identified else MODELLED) if cut or name != "switch-dr"]
     found: dict[Kind, dict[str, Finding]] = {}
     notes: list[str] = []
     for kind in ("quality", "cost"):
-        sides = [_estimates(walked, kind, share, seed, cap) for walked, share in parts]
+        sides = [_estimates(walked, kind, share, names, seed, cap) for walked, share in parts]
         said = {name: [_sum([of[name][side] for of in sides]) for side in (0, 1)] for name in names}
         known = all(walked.identified(kind) for walked, _ in parts)
         found[kind] = {name: _finding(said[name], partial.log, kind, known) for name in names}
+        if cut:
+            found[kind]["switch-dr"] = _no_surer(found[kind]["switch-dr"], found[kind]["dr"])
         if kind == "quality":
             notes += _rests_on(said["dr"][0], partial.log)
         if identified:
             notes += _apart({name: low for name, (low, _) in said.items()}, partial.log, kind)
-    weight = partial.log.weights * _sum([share * walked.final("quality")[0] for walked, share in parts])
+    weight = partial.log.weights * np.sum([share * walked.final("quality")[0] for walked, share in parts], axis=0)
     return Appraisal(
         len(partial),
         partial.log.group_count,
@@ -175,33 +179,69 @@ def appraise(policy: Policy, partial: PartialLog, *, seed: int = 0, cap: float |
     )
 
 
-def _rests_on(said: Floats, log: ReplayLog) -> list[str]:
-    """A note where an interval rests on few queries that were drawn, and would else be half as wide."""
-    drawn, surprise, doubt = log.weights * said[1:]
-    queries = _kish(drawn)
-    part = float(surprise @ surprise) + PSEUDO / max(queries, 1.0) * float(doubt @ doubt)
-    scatter = float(((log.weights * (said[0] - log.mean(said[0]))) ** 2).sum())
-    if not drawn.any() or queries >= SCARCE or part < scatter / 2.0:
+def _no_surer(found: Finding, than: Finding) -> Finding:
+    """The finding with an interval that holds another's: what the model is off by only that one knows."""
+    return Finding(found.mean, min(found.low, than.low), max(found.high, than.high))
+
+
+def _rests_on(said: _Said, log: ReplayLog) -> list[str]:
+    """A note where an interval rests on few queries that were drawn, and would else be half as wide.
+
+    Queries count by their shares of what is uncertain, so that many of little weight do not hide a few of large weight.
+    """
+    part = _Drawn.of(said, log).part
+    scatter = float(((log.weights * (said.values - log.mean(said.values))) ** 2).sum()) / log.weights.sum() ** 2
+    unsure = np.sum([(log.weights * doubt) ** 2 for _, _, doubt in said.draws.values()], axis=0)
+    queries = _kish(np.atleast_1d(unsure))
+    if not part or queries >= SCARCE or part < scatter / 2.0:
         return []
     return [
         f"the quality rests on {queries:.0f} queries that were seen by chance where most were not: its interval is "
-        "rough, explore more"
+        "rough, explore or label more"
     ]
 
 
-def _apart(said: Mapping[str, Floats], log: ReplayLog, kind: Kind) -> list[str]:
+def _apart(said: Mapping[str, _Said], log: ReplayLog, kind: Kind) -> list[str]:
     """A note where an estimator differs from the doubly robust one by far more than chance: where the chances are
     right, all of them estimate the same."""
+    robust = said["dr"]
+    explained = np.sqrt(np.sum([surprise**2 for _, surprise, _ in robust.draws.values()], axis=0))
     for name in WEIGHTED:
-        values, _, surprise, _ = said[name] - said["dr"]
-        found = _interval(np.stack([values, said[name][1], surprise, said[name][3]]), log)
-        allowed = FAR * (found.high - found.mean) + 1e-9 * abs(log.mean(said["dr"][0]))
+        ((weight, surprise, doubt),) = said[name].draws.values()
+        draws = {"": np.stack([weight, surprise - explained, doubt])}
+        found = _interval(_Said(said[name].values - robust.values, draws), log)
+        allowed = FAR * (found.high - found.mean) + 1e-9 * abs(log.mean(robust.values))
         if abs(found.mean) > allowed:
             return [
                 f"by {name} the {kind} is {found.mean:+.4g} from the doubly robust one, which chance explains to "
                 f"{allowed:.2g}: the propensities are not right, or something is that they leave out"
             ]
     return []
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Said:
+    """What an estimator says of each query.
+
+    The mean of ``values`` is the estimate.  ``draws`` say how much of its scatter is from the draw of each thing that
+    was seen for some queries only, [3, n]: a query's weight for that (`Step.drawn`), that times what the query earned
+    more than expected, and times what queries that were not seen might have.
+    """
+
+    values: Floats  # [n]
+    draws: Mapping[str, Floats]
+
+    def times(self, share: float) -> _Said:
+        """That of a share of all traffic."""
+        return _Said(share * self.values, {thing: share * of for thing, of in self.draws.items()})
+
+
+def _sum(said: Sequence[_Said]) -> _Said:
+    things = {thing: None for of in said for thing in of.draws}
+    return _Said(
+        np.sum([of.values for of in said], axis=0),
+        {thing: np.sum([of.draws[thing] for of in said if thing in of.draws], axis=0) for thing in things},
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,37 +323,37 @@ def _support(parts: Sequence[tuple[_Walked, float]]) -> tuple[Support, ...]:
     return tuple(rows)
 
 
-def _estimates(walked: _Walked, kind: Kind, share: float, seed: int, cap: float) -> dict[str, tuple[Floats, Floats]]:
-    """What each estimator says of each query, [4, n], as `_said`; with the least and with the most that what is not
-    known may be worth."""
-    sides = [_side(walked, kind, seed, cap, side) for side in ((0,) if walked.identified(kind) else (0, 1))]
-    return {name: (share * sides[0][name], share * sides[-1][name]) for name in ESTIMATORS}
+def _estimates(
+    walked: _Walked, kind: Kind, share: float, names: Sequence[str], seed: int, cap: float
+) -> dict[str, tuple[_Said, _Said]]:
+    """What each estimator says of each query, with the least and with the most that what is not known may be worth."""
+    sides = [_side(walked, kind, names, seed, cap, side) for side in ((0,) if walked.identified(kind) else (0, 1))]
+    return {name: (sides[0][name].times(share), sides[-1][name].times(share)) for name in names}
 
 
-def _side(walked: _Walked, kind: Kind, seed: int, cap: float, side: int) -> dict[str, Floats]:
+def _side(walked: _Walked, kind: Kind, names: Sequence[str], seed: int, cap: float, side: int) -> dict[str, _Said]:
     log = walked.log
     folds = log.folds(min(FOLDS, log.group_count), seed=seed)
-    robust, switched = _modelled(walked, kind, side, folds, cap)
-    direct, _ = _modelled(walked, kind, side, None, math.inf)
     weight, total = walked.final(kind, side)
     mean = log.total(weight * total) / log.total(weight)
     usual = log.mean(weight)
     drawn = np.sqrt(np.maximum(weight**2 - weight, 0.0))
     least, most = (walked.fill[kind][end][walked.root] for end in (0, 1))
-    return {
-        "dr": robust,
-        "switch-dr": switched,
-        "direct": direct,
-        "snips": _said(mean + weight * (total - mean) / usual, drawn / usual, total - mean, _doubt(mean, least, most)),
-        "ips": _said(weight * total, drawn, total, _doubt(0.0, least, most)),
+    how: dict[str, Callable[[], _Said]] = {
+        "dr": lambda: _modelled(walked, kind, side, folds),
+        "switch-dr": lambda: _modelled(walked, kind, side, folds, cap),
+        "direct": lambda: _modelled(walked, kind, side, None),
+        "snips": lambda: _Said(
+            mean + weight * (total - mean) / usual,
+            {"": _draws(drawn / usual, total - mean, _doubt(mean, least, most))},
+        ),
+        "ips": lambda: _Said(weight * total, {"": _draws(drawn, total, _doubt(0.0, least, most))}),
     }
+    return {name: how[name]() for name in names}
 
 
-def _said(values: Floats, drawn: Floats, surprise: Floats, doubt: float) -> Floats:
-    """What an estimator says of each query, [4, n]: a value, whose mean is the estimate; how much of the estimate's
-    scatter is from the draw of what was seen, a query's weight for that (`Step.drawn`), and that times what the query
-    earned more than expected, and times what queries that were not seen might have."""
-    return np.stack([values, drawn, drawn * surprise, drawn * doubt])
+def _draws(drawn: Floats, surprise: Floats, doubt: Floats | float) -> Floats:
+    return np.stack([drawn, drawn * surprise, drawn * doubt])
 
 
 def _doubt(mean: Floats | float, least: float, most: float) -> Any:
@@ -322,9 +362,8 @@ def _doubt(mean: Floats | float, least: float, most: float) -> Any:
     return np.sqrt((np.maximum(most - mean, 0.0) ** 2 + np.maximum(mean - least, 0.0) ** 2) / 2.0)
 
 
-def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: float) -> tuple[Floats, Floats]:
-    """What the doubly robust estimator says of each query, [4, n], and the same where weights above ``cap`` are left to
-    the model.
+def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: float = math.inf) -> _Said:
+    """What the doubly robust estimator says of each query, weights above ``cap`` being left to the model.
 
     Each fold has a model of its own, from the bottom to the top learnt on the others, so that no query says anything of
     what it is compared with.  Where there are no folds, a node is worth what its own rows earned: what is then added to
@@ -335,7 +374,7 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
     count = int(member.max()) + 1
     known = np.ones((1, n), dtype=bool) if folds is None else member != np.arange(count)[:, None]  # [folds, n]
     ahead = np.zeros((count, n))  # by the model of each fold
-    added = np.zeros((2, 4, n))  # with all weights, and with those below the cap; values add up, the rest as squares
+    added, draws = np.zeros(n), dict[str, Floats]()
     everywhere = np.zeros((2, count))  # of this node and all further on: weights, and what was earned
     for step, part in reversed(walked.of_kind(kind)):
         rows, own = step.rows, (member[step.rows], np.arange(len(step.rows)))
@@ -348,14 +387,13 @@ def _modelled(walked: _Walked, kind: Kind, side: int, folds: Ints | None, cap: f
         worth = _worth(here, everywhere, 0.0 if folds is None else ONE_ROW * mean)
         surprise = target[own] - worth[own[0]]
         doubt = _doubt(worth[own[0]], *(walked.fill[kind][end][step.node] for end in (0, 1)))
-        said = _said(inverse * surprise * step.seen, step.drawn, surprise, doubt)
-        said[1:] **= 2
-        added[0][:, rows] += said
-        added[1][:, rows] += said * (inverse <= cap)
+        counts = step.seen & (inverse <= cap)
+        added[rows] += inverse * surprise * counts
+        if (drawn := step.drawn * counts).any():
+            mine = draws.setdefault(_wanted(walked.policy, step.node), np.zeros((3, n)))
+            mine[:, rows] += _draws(drawn, surprise, doubt)
         ahead[:, rows] = (1.0 - part) * worth[:, None] + part * walked.fill[kind][side][step.node]
-    added[:, 0] += ahead[member, np.arange(n)]
-    added[:, 1:] = np.sqrt(added[:, 1:])
-    return added[0], added[1]
+    return _Said(added + ahead[member, np.arange(n)], draws)
 
 
 def _worth(here: Floats, everywhere: Floats, row: float) -> Floats:
@@ -366,11 +404,7 @@ def _worth(here: Floats, everywhere: Floats, row: float) -> Floats:
     return np.asarray(np.divide(here[1] + row * usual, total, out=usual.copy(), where=total > 0.0))
 
 
-def _sum(arrays: Sequence[Floats]) -> Floats:
-    return np.asarray(sum(arrays), dtype=np.float64)
-
-
-def _finding(said: Sequence[Floats], log: ReplayLog, kind: Kind, identified: bool) -> Finding:
+def _finding(said: Sequence[_Said], log: ReplayLog, kind: Kind, identified: bool) -> Finding:
     least, most = (_interval(of, log) for of in said)
     low, high = max(least.low, 0.0), most.high
     return Finding(
@@ -378,26 +412,47 @@ def _finding(said: Sequence[Floats], log: ReplayLog, kind: Kind, identified: boo
     )
 
 
-def _interval(said: Floats, log: ReplayLog) -> Estimate:
-    """The mean of the values and its interval by groups, in which the draw of what was seen has a part of its own.
-
-    That part stands on few queries where weights are large, and where all of these were right their scatter says that
-    none could have been wrong.  So with what was drawn half a query is counted that earned the least that it could, and
-    half a one that earned the most, as Jeffreys' prior of a proportion does; and the degrees of freedom are
-    Satterthwaite's (1946).
-    """
-    estimate, count = mean_with_interval(said[0], log), log.group_count
-    drawn, surprise, doubt = log.weights * said[1:] / log.weights.sum()
-    if count < 2 or not drawn.any():
+def _interval(said: _Said, log: ReplayLog) -> Estimate:
+    """The mean of the values and its interval by groups, in which the draw of what was seen has a part of its own, with
+    Satterthwaite's (1946) degrees of freedom."""
+    estimate, count = mean_with_interval(said.values, log), log.group_count
+    drawn = _Drawn.of(said, log)
+    if count < 2 or not drawn.part:
         return estimate
-    queries = _kish(drawn)
-    more = PSEUDO / queries * float(doubt @ doubt)
     half = estimate.high - estimate.mean
-    whole = (half / student_quantile(0.5 + LEVEL / 2, count - 1)) ** 2 + more
-    part = min(float(surprise @ surprise) + more, whole)
-    freedom = whole**2 / max((whole - part) ** 2 / (count - 1) + part**2 / (queries + PSEUDO - 1), 1e-300)
+    whole = (half / student_quantile(0.5 + LEVEL / 2, count - 1)) ** 2 + drawn.more
+    part = min(drawn.part, whole)
+    freedom = whole**2 / max((whole - part) ** 2 / (count - 1) + part**2 / drawn.freedom, 1e-300)
     half = student_quantile(0.5 + LEVEL / 2, max(freedom, 1.0)) * math.sqrt(whole)
     return Estimate(estimate.mean, estimate.mean - half, estimate.mean + half)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The part of an estimate's variance that is from the draw of what was seen: ``more`` of it than queries scatter.
+
+    It stands on few queries where weights are large, and where all of these were right their scatter says that none
+    could have been wrong.  So with what was drawn half a query is counted that earned the least that it could, and half
+    a one that earned the most, as Jeffreys' prior of a proportion does.  That is done for each thing that is drawn:
+    many labels of little weight say nothing of a tier of which few calls were seen.
+    """
+
+    part: float
+    more: float
+    freedom: float
+
+    @classmethod
+    def of(cls, said: _Said, log: ReplayLog) -> _Drawn:
+        part = more = unsure = 0.0
+        for draws in said.draws.values():
+            drawn, surprise, doubt = log.weights * draws / log.weights.sum()
+            if not drawn.any():
+                continue
+            queries = _kish(drawn)
+            added = PSEUDO / queries * float(doubt @ doubt)
+            own = float(surprise @ surprise) + added
+            part, more, unsure = part + own, more + added, unsure + own**2 / (queries + PSEUDO - 1)
+        return cls(part, more, part**2 / max(unsure, 1e-300))
 
 
 def _kish(weight: Floats) -> float:
@@ -414,7 +469,7 @@ def robust_values(policy: Policy, partial: PartialLog, vertex: int, folds: Ints)
     walked = _Walked.of(policy, partial, vertex)
 
     def value(kind: Kind, side: int) -> Floats:
-        return np.asarray(_modelled(walked, kind, side, folds, math.inf)[0][0])
+        return _modelled(walked, kind, side, folds).values
 
     careful = value("quality", 0), value("cost", 1)
     known: list[Kind] = [kind for kind in ("quality", "cost") if walked.identified(kind)]

@@ -105,7 +105,10 @@ def complete(partial: PartialLog) -> ReplayLog:
     everything = partial.everything
     rows = np.flatnonzero(everything.seen)
     if not len(rows):
-        raise LogError("E_FEW", "no query shows all tiers and labels; explore some (a router's `exploration`)")
+        raise LogError(
+            "E_FEW",
+            "no query shows all tiers and labels; explore some (a router's `exploration`) and label what they show",
+        )
     log = partial.log.take(rows)
     weight = log.weights / everything.chance[rows]
     place = _strata(partial)

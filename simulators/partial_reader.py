@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def read_partial_log(
         if chance is None:
             mask, chance = _guessed_reading(log, source, name, bought, answers, notes)
         readings[source, name] = told.sighting(mask, chance, f"propensity of {name} of {source}")
-    labels = {tier.name: _labelled(log, tier, told, seen[tier.name], notes) for tier in log.tiers}
+    labels = {tier.name: _labelled(log, at, told, seen, notes) for at, tier in enumerate(log.tiers)}
     return PartialLog(replace(log, notes=(*log.notes, *notes)), answers, labels, readings)
 
 
@@ -334,18 +336,31 @@ def _guess(what: str, seen: Bools, there: Bools, unused: int = 0) -> list[LogWar
     return [LogWarning("propensity-not-logged", text, (what,))]
 
 
-def _labelled(log: ReplayLog, tier: LoggedTier, told: _Told, seen: Bools, notes: list[LogWarning]) -> Sighting:
+def _labelled(log: ReplayLog, at: int, told: _Told, called: Mapping[str, Bools], notes: list[LogWarning]) -> Sighting:
+    """For which queries a tier's answer was labelled, and the chance of that given that the answer is there.
+
+    Where that is not logged it is the share among answers of alike readings.  These are the tier's own and those of the
+    tiers before it, and which of them were called; and of a tier after it where it was called whatever came of that:
+    where users label the answer that they are shown, all of them decide.  Whether a later tier was called does not
+    count, being drawn.
+    """
+    tier, seen = log.tiers[at], called[log.tiers[at].name]
     known = ~np.isnan(tier.correct)
-    columns = _columns(log, [(tier.name, reading) for reading in tier.readings])
+    own = _columns(log, [(tier.name, reading) for reading in tier.readings])
+    columns = _before(log, called, log.tier_names[:at]) | own
     chance = told.chance(f"label_propensity_{tier.name}", tier.name, None, of="label_propensity")
     if chance is None and (known | ~seen).all():
         return Sighting(known, np.ones(len(log)))
     guessed = chance is None
     if chance is None:
-        chance = shares(known, seen, columns)
+        later = {of.name: _columns(log, [(of.name, reading) for reading in of.readings]) for of in log.tiers[at + 1 :]}
+        there = {column: called[name] for name, of in later.items() for column in of}
+        chance = shares(known, seen, reduce(or_, later.values(), columns), there)
+        never = int((chance[seen] == 0.0).sum())
+        none = f", which is none for {never:,}: they count as never tried" if never else ""
         text = (
             f"{(seen & ~known).sum():,} of {seen.sum():,} answers of {tier.name} have no label, and no chance of one "
-            f"is logged; taken is the share among answers of alike readings, and {HIDDEN}: log label_propensity"
+            f"is logged; taken is the share among answers of alike readings{none}, and {HIDDEN}: log label_propensity"
         )
         notes.append(LogWarning("label-propensity-not-logged", text, (tier.name,)))
     chance = np.where(np.isnan(chance) & ~seen, 1.0, chance)

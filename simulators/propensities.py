@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,31 +24,39 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+EVERYWHERE: Mapping[str, Bools] = MappingProxyType({})
+
 GAIN = 12.0  # twice what the log-likelihood gains by a cut; one in some hundred pure chances looks so
 BINS = 8  # of each reading, in which calls are compared with their propensities
 FEWEST = 30  # queries in such a bin
 OFF = 4.0  # standard errors by which they differ
 
 
-def shares(seen: Bools, among: Bools, columns: Mapping[str, Floats]) -> Floats:
+def shares(seen: Bools, among: Bools, columns: Mapping[str, Floats], there: Mapping[str, Bools] = EVERYWHERE) -> Floats:
     """The share that was seen of the queries that were treated alike, [n]; NaN of those not ``among`` which it was
-    drawn."""
+    drawn.  ``there`` is as in `alike`."""
     rows = np.flatnonzero(among)
     found = np.full(len(seen), np.nan)
-    member = alike(seen[rows], {name: column[rows] for name, column in columns.items()})
+    own = {name: column[rows] for name, column in columns.items()}
+    member = alike(seen[rows], own, {name: mask[rows] for name, mask in there.items()})
     total = np.bincount(member, minlength=1)
     found[rows] = (np.bincount(member, weights=seen[rows], minlength=1) / np.maximum(total, 1))[member]
     return found
 
 
-def alike(seen: Bools, columns: Mapping[str, Floats]) -> Ints:
-    """The leaf of the tree that each query is in, [m]; a reading that is missing lies above all others."""
+def alike(seen: Bools, columns: Mapping[str, Floats], there: Mapping[str, Bools] = EVERYWHERE) -> Ints:
+    """The leaf of the tree that each query is in, [m]; a reading that is missing lies above all others.
+
+    ``there`` tells of some columns for which queries they were drawn, [m].  Such a column divides only queries that all
+    have it, which are a fair sample whatever it says.
+    """
     leaf, leaves = np.zeros(len(seen), dtype=np.int64), 0
     waiting = [np.arange(len(seen))]
     while waiting:
         rows = waiting.pop()
+        usable = (c for name, c in columns.items() if name not in there or there[name][rows].all())
         gain, left = max(
-            ((*_best_cut(seen[rows], column[rows]),) for column in columns.values()),
+            (_best_cut(seen[rows], column[rows]) for column in usable),
             key=lambda found: found[0],
             default=(0.0, None),
         )

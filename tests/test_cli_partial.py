@@ -104,6 +104,10 @@ def test_explore_says_and_writes_what_the_library_plans(run: Run) -> None:
         assert f"{of.where} " in ran.out
     assert f"{plan.alike:.4g} a query" in ran.out
     assert "no file was written" in ran.out
+    assert "of which all answers are labelled" in ran.out
+    fewer = plan_exploration(new, old, log, traffic=3000, precision=0.015, labelled=0.9)
+    assert run(*PLAN, "--labelled", "0.9", "--json").json()["cost"] == fewer.cost > plan.cost
+    assert "of which 0.9 of the answers are labelled" in run(*PLAN, "--labelled", "0.9").out
 
 
 def test_explore_refuses_a_precision_that_cannot_be_had_and_writes_nothing(run: Run) -> None:
@@ -143,7 +147,8 @@ def test_a_turn_of_the_loop(run: Run) -> None:
         "answers": answers,
         "labelled": answers,
         "requests_left_out": 0,
-        "labels_left_out": 9000 - answers,
+        "labels_left_out": 0,
+        "labels_not_called": 9000 - answers,
         "lines_skipped": 0,
     }
     new = load_policy("new.json")
@@ -169,7 +174,12 @@ def test_join_takes_audits_and_says_what_it_leaves_out(run: Run) -> None:
     assert ran.code == 0
     called = {name: s.seen for name, s in observed_by(load_policy("old.json"), log, Exploration(0.2)).answers.items()}
     assert "note: 1 lines skipped" in ran.out
-    assert f"note: {sum((~seen[::2]).sum() for seen in called.values())} labels left out" in ran.out
+    assert f"note: {sum((~seen[::2]).sum() for seen in called.values())} labels not needed: their tiers were" in ran.out
+    assert "left out" not in ran.out
+    others = labels.with_columns(query_id=pl.lit("x") + pl.col("query_id"))
+    pl.concat([labels, others]).write_parquet("more.parquet")
+    ran = run("join", "few.jsonl", "more.parquet", "-o", "audited.csv")
+    assert "note: 900 labels left out: their requests or tiers" in ran.out
     for name, sighting in read_partial_log("audited.csv").labels.items():
         assert sighting.seen.tolist() == (called[name] & (np.arange(600) % 2 == 0)).tolist()
         assert set(sighting.chance[sighting.seen].tolist()) == {0.5}
@@ -182,7 +192,10 @@ def test_join_takes_audits_and_says_what_it_leaves_out(run: Run) -> None:
         ("query_id,tier\nq,tier1\n", "labels.csv: the labels have no column 'correct'"),
         ("query_id,tier,correct\nq000001,tier1,good\n", "labels.csv row 1: correct is 'good'"),
         ("query_id,tier,correct\nq000001,,1\n", "row 1: tier is"),
-        ("query_id,tier,correct\nq000001,tier1,1\nq000001,tier1,1\n", "'tier1' of query 'q000001' twice"),
+        (
+            "query_id,tier,correct\nq000001,tier1,1\nq000001,tier1,0\n",
+            "'tier1' of query 'q000001' twice, and they differ",
+        ),
     ],
 )
 def test_labels_that_are_none_are_refused_and_nothing_is_written(text: str, message: str, run: Run) -> None:

@@ -40,6 +40,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=0.01,
         help="the rate of every bin at least, so that other policies can be valued too (default: %(default)g)",
     )
+    parser.add_argument(
+        "--labelled",
+        type=number("labelled", 0.0, 1.0),
+        default=1.0,
+        metavar="SHARE",
+        help="the share of answers that will be labelled, explored ones too (default: all)",
+    )
     parser.add_argument("--salt", default="", help="another one explores other requests")
     parser.add_argument("-o", "--out", help="the file to write, for `load_exploration`")
 
@@ -53,7 +60,12 @@ def run(options: argparse.Namespace) -> None:
     check_out(options.out)
     new, old = load_policy(options.new), load_policy(options.old)
     log = read_for(new, options, beside=old)
-    told = {"traffic": options.traffic, "precision": options.precision, "least": options.least}
+    told = {
+        "traffic": options.traffic,
+        "precision": options.precision,
+        "least": options.least,
+        "labelled": options.labelled,
+    }
     with working("planning"):
         plan = plan_exploration(new, old, log, **told)
     if options.out is not None:
@@ -78,9 +90,10 @@ def _table(plan: ExplorationPlan) -> str:
     explored = sum(of.explored for of in plan.bins)
     share = sum(of.share for of in plan.bins)
     rows.append(["", f"{share:.1%}", "", f"{explored:,.0f}", f"{plan.cost:.4g}", ""])
+    some = "all" if plan.labelled == 1.0 else f"{plan.labelled:.3g} of the"
     lines = [
         f"the quality of the new policy to {100 * plan.precision:.3g} points (standard error), from {plan.traffic:,} "
-        "queries; cost is what a query costs more",
+        f"queries of which {some} answers are labelled; cost is what a query costs more",
         "",
         table(head, rows),
         "",

@@ -17,7 +17,7 @@ from metaverify.simulators.offpolicy import appraise
 from metaverify.simulators.outcome import replay
 from metaverify.simulators.trace import answering, observed_by, rates
 from metaverify.simulators.worlds import shared_difficulty
-from tests.simulators.test_offpolicy import NEW, OLD
+from tests.simulators.test_offpolicy import NEW, OLD, audited
 
 LOG = shared_difficulty().draw(5000, 1)
 
@@ -77,6 +77,25 @@ def test_estimates_scatter_as_planned(precision: float) -> None:
     truth = replay(NEW, shared_difficulty().draw(100_000, 2)).quality.mean
     assert np.std(np.array(found, dtype=float)) == pytest.approx(precision, rel=0.3)
     assert np.mean(np.array(found, dtype=float)) == pytest.approx(truth, abs=3.0 * precision / np.sqrt(80))
+
+
+def test_estimates_scatter_as_planned_where_few_answers_are_labelled() -> None:
+    plan = plan_exploration(NEW, OLD, LOG, traffic=4000, precision=0.025, least=0.0, labelled=0.25)
+    found = []
+    for trial in range(80):
+        partial = observed_by(OLD, shared_difficulty().draw(4000, 100 + trial), plan.exploration(str(trial)))
+        found.append(appraise(NEW, audited(partial, 0.25, trial)).estimators["dr"].quality.mean)
+    assert np.std(np.array(found, dtype=float)) == pytest.approx(0.025, rel=0.3)
+
+
+def test_fewer_labels_take_more_exploration() -> None:
+    of = [plan_exploration(NEW, OLD, LOG, traffic=20_000, precision=0.01, labelled=share) for share in (1.0, 0.5, 0.3)]
+    assert of[0].cost < of[1].cost < of[2].cost
+    assert of[1].labelled == 0.5
+    with pytest.raises(ValueError, match=r"explored and 0.2 of the answers labelled; that takes [\d,]+"):
+        plan_exploration(NEW, OLD, LOG, traffic=1000, precision=0.01, labelled=0.2)
+    with pytest.raises(ValueError, match="labelled is 0"):
+        plan_exploration(NEW, OLD, LOG, traffic=1000, precision=0.1, labelled=0.0)
 
 
 def test_it_costs_and_explores_what_it_says_and_less_than_one_rate_for_all() -> None:

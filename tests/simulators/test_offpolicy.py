@@ -144,7 +144,8 @@ def test_on_a_full_log_every_estimator_is_the_replay() -> None:
     log = token_prices(missing=0.1).draw(300, 3, per_group=2)
     outcome = replay(NEW, log)
     found = appraise(NEW, whole(log))
-    for name in ESTIMATORS:
+    assert list(found.estimators) == ["dr", "direct", "snips", "ips"]  # no weight to be left to the model
+    for name in found.estimators:
         for kind in ("quality", "cost"):
             told, was = getattr(found.estimators[name], kind), getattr(outcome, kind)
             assert told.mean == pytest.approx(was.mean, rel=1e-12)
@@ -165,7 +166,8 @@ def errors(world: str, trials: int, rate: float, n: int, first: int = 1000) -> N
         partial = observed_by(OLD, log, Exploration(rate, str(trial)))
         appraisal = appraise(NEW, partial)
         truth = replay(NEW, log).quality.mean
-        means = [appraisal.estimators[name].quality.mean for name in ESTIMATORS]
+        robust = appraisal.estimators["dr"]
+        means = [appraisal.estimators.get(name, robust).quality.mean for name in ESTIMATORS]
         assert None not in means
         found.append([*(float(mean or 0.0) - truth for mean in means), naive(log, partial) - truth])
     return np.array(found)
@@ -226,6 +228,54 @@ def test_intervals_cover_the_truth_where_few_were_explored(n: int) -> None:
     assert told > 0.5 * trials
 
 
+def audited(partial: PartialLog, share: float, seed: int) -> PartialLog:
+    """The same, a share of the answers being labelled."""
+    rng, n = np.random.default_rng(seed), len(partial)
+    labels = {
+        name: Sighting(s.seen & (rng.random(n) < share), np.full(n, share)) for name, s in partial.answers.items()
+    }
+    tiers = tuple(replace(t, correct=np.where(labels[t.name].seen, t.correct, np.nan)) for t in partial.log.tiers)
+    return replace(partial, log=replace(partial.log, tiers=tiers), labels=labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.02, 0.1])
+def test_intervals_cover_the_truth_where_explored_answers_are_audited(rate: float) -> None:
+    """Of what decides a few answers are labelled, beside many of what does not."""
+    trials = 200
+    truth, held, told = replay(NEW, shared_difficulty().draw(400_000, 1)).quality.mean, np.zeros(2), 0
+    for trial in range(trials):
+        log = shared_difficulty().draw(4000, trial + 5)
+        found = appraise(NEW, audited(observed_by(OLD, log, Exploration(rate, str(trial))), 0.2, trial))
+        for at, name in enumerate(("dr", "switch-dr")):
+            quality = found.estimators.get(name, found.estimators["dr"]).quality
+            held[at] += quality.low <= truth <= quality.high
+        told += not found.identified or any(note.startswith("the quality rests on") for note in found.notes)
+    assert (held >= 0.86 * trials).all()
+    assert held[0] <= 0.97 * trials
+    assert (told > 0.9 * trials) == (rate == 0.02)
+
+
+def test_many_labels_of_little_weight_do_not_hide_that_few_were_explored() -> None:
+    log = shared_difficulty().draw(6000, 4)
+    explored = observed_by(OLD, log, Exploration(0.02))
+    full, part = (appraise(NEW, of) for of in (explored, audited(explored, 0.2, 4)))
+    assert any(note.startswith("the quality rests on") for note in part.notes)
+    wide, narrow = (found.estimators["dr"].quality for found in (part, full))
+    assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)  # a fifth of the labels
+
+
+def test_the_switched_estimate_is_no_surer_than_the_doubly_robust_one() -> None:
+    partial = audited(observed_by(OLD, shared_difficulty().draw(4000, 6), Exploration(0.05)), 0.3, 6)
+    found = appraise(NEW, partial)
+    assert found.largest > found.cap
+    robust, switched = (found.estimators[name].quality for name in ("dr", "switch-dr"))
+    assert switched.mean != robust.mean
+    assert switched.low <= robust.low
+    assert robust.high <= switched.high
+    assert "switch-dr" not in appraise(NEW, partial, cap=found.largest).estimators
+
+
 def easy(n: int, seed: int) -> ReplayLog:
     """Queries of which tier1 answers half, tier2 and tier3 nineteen of twenty, whatever tier1's confidence."""
     rng = np.random.default_rng(seed)
@@ -255,7 +305,7 @@ def test_what_was_never_tried_has_an_interval_that_holds_the_truth_and_no_number
     found = appraise(NEW, partial if known else forget(partial))
     truth = replay(NEW, log)
     assert not found.identified
-    assert list(found.estimators) == ["dr", "switch-dr", "direct"]  # weights say nothing of what has none
+    assert list(found.estimators) == ["dr", "direct"]  # weights say nothing of what has none
     for value in found.estimators.values():
         assert value.quality.mean is None
         assert value.cost.mean is None
@@ -303,7 +353,7 @@ def test_two_graphs_are_the_mixture_of_each() -> None:
     nodes = (Ask("tier1", 2), Ask("tier2", 3), Stop(Accept("tier1")), Stop(Accept("tier2")))
     ends = [Policy(NEW.tiers, nodes, roots, OperatingPoint(at, at, 0.0)) for at in (0, 1)]
     mixed = Policy(NEW.tiers, nodes, roots, OperatingPoint(0, 1, 0.25))
-    for name in ESTIMATORS:
+    for name in ("dr", "direct", "snips", "ips"):
         low, high, mix = (appraise(of, partial).estimators[name].quality.mean for of in (*ends, mixed))
         assert low is not None
         assert high is not None

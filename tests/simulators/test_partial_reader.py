@@ -248,6 +248,78 @@ def test_labels_may_be_missing(tmp_path: Path) -> None:
     assert quality.low < replay(NEW, log).quality.mean < quality.high
 
 
+def labelled_where(partial: PartialLog, path: Path, **tiers: np.ndarray) -> PartialLog:
+    """The log as it is read where only these answers are labelled, and nothing says why."""
+    write_partial_log(partial, path)
+    frame = pl.read_parquet(path)
+    own = {f"correct_{tier}": pl.when(pl.Series(mask)).then(f"correct_{tier}") for tier, mask in tiers.items()}
+    frame.with_columns(**own).drop(c for c in frame.columns if c.startswith("label_")).write_parquet(path)
+    return read_partial_log(path)
+
+
+def shown_by_old(log: ReplayLog) -> dict[str, np.ndarray]:
+    """Which answer of each query OLD gives."""
+    first, second = (tier.readings[0].confidence for tier in log.tiers[:2])
+    return {
+        "tier1": first >= 0.4,
+        "tier2": (first < 0.4) & (second >= 0.5),
+        "tier3": (first < 0.4) & (second < 0.5),
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_only_the_answer_that_was_shown_is_labelled_others_are_not_known(seed: int, tmp_path: Path) -> None:
+    log = shared_difficulty().draw(6000, seed)
+    shown = shown_by_old(log)
+    found = labelled_where(observed_by(OLD, log, Exploration(0.2)), tmp_path / "log.parquet", **shown)
+    for name, sighting in found.labels.items():
+        there = found.answers[name].seen
+        np.testing.assert_array_equal(sighting.chance[there], shown[name][there].astype(float))
+    told = {note.cases[0]: note.text for note in found.log.notes}
+    assert f"none for {(~shown['tier1']).sum():,}: they count as never tried" in told["tier1"]
+    new, old = appraise(NEW, found), appraise(OLD, found)
+    assert new.estimators["dr"].quality.mean is None
+    assert new.estimators["dr"].quality.low < replay(NEW, log).quality.mean < new.estimators["dr"].quality.high
+    assert new.estimators["dr"].cost.mean is not None
+    assert old.estimators["dr"].quality.mean == pytest.approx(replay(OLD, log).quality.mean, rel=1e-12)
+
+
+def test_where_explored_queries_are_labelled_all_over_nothing_is_unknown(tmp_path: Path) -> None:
+    """Whether a later tier was called tells that a query was explored, but is no reason for what was right."""
+    log, rate = shared_difficulty().draw(12_000, 7), 0.3
+    partial = observed_by(OLD, log, Exploration(rate))
+    explored = np.array([Exploration(rate).explores(str(query), rate) for query in log.query_ids])
+    labelled = {name: explored | mask for name, mask in shown_by_old(log).items()}
+    found = labelled_where(partial, tmp_path / "log.parquet", **labelled)
+    doubted = ~shown_by_old(log)["tier1"]
+    assert found.labels["tier1"].chance[doubted] == pytest.approx(rate, abs=0.03)
+    quality = appraise(NEW, found).estimators["dr"].quality
+    assert quality.low < replay(NEW, log).quality.mean < quality.high
+    assert quality.mean == pytest.approx(replay(NEW, log).quality.mean, abs=0.02)
+
+
+def test_an_answer_that_a_later_reading_takes_back_is_labelled_by_that(tmp_path: Path) -> None:
+    log = shared_difficulty().draw(6000, 8)
+    second = log.tiers[1].readings[0].confidence
+    shown = shown_by_old(log)
+    back = shown["tier3"] & (second < 0.2)
+    partial = observed_by(OLD, log)
+    masks = {"tier1": shown["tier1"] | back, "tier2": shown["tier2"], "tier3": shown["tier3"] & ~back}
+    found = labelled_where(partial, tmp_path / "log.parquet", **masks)
+    np.testing.assert_array_equal(found.labels["tier1"].chance, masks["tier1"].astype(float))
+
+
+def test_of_two_graphs_that_were_drawn_the_one_that_stops_has_the_labels_for_both(tmp_path: Path) -> None:
+    log = shared_difficulty().draw(6000, 9)
+    partial = observed_by(two_graphs(0.3), log)
+    called = partial.answers["tier2"].seen
+    first = log.tiers[0].readings[0].confidence
+    found = labelled_where(partial, tmp_path / "log.parquet", tier1=~called).labels["tier1"].chance
+    assert found[(first >= 0.4) & (first < 0.8)] == pytest.approx(0.7, abs=0.05)
+    assert set(found[first < 0.4]) == {0.0}
+    assert set(found[first >= 0.8]) == {1.0}
+
+
 def test_calls_that_do_not_fit_their_propensities_are_warned_of(tmp_path: Path) -> None:
     partial = observed_by(OLD, LOG, Exploration(0.1))
     write_partial_log(partial, tmp_path / "log.parquet")
@@ -352,10 +424,23 @@ def test_what_cannot_be_is_refused(change: dict[str, float | None], message: str
 def test_labels_that_are_there_twice_or_not_at_all_are_refused(tmp_path: Path) -> None:
     rows, _ = routed(OLD, LOG.take(np.arange(5)), tmp_path, Exploration(0.0))
     labels = labels_of(LOG)
-    with pytest.raises(LogError, match="'tier1' of query 'q000001' twice"):
-        join_labels(rows, pl.concat([labels, labels]))
+    with pytest.raises(LogError, match="'tier1' of query 'q000001' twice, and they differ"):
+        join_labels(rows, pl.concat([labels, labels.with_columns(correct=1.0 - pl.col("correct"))]))
     with pytest.raises(LogError, match="no column 'correct'"):
         join_labels(rows, labels.drop("correct"))
+
+
+def test_a_label_that_is_said_again_is_one_and_an_empty_one_is_none(tmp_path: Path) -> None:
+    rows, _ = routed(OLD, LOG.take(np.arange(50)), tmp_path, Exploration(0.3))
+    labels = labels_of(LOG).with_columns(label_propensity=pl.lit(0.5))
+    later = pl.int_range(pl.len()) % 3 == 0
+    empty = labels.with_columns(correct=pl.lit(None, pl.Float64))
+    expected = join_labels(rows, labels)
+    assert join_labels(rows, pl.concat([labels, labels])).equals(expected)
+    assert join_labels(rows, pl.concat([empty, labels, empty.with_columns(label_propensity=None)])).equals(expected)
+    assert join_labels(rows, pl.concat([empty, labels.filter(later)])).equals(
+        join_labels(rows, labels.with_columns(correct=pl.when(later).then("correct")))
+    )
 
 
 def test_replay_on_the_command_line_says_what_the_library_says(

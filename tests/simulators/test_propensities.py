@@ -59,6 +59,20 @@ def test_calls_by_chance_alone_are_one_leaf_and_the_first_cut_is_the_most_likely
     assert len(set(leaf[x < best]) & set(leaf[x >= best])) == 0
 
 
+def test_a_column_that_was_drawn_divides_only_those_that_all_have_it() -> None:
+    x, y, rng = reading(3000, 1), reading(3000, 2), np.random.default_rng(3)
+    there = x < 0.4
+    seen = there & (y < 0.3)
+    every = np.ones(3000, dtype=bool)
+    found = shares(seen, every, {"x": x, "y": np.where(there, y, np.nan)}, {"y": there})
+    np.testing.assert_array_equal(found, seen.astype(float))
+    drawn = rng.random(3000) < 0.4  # whatever x is
+    seen = drawn & (y < 0.3)
+    found = shares(seen, every, {"x": x, "y": np.where(drawn, y, np.nan)}, {"y": drawn})
+    assert found == pytest.approx(seen.mean(), abs=0.1)
+    assert (found > 0.0).all()
+
+
 def test_what_it_was_not_drawn_among_has_no_share() -> None:
     found = shares(np.array([True, False]), np.array([False, False]), {})
     assert np.isnan(found).all()
