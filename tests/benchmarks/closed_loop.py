@@ -37,7 +37,7 @@ class Turn:
     seed: int
     before: float
     after: float
-    reported: float  # what the refit says of its policy, less what is true of it
+    reported: float  # what the refit says of its policy, less what is true of it; NaN where it is an interval only
     held: bool  # the refit's interval of quality holds the truth
     appraised: tuple[bool, ...]  # so do those of the policy's value on rows that it was not learnt from
 
@@ -69,7 +69,7 @@ def turn(seed: int, unseen: ReplayLog, *, world: str = "hopeless", first: int = 
         seed,
         at_budget(old, unseen),
         at_budget(new, unseen),
-        refitted.quality.mean - truth,
+        np.nan if refitted.quality.mean is None else refitted.quality.mean - truth,
         refitted.quality.low <= truth <= refitted.quality.high,
         tuple(value.low <= truth <= value.high for value in values),
     )
@@ -90,7 +90,8 @@ def table(turns: Sequence[Turn]) -> str:
         [
             f"quality at the budget rose in {sum(each.rose for each in turns)} of {len(turns)} seeds, "
             f"by {gains.mean():.2f} points in the mean (least {gains.min():+.2f}, most {gains.max():+.2f})",
-            f"reported minus true quality: {off.mean():+.2f} points in the mean, {off.std():.2f} from seed to seed",
+            f"reported minus true quality: {np.nanmean(off):+.2f} points in the mean, {np.nanstd(off):.2f} from seed "
+            f"to seed; no number in {np.isnan(off).sum()}",
             f"90 % intervals that held the truth: {sum(each.held for each in turns)} of the refits', "
             f"{sum(held)} of the {len(held)} appraisals' ({np.mean(held):.1%})",
         ]
