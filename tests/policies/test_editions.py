@@ -282,3 +282,13 @@ def test_other_files_in_the_folder_are_let_alone(live: Path, tmp_path: Path) -> 
     promote(put(tmp_path, edition(2)), live)
     assert [kept.number for kept in editions(live)] == [1, 2]
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_rollback_does_not_lead_to_what_is_in_use(live: Path, tmp_path: Path) -> None:
+    first, second = put(tmp_path, edition(1)), put(tmp_path, edition(2))
+    for candidate in (first, second, first):
+        promote(candidate, live)
+    editions(live)[1].path.write_text("")
+    with pytest.raises(ValueError, match=r"no edition before it that was not withdrawn; .* damaged is .*E_EMPTY"):
+        rollback(live)
+    assert live.read_bytes() == first.read_bytes()

@@ -20,7 +20,7 @@ from metaverify.fitting.learner import TableLearner
 from metaverify.fitting.models.copula import Copula
 from metaverify.policies.actions import Abstain, Accept, Action, Call, Verify
 from metaverify.policies.episode import Episode
-from metaverify.policies.explain import Explanation, action_json, action_text, explain, interval_text
+from metaverify.policies.explain import Explanation, action_json, action_text, explain, interval_text, unknown_readings
 from metaverify.policies.file import load_policy
 from metaverify.policies.graph import Ask, Read, Stop
 from metaverify.policies.policy import Belief, OperatingPoint, Policy, Vertex
@@ -391,3 +391,15 @@ def test_votes_that_are_all_asked_for_are_explained_once_they_are_in(votes: Any,
     explanation = explain(policy, {"small": {"votes": votes}})
     assert [look.belief for look in explanation.looks] == [None if row is None else beliefs[row]]
     assert explanation.action == {0: Abstain(), 1: Accept("small"), 2: Abstain(), None: Verify("small", "votes")}[row]
+
+
+def test_readings_that_a_policy_does_not_know_are_told_with_the_nearest() -> None:
+    tiers = (Tier("small", 1.0, (Reading("sure", 0.0, (0.5,), (1, 1, 0)),)), Tier("large", 4.0))
+    nodes = (Ask("small", 1), Stop(Accept("small")))
+    policy = Policy(tiers, nodes, (Vertex(0.0, 1.0, 0.5, 0),), OperatingPoint(0, 0, 0.0))
+    assert unknown_readings(policy, {"small": {"sure": 0.3}, "large": {}}) == []
+    said = unknown_readings(policy, {"small": {"sur": 0.3, "sure": 0.2}, "large": {"sure": None}})
+    assert said == [
+        "reading 'sur' of 'small' is not one that the policy knows (sure), and changes nothing; did you mean 'sure'?",
+        "reading 'sure' of 'large' is not one that the policy knows (none), and changes nothing",
+    ]

@@ -28,11 +28,14 @@ from metaverify.policies.actions import Abstain, Accept, Call
 from metaverify.policies.exploration import Exploration, save_exploration
 from metaverify.policies.file import load_policy, policy_id, save_policy
 from metaverify.policies.graph import Ask, Graph, Poll, Read, Stop, Tally
+from metaverify.policies.integrations import cascade as of_cascades
+from metaverify.policies.integrations import litellm as of_litellm
 from metaverify.policies.integrations.litellm import Provider, load_provider
+from metaverify.policies.integrations.models import Model, Request
 from metaverify.policies.integrations.settings import SettingsError
 from metaverify.policies.integrations.verifiers import HTTPVerifier
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.policies.router import Look
+from metaverify.policies.router import Failure, Look
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
@@ -801,6 +804,29 @@ def test_a_verifier_that_ends_the_loop_ends_only_its_own_request(serve: Serve, m
         with pytest.raises(SystemExit):
             provider.completion("support", [])
     assert ask(EASY).metaverify["tier"] == "small"
+
+
+def test_who_interrupts_the_program_is_no_verifier_that_fails() -> None:
+    async def interrupted(tier: Any, request: Any, answer: Any) -> Look:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(of_cascades._asked(interrupted, Model("small", {}), Request([]), None))
+
+
+def test_a_failure_that_is_its_own_cause_may_have_been_billed() -> None:
+    error = RuntimeError("round and round")
+    error.__cause__ = error
+    assert of_cascades._failure(error) == Failure("RuntimeError", None)
+
+
+def test_a_loop_that_is_closed_has_nothing_to_run() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    runner = threading.Thread(target=of_litellm._run, args=(loop,), daemon=True)
+    runner.start()
+    runner.join(10.0)
+    assert not runner.is_alive()
 
 
 @pytest.mark.parametrize("kind", ["plain", "http"])
