@@ -35,7 +35,7 @@ from metaverify.policies.integrations.models import Model, Request
 from metaverify.policies.integrations.settings import SettingsError
 from metaverify.policies.integrations.verifiers import HTTPVerifier
 from metaverify.policies.policy import OperatingPoint, Policy, Vertex
-from metaverify.policies.router import Failure, Look
+from metaverify.policies.router import Look
 from metaverify.policies.tiers import Points, Reading, Tier
 from metaverify.simulators.decisions import join_labels, read_decisions
 from metaverify.simulators.outcome import replay
@@ -817,7 +817,8 @@ def test_who_interrupts_the_program_is_no_verifier_that_fails() -> None:
 def test_a_failure_that_is_its_own_cause_may_have_been_billed() -> None:
     error = RuntimeError("round and round")
     error.__cause__ = error
-    assert of_cascades._failure(error) == Failure("RuntimeError", None)
+    failure = of_cascades._failure(error)
+    assert (failure.reason, failure.cost) == ("RuntimeError", None)
 
 
 def test_a_loop_that_is_closed_has_nothing_to_run() -> None:
