@@ -106,12 +106,12 @@ class Terms:
             raise ValueError("looks are kept apart by an e-process, which is finite-sample; leave the level out")
 
 
-def certify(policy: Policy, *counted: ReplayLog | Counts, budget: float, terms: Terms = Terms()) -> Policy:
+def certify(policy: Policy, *given: ReplayLog | Counts, budget: float, terms: Terms = Terms()) -> Policy:
     """The policy with its dial at the dearest point that certainly keeps the budget, and the certificate.
 
     Args:
         policy: as `fit` made it.
-        counted: logs, or their counts, of queries that it was not fitted on; what was correct is not looked at, and
+        given: logs, or their counts, of queries that it was not fitted on; what was correct is not looked at, and
             need not be known.
         budget: what the expected cost of a query must not exceed, or the mean cost of the next ones.
         terms: how surely, and by which test.
@@ -124,7 +124,7 @@ def certify(policy: Policy, *counted: ReplayLog | Counts, budget: float, terms: 
     """
     if not 0.0 < budget < math.inf:
         raise ValueError(f"budget is {budget}; give a finite mean cost above 0")
-    logs = [rows_of(log) for log in counted]
+    logs = [rows_of(log) for log in given]
     for log in logs:
         check_match(policy, log)
         _check_unseen(policy, log)
@@ -401,7 +401,7 @@ class _Trial:
         if not ends.low < tested < ends.high * (1 - 1e-12):
             return ends.high * (1 - 1e-12) <= tested
         units, share = self._units(point, tested)
-        if method == "student" and len(units) and math.log1p(-share) * self.rows.independent > math.log(delta):
+        if method == "student" and math.log1p(-share) * self.rows.independent > math.log(delta):
             return False  # what is rare and dear may well not be among so few
         return TESTS[method](units, share, delta)
 
@@ -421,10 +421,11 @@ class _Trial:
         per_group = self.rows.count / self.rows.groups
 
         rare = math.log(delta) / math.log1p(-share) if self.method(point) == "student" else 0.0
+        rare *= self.rows.count / self.rows.independent
 
         def rows(mean: float) -> float:
-            some = max(units_needed(self.method(point), units, mean, delta), rare) if 0.0 < mean < 1.0 else math.inf
-            return max(some * per_group, self.rows.count + 1.0)  # so many were not enough
+            some = units_needed(self.method(point), units, mean, delta) if 0.0 < mean < 1.0 else math.inf
+            return max(some * per_group, rare, self.rows.count + 1.0)  # so many were not enough
 
         return _Needed(rows(share), rows(min(share + error, (1.0 + share) / 2.0)), rows(share - error))
 
